@@ -1,0 +1,1 @@
+//! The facade, the recipes and the ferrotune command.

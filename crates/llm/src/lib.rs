@@ -1,0 +1,1 @@
+//! An OpenAI-compatible client: providers, retry, fallback, budget.

@@ -1,0 +1,1 @@
+//! Decoder and encoder families on libtorch: checkpoints, KV cache, sampling.

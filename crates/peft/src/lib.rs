@@ -1,0 +1,1 @@
+//! LoRA and its relatives, NF4, PEFT-format adapters, merge.

@@ -1,0 +1,1 @@
+//! Chunk, index, retrieve, rerank, ground and cite.

@@ -1,0 +1,1 @@
+//! Rendered conversations to token ids with an exact loss mask; packing and batches.

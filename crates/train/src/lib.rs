@@ -1,0 +1,1 @@
+//! Masked losses, optimisers, schedules, accumulation, checkpoint and resume, metric log.
