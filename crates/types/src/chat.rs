@@ -114,11 +114,44 @@ pub struct Document {
     pub meta: Map<String, Value>,
 }
 
+/// Spans must be ordered, disjoint, inside `text` and on character boundaries.
+fn check_spans(text: &str, spans: &[Range<usize>]) -> Result<(), InvalidValue> {
+    let mut end_of_last = 0;
+    for span in spans {
+        let bad = |reason| Err(InvalidValue::Span { start: span.start, end: span.end, reason });
+        if span.start < end_of_last || span.end < span.start {
+            return bad("is out of order");
+        }
+        if text.get(span.clone()).is_none() {
+            return bad("leaves the text or cuts a character");
+        }
+        end_of_last = span.end;
+    }
+    Ok(())
+}
+
+/// The texts that a tokenizer reads as single control ids. Chat templates see them as `bos_token`, `eos_token`, ….
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpecialTokens {
+    /// Begins a sequence.
+    pub bos: Option<String>,
+    /// Ends a sequence or a turn.
+    pub eos: Option<String>,
+    /// Stands for what the vocabulary lacks.
+    pub unk: Option<String>,
+    /// Fills rows up; unused here, where nothing is padded.
+    pub pad: Option<String>,
+    /// Every text that must never come from a person's words as a control token, the above included.
+    pub control: Vec<String>,
+}
+
 /// A conversation as one text, and where in it the assistant speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     text: String,
     assistant: Vec<Range<usize>>,
+    literal: Vec<Range<usize>>,
 }
 
 impl Rendered {
@@ -128,18 +161,24 @@ impl Rendered {
     /// [`InvalidValue::Span`] where spans are unordered, overlap, leave the text or cut a character.
     pub fn new(text: impl Into<String>, assistant: Vec<Range<usize>>) -> Result<Self, InvalidValue> {
         let text = text.into();
-        let mut end_of_last = 0;
-        for span in &assistant {
-            let bad = |reason| Err(InvalidValue::Span { start: span.start, end: span.end, reason });
-            if span.start < end_of_last || span.end < span.start {
-                return bad("is out of order");
-            }
-            if text.get(span.clone()).is_none() {
-                return bad("leaves the text or cuts a character");
-            }
-            end_of_last = span.end;
-        }
-        Ok(Rendered { text, assistant })
+        check_spans(&text, &assistant)?;
+        Ok(Rendered { text, assistant, literal: Vec::new() })
+    }
+
+    /// Adds the byte ranges where a person's own words spell a control token (`<|im_end|>`): the tokenizer reads
+    /// them as plain characters.
+    ///
+    /// # Errors
+    /// [`InvalidValue::Span`] as [`Self::new`].
+    pub fn with_literal(mut self, literal: Vec<Range<usize>>) -> Result<Self, InvalidValue> {
+        check_spans(&self.text, &literal)?;
+        self.literal = literal;
+        Ok(self)
+    }
+
+    /// Byte ranges of [`Self::text`] in which nothing is a control token.
+    pub fn literal(&self) -> &[Range<usize>] {
+        &self.literal
     }
 
     /// The whole text, special tokens included.

@@ -31,7 +31,7 @@ mod example;
 mod model;
 
 pub use batch::{Batch, Segment};
-pub use chat::{Conversation, Document, Message, PreferencePair, Rendered, Role};
+pub use chat::{Conversation, Document, Message, PreferencePair, Rendered, Role, SpecialTokens};
 pub use example::{Example, PairExample};
 pub use model::{
     Completion, Embed, Finish, GenerateParams, LanguageModel, LogLikelihood, ModelError, TokenLogprob,
