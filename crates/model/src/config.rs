@@ -1,0 +1,196 @@
+use crate::ModelError;
+
+/// What a decoder is made of: one struct that every family's `config.json` is read into.
+///
+/// Field names follow config.json where it has one. A family file in [`crate::families`] fills it in; the
+/// decoder itself never asks for a family's name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecoderConfig {
+    /// `model_type` of config.json.
+    pub model_type: String,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// C.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// H.
+    pub num_attention_heads: usize,
+    /// Heads of keys and values.
+    pub num_key_value_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// I: inner width of the feed-forward part.
+    pub intermediate_size: usize,
+    /// q, k and v projections have a bias.
+    pub attention_bias: bool,
+    /// The output projection has one.
+    pub attention_out_bias: bool,
+    /// The feed-forward layers have one.
+    pub mlp_bias: bool,
+    /// The context, in tokens.
+    pub max_position_embeddings: usize,
+    /// Which norm, everywhere.
+    pub norm: NormKind,
+    /// Where a block's norms stand.
+    pub block: BlockKind,
+    /// Norms on queries and keys.
+    pub qk_norm: QkNorm,
+    /// Rotary embedding by layer; `None` where positions are learned (GPT-2).
+    pub rope: Option<RopeConfig>,
+    /// Rotary embedding of sliding-window layers where it differs (Gemma 3).
+    pub rope_local: Option<RopeConfig>,
+    /// By layer: how many tokens back a token sees; `None` is all.
+    pub sliding_window: Vec<Option<usize>>,
+    /// Scores are multiplied by this; usually 1 / √D.
+    pub attention_scale: f64,
+    /// Gemma 2: scores become cap · tanh(score / cap).
+    pub attention_softcap: Option<f64>,
+    /// Gemma 2: logits likewise.
+    pub logits_softcap: Option<f64>,
+    /// The feed-forward part.
+    pub mlp: Mlp,
+    /// Its activation.
+    pub activation: Activation,
+    /// Gemma: embeddings are multiplied by √C.
+    pub embedding_scale: f64,
+    /// The LM head is the embedding.
+    pub tie_word_embeddings: bool,
+}
+
+/// Which normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormKind {
+    /// RMS norm. Gemma stores its weight less one; the loader adds it.
+    Rms {
+        /// Added to the mean square.
+        eps: f64,
+        /// Stored weights are w − 1.
+        weight_plus_one: bool,
+    },
+    /// Layer norm with bias.
+    Layer {
+        /// Added to the variance.
+        eps: f64,
+    },
+}
+
+/// Where a block's norms stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockKind {
+    /// x + f(norm(x)): Llama and most.
+    PreNorm,
+    /// x + norm(f(x)): OLMo 2.
+    PostNorm,
+    /// x + norm(f(norm(x))): Gemma 2 and 3.
+    Sandwich,
+}
+
+/// Norms on queries and keys before the rotary embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Over each head's D features: Qwen 3, Gemma 3.
+    PerHead,
+    /// Over all H·D features: OLMo 2.
+    Whole,
+}
+
+/// Rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How many features of a head are rotated (all, or a part: `partial_rotary_factor`).
+    pub dim: usize,
+    /// How frequencies are stretched for long contexts.
+    pub scaling: RopeScaling,
+}
+
+impl RopeConfig {
+    /// Cosines and sines are multiplied by this (LongRoPE); 1 elsewhere.
+    pub fn attention_scale(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Factors { attention_scale, .. } => attention_scale,
+            _ => 1.0,
+        }
+    }
+}
+
+/// How rotary frequencies are stretched.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies divided, high ones kept, smooth between.
+    Llama3 {
+        /// The divisor.
+        factor: f64,
+        /// Wavelengths above `original_max / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// The context that the model was pretrained with.
+        original_max: f64,
+    },
+    /// LongRoPE (Phi-3): a divisor for every frequency.
+    Factors {
+        /// (dim / 2).
+        factors: Vec<f64>,
+        /// Cosines and sines are multiplied by this.
+        attention_scale: f64,
+    },
+}
+
+/// The feed-forward part of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mlp {
+    /// down(act(gate(x)) · up(x)).
+    Gated,
+    /// down(act(up(x))): GPT-2.
+    Plain,
+    /// A router sends each token to `top_k` of `n_experts` gated ones: Mixtral, Qwen3-MoE.
+    Moe {
+        /// How many there are.
+        n_experts: usize,
+        /// How many a token visits.
+        top_k: usize,
+        /// Whether the chosen weights are made to sum to 1.
+        normalise: bool,
+    },
+}
+
+/// An activation, by its name in config.json.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x σ(x).
+    Silu,
+    /// x Φ(x).
+    Gelu,
+    /// Its tanh approximation.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+impl Activation {
+    /// By its name in config.json.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an unknown name.
+    pub fn from_name(name: &str) -> Result<Self, ModelError> {
+        match name {
+            "silu" | "swish" => Ok(Activation::Silu),
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+            "relu" => Ok(Activation::Relu),
+            _ => Err(ModelError::Config(format!("unknown activation {name:?}"))),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+use tch::{Kind, Tensor};
+
+/// A linear layer, y = x Wᵀ + b, that an adapter may replace.
+///
+/// It keeps its place in the model as the checkpoint names it (`model.layers.0.self_attn.q_proj`), because
+/// adapters choose their targets by that name and save under it.
+#[derive(Debug)]
+pub struct Linear {
+    /// Module path as in the Hugging Face checkpoint.
+    pub name: String,
+    /// (out, in).
+    pub weight: Weight,
+    /// (out).
+    pub bias: Option<Tensor>,
+    adapter: Option<Box<dyn LinearAdapter>>,
+}
+
+/// A weight as stored: plain, or packed into fewer bits.
+#[derive(Debug)]
+pub enum Weight {
+    /// (out, in), in the model's dtype.
+    Dense(Tensor),
+    /// NF4, int8, …
+    Packed(Box<dyn PackedWeight>),
+}
+
+/// A weight in fewer bits. Implemented by `ferrotune-peft` (NF4) and for int8 inference.
+pub trait PackedWeight: Send + std::fmt::Debug {
+    /// (out, in).
+    fn size(&self) -> (i64, i64);
+    /// x Wᵀ for x of (…, in).
+    fn matmul(&self, x: &Tensor) -> Tensor;
+    /// The weight again as (out, in).
+    fn dequantize(&self, kind: Kind) -> Tensor;
+    /// Bytes that it takes, tables included.
+    fn n_bytes(&self) -> usize;
+}
+
+/// What stands in for a linear layer's forward pass: LoRA and its relatives, in `ferrotune-peft`.
+pub trait LinearAdapter: Send + std::fmt::Debug {
+    /// The layer's output for x of (…, in). Call [`Linear::base`] for the layer underneath.
+    fn forward(&self, x: &Tensor, linear: &Linear) -> Tensor;
+}
+
+impl Linear {
+    /// A plain layer.
+    pub fn new(name: impl Into<String>, weight: Tensor, bias: Option<Tensor>) -> Self {
+        Linear { name: name.into(), weight: Weight::Dense(weight), bias, adapter: None }
+    }
+
+    /// x of (…, in) → (…, out), through the adapter where one is set.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match &self.adapter {
+            Some(adapter) => adapter.forward(x, self),
+            None => self.base(x),
+        }
+    }
+
+    /// x of (…, in) → (…, out), without any adapter.
+    pub fn base(&self, x: &Tensor) -> Tensor {
+        match &self.weight {
+            Weight::Dense(w) => x.linear(w, self.bias.as_ref()),
+            Weight::Packed(w) => match &self.bias {
+                Some(b) => w.matmul(x) + b,
+                None => w.matmul(x),
+            },
+        }
+    }
+
+    /// Sets or removes the adapter; gives back the one that was there.
+    pub fn set_adapter(&mut self, adapter: Option<Box<dyn LinearAdapter>>) -> Option<Box<dyn LinearAdapter>> {
+        std::mem::replace(&mut self.adapter, adapter)
+    }
+
+    /// Whether an adapter is set.
+    pub fn has_adapter(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// Inputs a row of the weight reads.
+    pub fn in_features(&self) -> i64 {
+        self.weight.size().1
+    }
+
+    /// Rows of the weight.
+    pub fn out_features(&self) -> i64 {
+        self.weight.size().0
+    }
+}
+
+impl Weight {
+    /// (out, in).
+    pub fn size(&self) -> (i64, i64) {
+        match self {
+            Weight::Dense(w) => w.size2().unwrap_or((0, 0)),
+            Weight::Packed(w) => w.size(),
+        }
+    }
+
+    /// The weight as a plain tensor of `kind`, (out, in). A copy only where one is needed.
+    pub fn dense(&self, kind: Kind) -> Tensor {
+        match self {
+            Weight::Dense(w) => w.to_kind(kind),
+            Weight::Packed(w) => w.dequantize(kind),
+        }
+    }
+
+    /// Bytes that it takes.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Weight::Dense(w) => w.numel() * w.kind().elt_size_in_bytes(),
+            Weight::Packed(w) => w.n_bytes(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{Linear, ModelError, Norm, NormKind};
+
+/// Where a model's tensors come from, by their name in the checkpoint. Implemented by the safetensors and
+/// GGUF readers and by a map in memory.
+pub trait Tensors {
+    /// Every name that the checkpoint holds.
+    fn names(&self) -> Vec<String>;
+    /// The tensor on the CPU in its stored (or dequantised) dtype, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it is there but broken.
+    fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError>;
+}
+
+impl Tensors for BTreeMap<String, Tensor> {
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        Ok(self.get(name).map(Tensor::shallow_clone))
+    }
+}
+
+/// Hands out a checkpoint's tensors by name, checks every shape, and remembers which were asked for, so that
+/// what is left over can be named at the end.
+pub struct WeightMap<'a> {
+    source: &'a dyn Tensors,
+    taken: Vec<String>,
+    kind: Kind,
+    device: Device,
+}
+
+impl<'a> WeightMap<'a> {
+    /// Tensors of `source`, cast to `kind` on `device`.
+    pub fn new(source: &'a dyn Tensors, kind: Kind, device: Device) -> Self {
+        WeightMap { source, taken: Vec::new(), kind, device }
+    }
+
+    /// The tensor `name`, which must have exactly this size.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`] where it is missing or misshapen.
+    pub fn take(&mut self, name: &str, size: &[i64]) -> Result<Tensor, ModelError> {
+        self.take_optional(name, size)?
+            .ok_or_else(|| ModelError::Tensors(format!("{name} {size:?} is missing")))
+    }
+
+    /// As [`Self::take`], or `None` where the checkpoint has no such tensor.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`] where it is misshapen.
+    pub fn take_optional(&mut self, name: &str, size: &[i64]) -> Result<Option<Tensor>, ModelError> {
+        let Some(tensor) = self.source.read(name)? else { return Ok(None) };
+        if tensor.size() != size {
+            let found = tensor.size();
+            return Err(ModelError::Tensors(format!("{name} is {found:?}, the config asks for {size:?}")));
+        }
+        self.taken.push(name.to_owned());
+        Ok(Some(tensor.to_device(self.device).to_kind(self.kind)))
+    }
+
+    /// The linear layer `name` with weight (out, in), and a bias where `bias` says so.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`].
+    pub fn linear(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.take(&format!("{name}.weight"), &[outputs as i64, inputs as i64])?;
+        let bias = if bias { Some(self.take(&format!("{name}.bias"), &[outputs as i64])?) } else { None };
+        Ok(Linear::new(name, weight, bias))
+    }
+
+    /// The norm `name` over `width` features.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`].
+    pub fn norm(&mut self, name: &str, width: usize, kind: NormKind) -> Result<Norm, ModelError> {
+        let weight = self.take(&format!("{name}.weight"), &[width as i64])?;
+        Ok(match kind {
+            NormKind::Rms { eps, weight_plus_one: false } => Norm::Rms { weight, eps },
+            NormKind::Rms { eps, weight_plus_one: true } => Norm::Rms { weight: weight + 1.0, eps },
+            NormKind::Layer { eps } => {
+                let bias = self.take_optional(&format!("{name}.bias"), &[width as i64])?;
+                Norm::Layer { weight, bias, eps }
+            }
+        })
+    }
+
+    /// Refuses a checkpoint that holds tensors which no layer asked for, but for names that `ignore` accepts.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`] naming the first few.
+    pub fn finish(self, ignore: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let taken: std::collections::BTreeSet<&str> = self.taken.iter().map(String::as_str).collect();
+        let extra: Vec<String> =
+            self.source.names().into_iter().filter(|n| !taken.contains(n.as_str()) && !ignore(n)).collect();
+        if extra.is_empty() {
+            return Ok(());
+        }
+        let shown = extra.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        Err(ModelError::Tensors(format!("{} tensors belong to no layer: {shown}", extra.len())))
+    }
+}
