@@ -89,7 +89,8 @@ impl Batch {
         for pair in pairs {
             let start = ids.len();
             let prompt = start..start + pair.prompt().len();
-            for (part, is_answer) in [(pair.prompt(), false), (pair.chosen(), true), (pair.rejected(), true)] {
+            for (part, is_answer) in [(pair.prompt(), false), (pair.chosen(), true), (pair.rejected(), true)]
+            {
                 let start = ids.len();
                 ids.extend(part.iter().map(|&id| i64::from(id)));
                 mask.resize(ids.len(), is_answer);
