@@ -1,0 +1,205 @@
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::TrainError;
+
+/// A tensor that training changes.
+#[derive(Debug)]
+pub struct Param {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The leaf that the model computes with; its `.grad` is read and cleared.
+    pub tensor: Tensor,
+    /// Its learning rate relative to the schedule's (LoRA+: B trains faster than A).
+    pub lr_scale: f64,
+    /// Whether weight decay applies (not to norms and biases).
+    pub decay: bool,
+}
+
+impl Param {
+    /// A parameter with the common learning rate and decay.
+    pub fn new(name: impl Into<String>, tensor: Tensor) -> Self {
+        Param { name: name.into(), tensor, lr_scale: 1.0, decay: true }
+    }
+}
+
+/// Settings of [`AdamW`]; the defaults are PyTorch's, with transformers' weight decay of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// AdamW (arXiv 1711.05101) with fp32 states, and an fp32 master of every parameter that is not fp32 itself:
+/// in bf16 an update of 1e-4 to a weight of 0.1 would round to nothing.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    params: Vec<Param>,
+    slots: Vec<Slot>,
+    step: i64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// fp32 copy of the parameter; `None` where the parameter is fp32.
+    master: Option<Tensor>,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    /// Sum of the micro-batches' gradients in fp32; `None` where the parameter's own `.grad` is fp32.
+    gradient: Option<Tensor>,
+}
+
+impl AdamW {
+    /// Starts with zero moments.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] where there is nothing to train.
+    pub fn new(params: Vec<Param>, config: AdamWConfig) -> Result<Self, TrainError> {
+        if params.is_empty() {
+            return Err(TrainError::Config("no parameter is to be trained".to_owned()));
+        }
+        let slots = params
+            .iter()
+            .map(|p| {
+                let half = p.tensor.kind() != Kind::Float;
+                let zeros = || p.tensor.zeros_like().detach().to_kind(Kind::Float);
+                Slot {
+                    master: half.then(|| p.tensor.detach().to_kind(Kind::Float)),
+                    exp_avg: zeros(),
+                    exp_avg_sq: zeros(),
+                    gradient: half.then(zeros),
+                }
+            })
+            .collect();
+        Ok(AdamW { config, params, slots, step: 0 })
+    }
+
+    /// What is trained.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Moves each `.grad` of less than fp32 into an fp32 sum. Call it after every micro-batch.
+    pub fn gather(&mut self) {
+        let _guard = tch::no_grad_guard();
+        for (param, slot) in self.params.iter_mut().zip(&mut self.slots) {
+            if let Some(sum) = &mut slot.gradient {
+                let grad = param.tensor.grad();
+                if grad.defined() {
+                    *sum += grad;
+                    param.tensor.zero_grad();
+                }
+            }
+        }
+    }
+
+    /// The gradients as the next step will use them, fp32; clipping scales them in place.
+    pub fn gradients(&self) -> Vec<Tensor> {
+        self.params
+            .iter()
+            .zip(&self.slots)
+            .filter_map(|(param, slot)| match &slot.gradient {
+                Some(sum) => Some(sum.shallow_clone()),
+                None => Some(param.tensor.grad()).filter(Tensor::defined),
+            })
+            .collect()
+    }
+
+    /// One update with learning rate `lr`; clears the gradients.
+    pub fn step(&mut self, lr: f64) {
+        let _guard = tch::no_grad_guard();
+        self.step += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let correction1 = 1.0 - beta1.powi(self.step as i32);
+        let correction2 = (1.0 - beta2.powi(self.step as i32)).sqrt();
+        for (param, slot) in self.params.iter_mut().zip(&mut self.slots) {
+            let grad = slot.gradient.as_ref().map_or_else(|| param.tensor.grad(), Tensor::shallow_clone);
+            if !grad.defined() {
+                continue;
+            }
+            let lr = lr * param.lr_scale;
+            let mut weight = slot.master.as_ref().unwrap_or(&param.tensor).detach();
+            if param.decay && weight_decay != 0.0 {
+                let _ = weight.g_mul_scalar_(1.0 - lr * weight_decay);
+            }
+            let _ = slot.exp_avg.lerp_(&grad, 1.0 - beta1);
+            let _ = slot.exp_avg_sq.g_mul_scalar_(beta2).addcmul_(&grad, &(&grad * (1.0 - beta2)));
+            let denominator = slot.exp_avg_sq.sqrt() / correction2 + eps;
+            let _ = weight.addcdiv_(&(&slot.exp_avg * (-lr / correction1)), &denominator);
+            if slot.master.is_some() {
+                param.tensor.detach().copy_(&weight);
+            }
+            match &mut slot.gradient {
+                Some(sum) => drop(sum.zero_()),
+                None => param.tensor.zero_grad(),
+            }
+        }
+    }
+
+    /// Everything that a resumed run needs, by name: masters, moments.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let mut out = Vec::new();
+        for (param, slot) in self.params.iter().zip(&self.slots) {
+            let weight = slot.master.as_ref().unwrap_or(&param.tensor).detach();
+            out.push((format!("weight.{}", param.name), weight));
+            out.push((format!("exp_avg.{}", param.name), slot.exp_avg.shallow_clone()));
+            out.push((format!("exp_avg_sq.{}", param.name), slot.exp_avg_sq.shallow_clone()));
+        }
+        out
+    }
+
+    /// Optimiser steps taken.
+    pub fn steps_taken(&self) -> i64 {
+        self.step
+    }
+
+    /// Puts back what [`Self::state`] gave after `step` steps.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] naming what is missing or misshapen; nothing is changed then.
+    pub fn restore(&mut self, step: i64, find: impl Fn(&str) -> Option<Tensor>) -> Result<(), TrainError> {
+        let _guard = tch::no_grad_guard();
+        let mut found = Vec::with_capacity(self.params.len());
+        for param in &self.params {
+            let get = |part: &str| {
+                let name = format!("{part}.{}", param.name);
+                match find(&name) {
+                    Some(t) if t.size() == param.tensor.size() => Ok(t),
+                    Some(t) => Err(TrainError::Config(format!(
+                        "{name} is {:?} in the checkpoint but {:?} here",
+                        t.size(),
+                        param.tensor.size()
+                    ))),
+                    None => Err(TrainError::Config(format!("{name} is not in the checkpoint"))),
+                }
+            };
+            found.push((get("weight")?, get("exp_avg")?, get("exp_avg_sq")?));
+        }
+        self.step = step;
+        for ((param, slot), (weight, exp_avg, exp_avg_sq)) in
+            self.params.iter_mut().zip(&mut self.slots).zip(found)
+        {
+            param.tensor.detach().copy_(&weight);
+            if let Some(master) = &mut slot.master {
+                master.copy_(&weight);
+            }
+            slot.exp_avg.copy_(&exp_avg);
+            slot.exp_avg_sq.copy_(&exp_avg_sq);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+use ferrotune_model::Decoder;
+use ferrotune_types::Batch;
+use tch::{Kind, Tensor};
+
+use crate::head::backward_head_weight;
+use crate::{HeadOptions, Scored, TrainError};
+
+/// One forward pass with what its backward pass needs.
+///
+/// tch has no user-defined autograd functions, but a surrogate gives exact gradients: where `g` is the
+/// gradient of the loss with respect to `x`, the backward pass of `sum(x · g)` with `g` held constant is the
+/// backward pass of the loss. So the LM head, which is computed in chunks outside the graph, hands its gradient
+/// in here; and activation checkpointing is the same trick block by block.
+pub struct Forward<'a> {
+    decoder: &'a Decoder,
+    batch: &'a Batch,
+    /// (N, C): hidden states that predict the batch's targets, in the order of [`Batch::targets`].
+    graded: Tensor,
+    /// Inputs of every block, kept instead of the graph where activations are checkpointed.
+    block_inputs: Option<Vec<Tensor>>,
+}
+
+impl<'a> Forward<'a> {
+    /// Runs the blocks over `batch`. With `checkpointing` each block is computed again in the backward pass:
+    /// about a third more time, and memory for one block's graph instead of all.
+    ///
+    /// # Errors
+    /// [`TrainError::NothingToTrain`] where no token is a target; [`TrainError::Model`] where the model refuses
+    /// the batch.
+    pub fn run(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
+        let predictors: Vec<i64> = batch.targets().map(|(predictor, ..)| predictor as i64).collect();
+        if predictors.is_empty() {
+            return Err(TrainError::NothingToTrain(format!(
+                "a batch of {} tokens has no token to train on",
+                batch.n_tokens()
+            )));
+        }
+        let rows = Tensor::from_slice(&predictors).to_device(decoder.device);
+        let pass = decoder.pass(batch)?;
+        let mut x = decoder.embed(batch);
+        let mut block_inputs = checkpointing.then(Vec::new);
+        for block in &decoder.blocks {
+            match &mut block_inputs {
+                Some(inputs) => {
+                    inputs.push(x.shallow_clone());
+                    x = tch::no_grad(|| block.forward(&x, &pass));
+                }
+                None => x = block.forward(&x, &pass),
+            }
+        }
+        if let Some(inputs) = &mut block_inputs {
+            x = x.detach().set_requires_grad(true);
+            inputs.push(x.shallow_clone());
+        }
+        // The final norm works on rows, so it too needs only the graded ones.
+        let graded = decoder.norm.forward(&x.index_select(0, &rows));
+        Ok(Forward { decoder, batch, graded, block_inputs })
+    }
+
+    /// Hidden states that predict the targets, (N, C), in the order of [`Batch::targets`].
+    pub fn graded(&self) -> &Tensor {
+        &self.graded
+    }
+
+    /// The batch that was run.
+    pub fn batch(&self) -> &Batch {
+        self.batch
+    }
+
+    /// Adds to every trained parameter's `.grad` the gradient of a loss whose derivative with respect to each
+    /// target's log-probability is `weights` (N), fp32.
+    ///
+    /// # Errors
+    /// [`TrainError`] where a recomputed pass fails.
+    pub fn backward(self, scored: &Scored, weights: &Tensor) -> Result<(), TrainError> {
+        if self.decoder.head_weight().requires_grad() {
+            backward_head_weight(self.decoder, &self.graded, scored, weights, HeadOptions::default().chunk);
+        }
+        let gradient = &scored.hidden_gradient * weights.unsqueeze(-1).to_kind(scored.hidden_gradient.kind());
+        self.backward_from(&gradient)
+    }
+
+    /// As [`Self::backward`], from the loss's gradient with respect to [`Self::graded`], (N, C).
+    ///
+    /// # Errors
+    /// [`TrainError`] where a recomputed pass fails.
+    pub fn backward_from(self, gradient: &Tensor) -> Result<(), TrainError> {
+        surrogate(&self.graded, gradient).f_backward()?;
+        let Some(inputs) = self.block_inputs else { return Ok(()) };
+        let pass = self.decoder.pass(self.batch)?;
+        let mut gradient = inputs[inputs.len() - 1].grad();
+        for (block_idx, block) in self.decoder.blocks.iter().enumerate().rev() {
+            // The first block's input is the embedding: it asks for a gradient only where embeddings train.
+            let leaf = block_idx > 0;
+            let x = if leaf {
+                inputs[block_idx].detach().set_requires_grad(true)
+            } else {
+                inputs[block_idx].shallow_clone()
+            };
+            let y = block.forward(&x, &pass);
+            if !y.requires_grad() {
+                break;
+            }
+            surrogate(&y, &gradient).f_backward()?;
+            if leaf {
+                gradient = x.grad();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A scalar whose gradient with respect to `x` is `gradient`.
+fn surrogate(x: &Tensor, gradient: &Tensor) -> Tensor {
+    (x * gradient.detach()).sum(Kind::Float)
+}

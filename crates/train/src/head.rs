@@ -1,0 +1,125 @@
+use ferrotune_model::Decoder;
+use tch::{Kind, Tensor};
+
+/// What the LM head says of N graded tokens, and how each would change with its hidden state.
+#[derive(Debug)]
+pub struct Scored {
+    /// What was to be predicted, (N).
+    pub targets: Tensor,
+    /// ln p of each target, (N), fp32.
+    pub logps: Tensor,
+    /// d ln p / d hidden, (N, C), in the model's dtype. Row by row independent of any loss: a loss weighs rows.
+    pub hidden_gradient: Tensor,
+    /// Entropy of each prediction in nats, (N), fp32, where asked for.
+    pub entropy: Option<Tensor>,
+    /// Whether the likeliest token was the target, (N), where asked for.
+    pub correct: Option<Tensor>,
+    /// Mean logit over the vocabulary, (N), fp32, where asked for.
+    pub mean_logit: Option<Tensor>,
+}
+
+/// What [`score`] computes beside log-probabilities.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadOptions {
+    /// Rows of logits held at a time.
+    pub chunk: i64,
+    /// Compute [`Scored::hidden_gradient`]; without it, a pass for evaluation.
+    pub gradient: bool,
+    /// Compute entropy, accuracy and mean logit, as TRL logs them. Costs about a tenth of the head.
+    pub metrics: bool,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        HeadOptions { chunk: 256, gradient: true, metrics: false }
+    }
+}
+
+/// Sends graded hidden states (N, C) through the LM head, a chunk of rows at a time, against their targets (N).
+///
+/// For logits z = W h and target y: ln p = z_y − logsumexp(z), and d ln p / d h = W_y − softmax(z) W. The second
+/// is one more matrix product with the probabilities at hand, so the logits of a chunk are never needed again
+/// and never more than `chunk` rows of them exist. With a soft cap z = cap · tanh(u / cap) the probabilities
+/// are multiplied by 1 − (z / cap)² on the way.
+///
+/// Logits are computed in the model's dtype and reduced in fp32.
+pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: HeadOptions) -> Scored {
+    let _guard = tch::no_grad_guard();
+    let weight = decoder.head_weight();
+    let graded = graded.detach();
+    let n = graded.size()[0];
+    let (mut logps, mut gradients) = (Vec::new(), Vec::new());
+    let (mut entropies, mut correct, mut means) = (Vec::new(), Vec::new(), Vec::new());
+    for start in (0..n).step_by(options.chunk.max(1) as usize) {
+        let length = options.chunk.max(1).min(n - start);
+        let hidden = graded.narrow(0, start, length);
+        let target = targets.narrow(0, start, length).unsqueeze(-1);
+        let logits = decoder.logits(&hidden);
+        let target_logit = logits.gather(-1, &target, false).to_kind(Kind::Float);
+        if options.metrics {
+            correct.push(logits.argmax(-1, false).unsqueeze(-1).eq_tensor(&target).squeeze_dim(-1));
+            means.push(logits.mean_dim([-1i64].as_slice(), false, Kind::Float));
+        }
+        let slope = decoder.config.logits_softcap.map(|cap| 1.0 - (&logits / cap).square());
+        let logits = logits.to_kind(Kind::Float);
+        let total = logits.logsumexp([-1i64].as_slice(), true);
+        logps.push((target_logit - &total).squeeze_dim(-1));
+        if !options.gradient && !options.metrics {
+            continue;
+        }
+        let mut shifted = logits - &total;
+        if options.metrics {
+            entropies.push(-(shifted.exp() * &shifted).sum_dim_intlist(
+                [-1i64].as_slice(),
+                false,
+                Kind::Float,
+            ));
+        }
+        if !options.gradient {
+            continue;
+        }
+        // softmax(z) less one at the target, negated: the gradient of ln p with respect to z.
+        let mut slope_z = shifted.exp_().to_kind(weight.kind()).neg_();
+        let one = Tensor::ones_like(&target).to_kind(weight.kind());
+        slope_z = slope_z.scatter_add_(-1, &target, &one);
+        if let Some(slope) = slope {
+            slope_z *= slope;
+        }
+        gradients.push(slope_z.matmul(&weight));
+    }
+    let join = |parts: Vec<Tensor>| (!parts.is_empty()).then(|| Tensor::cat(&parts, 0));
+    Scored {
+        targets: targets.shallow_clone(),
+        logps: Tensor::cat(&logps, 0),
+        hidden_gradient: join(gradients)
+            .unwrap_or_else(|| Tensor::zeros([0], (weight.kind(), weight.device()))),
+        entropy: join(entropies),
+        correct: join(correct),
+        mean_logit: join(means),
+    }
+}
+
+/// Adds to the head weight's `.grad` its share of the gradient of a loss with d loss / d ln p = `weights` (N).
+///
+/// Only full fine-tuning needs it: the head's gradient, (V, C), mixes rows with their weights, so it cannot be
+/// made before the loss is known, and a chunk's logits are computed once more.
+pub(crate) fn backward_head_weight(
+    decoder: &Decoder,
+    graded: &Tensor,
+    scored: &Scored,
+    weights: &Tensor,
+    chunk: i64,
+) {
+    let weight = decoder.head_weight();
+    let graded = graded.detach();
+    let n = graded.size()[0];
+    for start in (0..n).step_by(chunk.max(1) as usize) {
+        let length = chunk.max(1).min(n - start);
+        let rows = |t: &Tensor| t.narrow(0, start, length);
+        let logps = decoder.logits(&rows(&graded)).log_softmax(-1, Kind::Float);
+        let picked = logps.gather(-1, &rows(&scored.targets).unsqueeze(-1), false).squeeze_dim(-1);
+        let loss = (picked * rows(weights)).sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[loss], &[&weight], false, false);
+        (&weight * &gradient[0]).sum(Kind::Float).backward();
+    }
+}

@@ -1,0 +1,80 @@
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::TrainError;
+
+/// `metrics.jsonl`: one JSON object a line, each with at least `stage` and `step`.
+#[derive(Debug)]
+pub struct MetricLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricLog {
+    /// Opens the file for `stage`, keeping what other stages wrote and this stage's lines up to `from_step`: a
+    /// resumed run must not leave the lines that it is about to write again.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn open(path: &Path, stage: &str, from_step: usize) -> Result<Self, TrainError> {
+        let mut kept = String::new();
+        if let Ok(old) = File::open(path) {
+            for line in BufReader::new(old).lines() {
+                let line = line.map_err(TrainError::io("read", path))?;
+                let Ok(row) = serde_json::from_str::<Value>(&line) else { continue };
+                let step = row["step"].as_u64().unwrap_or(0) as usize;
+                if row["stage"] != stage || step <= from_step && from_step > 0 {
+                    kept.push_str(&line);
+                    kept.push('\n');
+                }
+            }
+        }
+        std::fs::write(path, kept).map_err(TrainError::io("write", path))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(TrainError::io("open", path))?;
+        Ok(MetricLog { path: path.to_owned(), file })
+    }
+
+    /// Adds a line. A figure that is no number is left out: JSON has none.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write(&mut self, stage: &str, step: usize, figures: &[(&str, f64)]) -> Result<(), TrainError> {
+        let mut row = Map::new();
+        row.insert("stage".to_owned(), stage.into());
+        row.insert("step".to_owned(), step.into());
+        for (name, value) in figures {
+            if let Some(number) = serde_json::Number::from_f64(*value) {
+                row.insert((*name).to_owned(), Value::Number(number));
+            }
+        }
+        let mut line = Value::Object(row).to_string();
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(TrainError::io("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_stage_overwrites_its_own_later_lines_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = MetricLog::open(&path, "sft", 0).unwrap();
+        for step in 1..=4 {
+            log.write("sft", step, &[("loss", 1.0 / step as f64), ("nothing", f64::NAN)]).unwrap();
+        }
+        MetricLog::open(&path, "dpo", 0).unwrap().write("dpo", 9, &[("loss", 0.5)]).unwrap();
+        MetricLog::open(&path, "sft", 2).unwrap().write("sft", 3, &[("loss", 7.0)]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rows: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let steps: Vec<_> =
+            rows.iter().map(|r| (r["stage"].as_str().unwrap(), r["step"].as_u64().unwrap())).collect();
+        assert_eq!(steps, [("sft", 1), ("sft", 2), ("dpo", 9), ("sft", 3)]);
+        assert!(rows[0].get("nothing").is_none());
+    }
+}
