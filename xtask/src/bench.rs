@@ -1,0 +1,154 @@
+//! `cargo xtask bench`: criterion benches, or (`--peer`) the same job by a Python peer and by Ferrotune, taking
+//! turns in one run, so that a noisy machine is noisy for both. Prints medians and their ratio.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{golden, pipeline, setup, shell};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only benches of this crate (`data`, `tokenizer`, …).
+    crate_name: Option<String>,
+    /// Against a Python peer: `trl` (sft and dpo) or `transformers` (generate and perplexity).
+    #[arg(long)]
+    peer: Option<String>,
+    /// Folder with `llama_factory/` and `wikitext2/`, as the peers' data.
+    #[arg(long, default_value = "../shared/data")]
+    data: PathBuf,
+    /// Times that each side runs.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// `fp32`, `bf16` or both.
+    #[arg(long, default_value = "fp32,bf16")]
+    dtypes: String,
+}
+
+/// glibc settings that keep freed memory; Ferrotune sets them itself, TRL does not.
+const TUNED: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864",
+);
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::default())?;
+    match args.peer.as_deref() {
+        None => {
+            let mut command = shell::cargo(["bench"]);
+            match &args.crate_name {
+                Some(name) => command.args(["--package", &format!("ferrotune-{name}")]),
+                None => command.arg("--workspace"),
+            };
+            shell::run(&mut command)
+        }
+        Some("trl") => peer(args, &["sft", "dpo"]),
+        Some("transformers") => peer(args, &["generate", "perplexity"]),
+        Some(other) => bail!("unknown peer {other}; known: trl, transformers"),
+    }
+}
+
+struct Side {
+    name: &'static str,
+    rates: Vec<f64>,
+    memory: Vec<f64>,
+}
+
+fn peer(args: &Args, jobs: &[&str]) -> Result<()> {
+    let python = golden::peers()?;
+    let binary = pipeline::build("release")?;
+    let work = shell::cache()?.join("bench");
+    let script = shell::root().join("xtask/peers/baseline.py");
+    shell::run(Command::new(&python).arg(&script).arg("prepare").arg(&work).arg(&args.data))?;
+    for job in jobs {
+        for dtype in args.dtypes.split(',') {
+            let mut sides = [
+                Side { name: "peer", rates: vec![], memory: vec![] },
+                Side { name: "peer, tuned allocator", rates: vec![], memory: vec![] },
+                Side { name: "ferrotune", rates: vec![], memory: vec![] },
+            ];
+            for _ in 0..args.rounds.max(1) {
+                for side in &mut sides {
+                    let mut command = if side.name == "ferrotune" {
+                        ours(&binary, &work, job, dtype)
+                    } else {
+                        let mut command = Command::new(&python);
+                        command.arg(&script).args([job, dtype]).arg(&work);
+                        if side.name != "peer" {
+                            command.env(TUNED.0, TUNED.1);
+                        }
+                        command
+                    };
+                    let printed = shell::output(&mut command)?;
+                    let json: Value = printed
+                        .lines()
+                        .rev()
+                        .find_map(|line| serde_json::from_str(line).ok())
+                        .with_context(|| format!("{} printed no JSON for {job}", side.name))?;
+                    let rate = ["real_tokens_per_s", "pairs_per_s", "tokens_per_s"]
+                        .iter()
+                        .find_map(|key| json[*key].as_f64())
+                        .with_context(|| format!("{} printed no rate for {job}", side.name))?;
+                    side.rates.push(rate);
+                    side.memory.push(json["peak_rss_mib"].as_f64().unwrap_or(f64::NAN));
+                }
+            }
+            show(job, dtype, &sides);
+        }
+    }
+    Ok(())
+}
+
+fn ours(binary: &Path, work: &Path, job: &str, dtype: &str) -> Command {
+    let mut command = Command::new(binary);
+    let lora = "--lora-r 16 --lora-alpha 32 --targets all-linear --schedule constant --seed 0 --steps 10";
+    match job {
+        "sft" => command
+            .args(["sft", "--batch", "4", "--max-length", "512", "--lr", "2e-4", "--data"])
+            .arg(work.join("sft.jsonl"))
+            .args(lora.split(' ')),
+        "dpo" => command
+            .args(["dpo", "--batch", "2", "--max-length", "512", "--lr", "1e-5", "--beta", "0.1", "--data"])
+            .arg(work.join("dpo.jsonl"))
+            .args(lora.split(' ')),
+        "generate" => command
+            .args(["generate", "smollm2-135m-instruct", "--max-new-tokens", "128", "--min-new-tokens", "128"])
+            .args([
+                "--temperature",
+                "0",
+                "--chat",
+                "Explain how to return an item bought online, step by step.",
+            ]),
+        _ => command
+            .args(["perplexity", "smollm2-135m-instruct", "--window", "512", "--max-tokens", "5120"])
+            .arg(work.join("ppl.txt")),
+    };
+    if matches!(job, "sft" | "dpo") {
+        command.args(["--model", "smollm2-135m-instruct", "--out"]).arg(work.join(format!("out-{job}")));
+    }
+    command.args(["--dtype", dtype, "--json"]);
+    command
+}
+
+fn show(job: &str, dtype: &str, sides: &[Side; 3]) {
+    let base = median(&sides[0].rates);
+    for side in sides {
+        let (low, high) =
+            side.rates.iter().fold((f64::MAX, f64::MIN), |(low, high), &r| (low.min(r), high.max(r)));
+        eprintln!(
+            "{job:<11} {dtype:<5} {:<23} {:>9.3}/s [{low:.3} .. {high:.3}]  x{:<5.2} {:>7.0} MiB",
+            side.name,
+            median(&side.rates),
+            median(&side.rates) / base,
+            median(&side.memory)
+        );
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
