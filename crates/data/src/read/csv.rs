@@ -1,0 +1,179 @@
+//! Delimited text after RFC 4180, split here rather than by polars so that a bad row has a line number.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Number, Value};
+
+use super::Raw;
+use super::json::not_utf8;
+use super::lines::{Line, Lines};
+use super::source::Source;
+use crate::DataError;
+
+/// A quoted cell may run over this many lines; beyond it the quote counts as never closed.
+const MAX_LINES_A_ROW: usize = 10_000;
+const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
+
+/// Rows under the header's names. The delimiter is the one that cuts the header into most cells.
+pub(super) fn rows(source: Source, path: &Path, max: usize) -> Result<Rows, DataError> {
+    let mut rows = Rows {
+        lines: Lines::new(source, max),
+        waiting: VecDeque::new(),
+        header: Vec::new(),
+        delimiter: b',',
+        path: path.to_owned(),
+        max,
+    };
+    let error = |reason: String| DataError::Format { path: path.to_owned(), line: Some(1), reason };
+    let header = loop {
+        let line = rows.line().map_err(DataError::io("read", path))?;
+        let line = line.ok_or_else(|| error("the file is empty".into()))?;
+        if !line.bytes.trim_ascii().is_empty() {
+            break line;
+        }
+    };
+    let n_cells = |d| split(&header.bytes, d).map_or(0, |cells| cells.len());
+    rows.delimiter = DELIMITERS.into_iter().rev().max_by_key(|&d| n_cells(d)).unwrap_or(b',');
+    let cells =
+        split(&header.bytes, rows.delimiter).ok_or_else(|| error("the header leaves a quote open".into()))?;
+    let mut taken = HashSet::new();
+    for (i, cell) in cells.into_iter().enumerate() {
+        let cell = String::from_utf8(cell).map_err(|_| error("the header is not UTF-8".into()))?;
+        let mut name = cell.trim().to_owned();
+        if name.is_empty() || !taken.insert(name.clone()) {
+            name = format!("{name}_{}", i + 1);
+            taken.insert(name.clone());
+        }
+        rows.header.push(name);
+    }
+    Ok(rows)
+}
+
+pub(super) struct Rows {
+    lines: Lines<Source>,
+    /// Lines read ahead for a quote that was never closed.
+    waiting: VecDeque<Line>,
+    header: Vec<String>,
+    delimiter: u8,
+    path: PathBuf,
+    max: usize,
+}
+
+impl Rows {
+    fn line(&mut self) -> io::Result<Option<Line>> {
+        match self.waiting.pop_front() {
+            Some(line) => Ok(Some(line)),
+            None => self.lines.next().transpose(),
+        }
+    }
+
+    fn row(&mut self) -> io::Result<Option<Raw>> {
+        let first = loop {
+            let Some(line) = self.line()? else { return Ok(None) };
+            if !line.bytes.trim_ascii().is_empty() {
+                break line;
+            }
+        };
+        let number = first.number;
+        let mut bytes = first.bytes.clone();
+        let mut len = first.len;
+        let mut taken = Vec::new();
+        let cells = loop {
+            if len > bytes.len() || bytes.len() > self.max {
+                let detail = format!("{len} bytes, {} are allowed", self.max);
+                return Ok(Some(Raw::refused(number, "line_too_long", detail, &bytes)));
+            }
+            if let Some(cells) = split(&bytes, self.delimiter) {
+                break Some(cells);
+            }
+            // A quote is open: the row goes on in the next line.
+            let next = if taken.len() < MAX_LINES_A_ROW { self.line()? } else { None };
+            let Some(next) = next else { break None };
+            bytes.push(b'\n');
+            bytes.extend_from_slice(&next.bytes);
+            len += next.len + 1;
+            taken.push(next);
+        };
+        let Some(cells) = cells else {
+            for line in taken.into_iter().rev() {
+                self.waiting.push_front(line);
+            }
+            return Ok(Some(Raw::refused(number, "malformed_csv", "a quote is never closed", &first.bytes)));
+        };
+        if cells.len() != self.header.len() {
+            let detail = format!("{} cells, the header has {}", cells.len(), self.header.len());
+            return Ok(Some(Raw::refused(number, "malformed_csv", detail, &bytes)));
+        }
+        let mut columns = Map::new();
+        for (name, cell) in self.header.iter().zip(cells) {
+            let Ok(cell) = String::from_utf8(cell) else {
+                return Ok(Some(Raw::refused(number, "not_utf8", not_utf8(&bytes), &bytes)));
+            };
+            columns.insert(name.clone(), typed(cell));
+        }
+        Ok(Some(Raw { line: number, row: Ok(columns) }))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Raw, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.row().map_err(DataError::io("read", &self.path)).transpose()
+    }
+}
+
+/// The cells of a row, unquoted; `None` while a quote is open.
+fn split(row: &[u8], delimiter: u8) -> Option<Vec<Vec<u8>>> {
+    let mut cells = vec![Vec::new()];
+    let mut quoted = false;
+    let mut i = 0;
+    while i < row.len() {
+        let byte = row[i];
+        let cell = cells.last_mut()?;
+        if quoted {
+            if byte != b'"' {
+                cell.push(byte);
+            } else if row.get(i + 1) == Some(&b'"') {
+                cell.push(b'"');
+                i += 1;
+            } else {
+                quoted = false;
+            }
+        } else if byte == delimiter {
+            cells.push(Vec::new());
+        } else if byte == b'"' && cell.is_empty() {
+            quoted = true;
+        } else {
+            cell.push(byte);
+        }
+        i += 1;
+    }
+    (!quoted).then_some(cells)
+}
+
+/// A cell as JSON: numbers and booleans that would be written back the same way, null for nothing, else text.
+fn typed(cell: String) -> Value {
+    match cell.as_str() {
+        "" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        _ => {}
+    }
+    if let Ok(n) = cell.parse::<i64>()
+        && n.to_string() == cell
+    {
+        return Value::Number(n.into());
+    }
+    let looks_decimal = cell.len() < 18 && cell.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-');
+    if looks_decimal
+        && cell.contains('.')
+        && let Some(n) = cell.parse::<f64>().ok().and_then(Number::from_f64)
+        && cell.trim_end_matches('0').trim_end_matches('.') == n.to_string().trim_end_matches(".0")
+    {
+        return Value::Number(n);
+    }
+    Value::String(cell)
+}

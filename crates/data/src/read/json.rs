@@ -1,0 +1,223 @@
+//! JSON: one object a line, an array of objects, or a text file taken as one row.
+
+use std::io::{self, BufRead, Read};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::lines::Lines;
+use super::source::Source;
+use super::{Raw, RawRows};
+use crate::DataError;
+
+/// One row a line. Blank lines hold nothing and are passed over.
+pub(super) fn lines(
+    source: Source,
+    path: &Path,
+    max: usize,
+) -> impl Iterator<Item = Result<Raw, DataError>> + Send + use<> {
+    let path = path.to_owned();
+    Lines::new(source, max).filter_map(move |line| {
+        let line = match line {
+            Ok(line) => line,
+            Err(e) => return Some(Err(DataError::io("read", &path)(e))),
+        };
+        if line.is_cut() {
+            let detail = format!("{} bytes, {max} are allowed", line.len);
+            return Some(Ok(Raw::refused(line.number, "line_too_long", detail, &line.bytes)));
+        }
+        (!line.bytes.trim_ascii().is_empty()).then(|| Ok(parse(line.number, &line.bytes)))
+    })
+}
+
+/// Parses the bytes of one row.
+fn parse(line: usize, bytes: &[u8]) -> Raw {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Raw::refused(line, "not_utf8", not_utf8(bytes), bytes);
+    };
+    match serde_json::from_str(text) {
+        Ok(value) => Raw::value(line, value),
+        Err(e) => Raw::refused(line, "malformed_json", e.to_string(), bytes),
+    }
+}
+
+/// Where the first byte that is not UTF-8 stands.
+pub(super) fn not_utf8(bytes: &[u8]) -> String {
+    let at = std::str::from_utf8(bytes).err().map_or(0, |e| e.valid_up_to());
+    format!("byte {:#04x} at offset {at}", bytes.get(at).copied().unwrap_or_default())
+}
+
+/// The rows of one JSON value: an array's elements one by one, or the rows inside an object.
+pub(super) fn document(mut source: Source, path: &Path, max: usize) -> Result<RawRows, DataError> {
+    let io = |e| DataError::io("read", path)(e);
+    let mut line = 1;
+    match next_significant(&mut source, &mut line).map_err(io)? {
+        Some(b'[') => {
+            source.consume(1);
+            Ok(Box::new(Elements { source, path: path.to_owned(), line, max, done: false }))
+        }
+        Some(_) => {
+            let mut text = Vec::new();
+            source.read_to_end(&mut text).map_err(io)?;
+            inside_object(&text, path)
+        }
+        None => Ok(Box::new(std::iter::empty())),
+    }
+}
+
+/// The rows of an object: its longest list of objects (`{"data": [..]}`), its values where all are objects
+/// (`{"0": {..}, "1": {..}}`), several objects one after another, or itself.
+fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
+    let mut values = Vec::new();
+    for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
+        let value = value.map_err(|e| DataError::Format {
+            path: path.to_owned(),
+            line: Some(e.line()),
+            reason: format!("is not JSON: {e}"),
+        })?;
+        values.push(value);
+    }
+    if values.len() == 1
+        && let Some(columns) = values[0].as_object()
+    {
+        let lists = columns.values().filter_map(Value::as_array);
+        let rows = lists.filter(|l| l.iter().all(Value::is_object)).max_by_key(|l| l.len());
+        // A list under `messages` or `conversations` is one row's turns.
+        let is_row =
+            ["messages", "conversations", "conversation", "chosen"].iter().any(|k| columns.contains_key(*k));
+        if let Some(rows) = rows.filter(|r| !is_row && !r.is_empty()) {
+            values = rows.clone();
+        } else if columns.len() > 1 && columns.values().all(Value::is_object) {
+            values = columns.values().cloned().collect();
+        }
+    }
+    Ok(Box::new(values.into_iter().enumerate().map(|(i, value)| Ok(Raw::value(i + 1, value)))))
+}
+
+/// A text file as one row.
+pub(super) fn text(mut source: Source, path: &Path) -> Result<RawRows, DataError> {
+    let mut bytes = Vec::new();
+    source.read_to_end(&mut bytes).map_err(DataError::io("read", path))?;
+    let raw = match String::from_utf8(bytes) {
+        Ok(text) => {
+            let mut columns = Map::new();
+            columns.insert("text".to_owned(), Value::String(text));
+            Raw { line: 1, row: Ok(columns) }
+        }
+        Err(e) => Raw::refused(1, "not_utf8", not_utf8(e.as_bytes()), e.as_bytes()),
+    };
+    Ok(Box::new(std::iter::once(Ok(raw))))
+}
+
+/// Skips white space and tells the next byte without taking it.
+fn next_significant(source: &mut impl BufRead, line: &mut usize) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = source.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let blank = buffer.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        *line += buffer[..blank].iter().filter(|&&b| b == b'\n').count();
+        let next = buffer.get(blank).copied();
+        source.consume(blank);
+        if next.is_some() {
+            return Ok(next);
+        }
+    }
+}
+
+/// The elements of an array, cut out by counting brackets outside strings, so that one bad element does not
+/// spoil the others and only one is held at a time.
+struct Elements {
+    source: Source,
+    path: std::path::PathBuf,
+    line: usize,
+    max: usize,
+    done: bool,
+}
+
+impl Elements {
+    fn cut(&mut self) -> io::Result<Option<Raw>> {
+        loop {
+            match next_significant(&mut self.source, &mut self.line)? {
+                None => {
+                    self.done = true;
+                    return Ok(Some(Raw::refused(
+                        self.line,
+                        "malformed_json",
+                        "the array is never closed",
+                        b"",
+                    )));
+                }
+                Some(b']') => {
+                    self.done = true;
+                    return Ok(None);
+                }
+                Some(b',') => self.source.consume(1),
+                Some(_) => break,
+            }
+        }
+        let (first_line, mut depth, mut in_string, mut escaped) = (self.line, 0usize, false, false);
+        let (mut element, mut len) = (Vec::new(), 0usize);
+        'element: loop {
+            let buffer = self.source.fill_buf()?;
+            if buffer.is_empty() {
+                self.done = true;
+                break;
+            }
+            let mut used = buffer.len();
+            let mut ended = false;
+            for (i, &byte) in buffer.iter().enumerate() {
+                self.line += usize::from(byte == b'\n');
+                if in_string {
+                    match byte {
+                        _ if escaped => escaped = false,
+                        b'\\' => escaped = true,
+                        b'"' => in_string = false,
+                        _ => {}
+                    }
+                    continue;
+                }
+                match byte {
+                    b'"' => in_string = true,
+                    b'{' | b'[' => depth += 1,
+                    b',' | b']' if depth == 0 => {
+                        (used, ended) = (i, true);
+                        break;
+                    }
+                    b'}' | b']' => {
+                        depth = depth.saturating_sub(1);
+                        if depth == 0 {
+                            (used, ended) = (i + 1, true);
+                            break;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let room = self.max.saturating_sub(element.len());
+            element.extend_from_slice(&buffer[..used.min(room)]);
+            len += used;
+            self.source.consume(used);
+            if ended {
+                break 'element;
+            }
+        }
+        if len > element.len() {
+            let detail = format!("{len} bytes, {} are allowed", self.max);
+            return Ok(Some(Raw::refused(first_line, "line_too_long", detail, &element)));
+        }
+        Ok(Some(parse(first_line, &element)))
+    }
+}
+
+impl Iterator for Elements {
+    type Item = Result<Raw, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        self.cut().map_err(DataError::io("read", &self.path)).transpose()
+    }
+}

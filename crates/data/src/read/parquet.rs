@@ -1,0 +1,94 @@
+//! Parquet, by polars: one row group in memory at a time.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use polars::prelude::{DataFrame, DataType, JsonWriter, ParquetReader, PolarsResult, SerReader, SerWriter};
+use serde_json::Value;
+
+use super::Raw;
+use crate::DataError;
+
+/// The rows of every row group, nested columns as JSON. The line is the row's number, counted from 1.
+pub(super) fn rows(path: &Path) -> Result<Rows, DataError> {
+    let groups = guarded(path, || {
+        let mut reader = ParquetReader::new(File::open(path)?);
+        Ok(reader.get_metadata()?.row_groups.iter().map(|g| g.num_rows()).collect())
+    })?;
+    Ok(Rows { path: path.to_owned(), groups, next_group: 0, n_read: 0, rows: Vec::new().into_iter() })
+}
+
+pub(super) struct Rows {
+    path: PathBuf,
+    /// Rows of each row group.
+    groups: Vec<usize>,
+    next_group: usize,
+    n_read: usize,
+    rows: std::vec::IntoIter<Value>,
+}
+
+impl Rows {
+    /// Reads the next row group; false after the last.
+    fn load(&mut self) -> Result<bool, DataError> {
+        let Some(&len) = self.groups.get(self.next_group) else { return Ok(false) };
+        let start: usize = self.groups[..self.next_group].iter().sum();
+        self.next_group += 1;
+        let json = guarded(&self.path, || {
+            let file = File::open(&self.path)?;
+            to_json(ParquetReader::new(file).with_slice(Some((start, len))).finish()?)
+        })?;
+        let rows = serde_json::Deserializer::from_slice(&json).into_iter().collect::<Result<Vec<Value>, _>>();
+        self.rows = rows.map_err(|e| format_error(&self.path, e))?.into_iter();
+        Ok(true)
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Raw, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(row) = self.rows.next() {
+                self.n_read += 1;
+                return Some(Ok(Raw::value(self.n_read, row)));
+            }
+            match self.load() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    self.next_group = self.groups.len();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// One JSON object a row. Columns of bytes (pictures) are left out: nothing here reads them.
+fn to_json(frame: DataFrame) -> PolarsResult<Vec<u8>> {
+    let named: Vec<String> = frame
+        .columns()
+        .iter()
+        .filter(|c| !matches!(c.dtype(), DataType::Binary | DataType::BinaryOffset | DataType::Null))
+        .map(|c| c.name().to_string())
+        .collect();
+    let mut frame = frame.select(named)?;
+    let mut json = Vec::new();
+    JsonWriter::new(&mut json).finish(&mut frame)?;
+    Ok(json)
+}
+
+/// Runs polars on a file. It panics on some damaged files and on column types it cannot write as JSON; for the
+/// caller that is a bad file like any other.
+fn guarded<T>(path: &Path, f: impl FnOnce() -> PolarsResult<T>) -> Result<T, DataError> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result.map_err(|e| format_error(path, e)),
+        Err(_) => Err(format_error(path, "the file is damaged or has a column of an unsupported type")),
+    }
+}
+
+fn format_error(path: &Path, error: impl Display) -> DataError {
+    DataError::Format { path: path.to_owned(), line: None, reason: format!("as Parquet: {error}") }
+}

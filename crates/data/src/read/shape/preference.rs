@@ -1,0 +1,154 @@
+//! Rows that hold a better and a worse answer, and KTO rows that hold one answer and a verdict.
+
+use ferrotune_types::{Conversation, Message, PreferencePair, Role};
+use serde_json::{Value, json};
+
+use super::chat::{
+    fits_prompt_completion, map_prompt_completion, map_turns, opening, take_instruction, take_said,
+};
+use super::{Row, first_of, pair, take_list, turns};
+use crate::Drop;
+
+/// The names under which the better and the worse answer stand.
+const ANSWERS: [(&str, &str); 4] = [
+    ("chosen", "rejected"),
+    ("preferred_output", "non_preferred_output"),
+    ("response_j", "response_k"),
+    ("preferred", "dispreferred"),
+];
+
+fn answers(row: &Row) -> Option<(&'static str, &'static str)> {
+    ANSWERS.into_iter().find(|(better, worse)| row.contains_key(*better) && row.contains_key(*worse))
+}
+
+/// LLaMA-Factory's older ranking form: `output` is a list of two texts, the better first.
+fn is_ranked_output(row: &Row) -> bool {
+    row.contains_key("instruction")
+        && row
+            .get("output")
+            .and_then(Value::as_array)
+            .is_some_and(|o| o.len() == 2 && o.iter().all(Value::is_string))
+}
+
+pub(super) fn fits(row: &Row) -> bool {
+    answers(row).is_some() || is_ranked_output(row)
+}
+
+pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
+    if is_ranked_output(&row) {
+        let mut ranked = take_list(&mut row, "output")?.into_iter();
+        row.insert("chosen".into(), ranked.next().unwrap_or_default());
+        row.insert("rejected".into(), ranked.next().unwrap_or_default());
+    }
+    let (better, worse) = answers(&row).unwrap_or(ANSWERS[0]);
+    let chosen = take_answer(&mut row, better)?;
+    let rejected = take_answer(&mut row, worse)?;
+    // Where an answer opens with the person's turn it is a whole chat, and the prompt is what both share.
+    let is_whole = |answer: &[Message]| answer.first().is_some_and(|m| m.role != Role::Assistant);
+    if is_whole(&chosen) && is_whole(&rejected) {
+        row.shift_remove("prompt");
+        return split_shared(id, chosen, rejected, row);
+    }
+    let mut prompt = take_prompt(&mut row)?;
+    let tail = |answer: Vec<Message>| {
+        // One side repeats the prompt and the other does not: cut it off.
+        let n = if is_whole(&answer) { shared(&prompt, &answer) } else { 0 };
+        answer.into_iter().skip(n).collect::<Vec<_>>()
+    };
+    let (chosen, rejected) = (tail(chosen), tail(rejected));
+    if prompt.last().is_none_or(|m| m.role == Role::Assistant) {
+        return Err(Drop::new("bad_value", "the prompt must end with a turn that is not the assistant's"));
+    }
+    if let Some(system) = super::take_optional(&mut row, "system")?.filter(|_| prompt[0].role != Role::System)
+    {
+        prompt.insert(0, Message::new(Role::System, system));
+    }
+    Ok(pair(id, prompt, chosen, rejected, row))
+}
+
+/// An answer as turns: a text, a transcript, one turn, or a list of turns.
+fn take_answer(row: &mut Row, key: &str) -> Result<Vec<Message>, Drop> {
+    if let Some(Value::String(text)) = row.get(key)
+        && let Some(messages) = turns::transcript(text)
+    {
+        row.shift_remove(key);
+        return Ok(messages);
+    }
+    let said = take_said(row, key, Role::Assistant)?;
+    if said.is_empty() {
+        return Err(Drop::new("missing_field", format!("`{key}` holds no turns")));
+    }
+    Ok(said)
+}
+
+fn take_prompt(row: &mut Row) -> Result<Vec<Message>, Drop> {
+    if let Some(Value::String(text)) = row.get("prompt")
+        && let Some(mut messages) = turns::transcript(text)
+    {
+        row.shift_remove("prompt");
+        // "\n\nAssistant:" at the end only asks for the answer.
+        if messages.last().is_some_and(|m| m.role == Role::Assistant && m.content.is_empty()) {
+            messages.pop();
+        }
+        return Ok(messages);
+    }
+    if let Some(key) = first_of(row, &["prompt", "question", "query"]) {
+        return take_said(row, key, Role::User);
+    }
+    if row.contains_key("instruction") {
+        let mut prompt = opening(row)?;
+        prompt.push(Message::new(Role::User, take_instruction(row)?));
+        return Ok(prompt);
+    }
+    // OpenAI's preference files: {"input": {"messages": [..]}}.
+    if let Some(messages) = row.get("input").and_then(|i| i.get("messages")).cloned() {
+        row.shift_remove("input");
+        row.insert("messages".into(), messages);
+    }
+    turns::take(row)
+}
+
+/// How many turns two chats share from the start.
+fn shared(a: &[Message], b: &[Message]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a.role == b.role && a.content == b.content).count()
+}
+
+/// Two whole chats: what they share is the prompt, up to the last turn that is not the assistant's.
+fn split_shared(
+    id: String,
+    mut chosen: Vec<Message>,
+    mut rejected: Vec<Message>,
+    row: Row,
+) -> Result<PreferencePair, Drop> {
+    let mut n = shared(&chosen, &rejected).min(chosen.len() - 1).min(rejected.len() - 1);
+    while n > 0 && chosen[n - 1].role == Role::Assistant {
+        n -= 1;
+    }
+    if n == 0 {
+        return Err(Drop::new("bad_value", "chosen and rejected share no prompt"));
+    }
+    let chosen_tail = chosen.split_off(n);
+    let rejected_tail = rejected.split_off(n);
+    Ok(pair(id, chosen, chosen_tail, rejected_tail, row))
+}
+
+const LABELS: [&str; 2] = ["kto_tag", "label"];
+
+pub(super) fn fits_kto(row: &Row) -> bool {
+    let label = first_of(row, &LABELS).and_then(|k| row.get(k));
+    let is_verdict = label.is_some_and(|v| v.is_boolean() || v.as_i64().is_some_and(|n| n == 0 || n == 1));
+    let has_chat = turns::list(row, "role").is_some() || turns::list(row, "from").is_some();
+    is_verdict && (fits_prompt_completion(row) || has_chat)
+}
+
+/// A chat whose `meta.label` tells whether its last answer was wanted.
+pub(super) fn map_kto(id: String, mut row: Row) -> Result<Conversation, Drop> {
+    let key = first_of(&row, &LABELS).unwrap_or("label");
+    let label = row.shift_remove(key).unwrap_or_default();
+    let label = label.as_bool().or_else(|| label.as_i64().map(|n| n == 1));
+    let label = label.ok_or_else(|| Drop::new("bad_value", format!("`{key}` must be true or false")))?;
+    let mut chat =
+        if fits_prompt_completion(&row) { map_prompt_completion(id, row) } else { map_turns(id, row) }?;
+    chat.meta.insert("label".into(), json!(label));
+    Ok(chat)
+}

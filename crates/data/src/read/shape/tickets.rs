@@ -1,0 +1,94 @@
+//! Rows of a help desk: a question, an answer, and what the desk knows about them.
+
+use ferrotune_types::{Conversation, Message, Role};
+use serde_json::Value;
+
+use super::{Columns, Row, column, conversation, missing, take_text};
+use crate::Drop;
+
+const QUESTION: [&str; 9] = [
+    "question",
+    "customer_message",
+    "customer_question",
+    "query",
+    "inquiry",
+    "request",
+    "description",
+    "issue",
+    "user_message",
+];
+const ANSWER: [&str; 9] = [
+    "answer",
+    "agent_reply",
+    "agent_response",
+    "agent_answer",
+    "agent_message",
+    "reply",
+    "resolution",
+    "response",
+    "best_answer",
+];
+
+/// What the other columns are called in `meta`, and the names they are found under.
+fn known<'a>(columns: &'a Columns) -> [(&'static str, Option<&'a str>, &'static [&'static str]); 4] {
+    [
+        (
+            "satisfaction",
+            columns.satisfaction.as_deref(),
+            &["satisfaction", "satisfaction_score", "satisfaction_rating", "csat", "csat_score", "rating"],
+        ),
+        ("category", columns.category.as_deref(), &["category", "topic", "queue", "ticket_type"]),
+        (
+            "created_at",
+            columns.created_at.as_deref(),
+            &["created_at", "created", "created_on", "opened_at", "date", "timestamp"],
+        ),
+        (
+            "resolution_hours",
+            columns.resolution_hours.as_deref(),
+            &["resolution_hours", "hours_to_resolution", "resolution_time_hours", "time_to_resolution_hours"],
+        ),
+    ]
+}
+
+fn question<'a>(row: &'a Row, columns: &Columns) -> Option<&'a str> {
+    column(row, columns.question.as_deref(), &QUESTION)
+}
+
+fn answer<'a>(row: &'a Row, columns: &Columns) -> Option<&'a str> {
+    column(row, columns.answer.as_deref(), &ANSWER)
+}
+
+pub(super) fn fits(row: &Row, columns: &Columns) -> bool {
+    let is_text = |key: &str| row.get(key).is_some_and(|v| v.is_string() || v.is_null());
+    question(row, columns).is_some_and(is_text) && answer(row, columns).is_some_and(is_text)
+}
+
+/// How the row's columns were understood, to be printed.
+pub(super) fn mapping(row: &Row, columns: &Columns) -> Vec<String> {
+    let texts = [("question", question(row, columns)), ("answer", answer(row, columns))];
+    let others = known(columns).map(|(name, named, usual)| (name, column(row, named, usual)));
+    let found = texts.into_iter().chain(others);
+    found
+        .filter_map(|(name, key)| {
+            key.map(|k| if k == name { format!("`{k}`") } else { format!("{name} from `{k}`") })
+        })
+        .collect()
+}
+
+pub(super) fn map(id: String, mut row: Row, columns: &Columns) -> Result<Conversation, Drop> {
+    let asked = question(&row, columns).ok_or_else(|| missing(&row, "question"))?.to_owned();
+    let answered = answer(&row, columns).ok_or_else(|| missing(&row, "answer"))?.to_owned();
+    let asked = take_text(&mut row, &asked)?;
+    let answered = take_text(&mut row, &answered)?;
+    for (name, named, usual) in known(columns) {
+        let Some(key) = column(&row, named, usual).map(str::to_owned) else { continue };
+        let value = row.shift_remove(&key).unwrap_or(Value::Null);
+        row.insert(name.to_owned(), value);
+    }
+    if let Some(key) = columns.id.as_deref() {
+        row.shift_remove(key);
+    }
+    let messages = vec![Message::new(Role::User, asked), Message::new(Role::Assistant, answered)];
+    Ok(conversation(id, messages, Vec::new(), row))
+}

@@ -1,0 +1,169 @@
+//! Lists of turns: OpenAI's `{role, content}` and ShareGPT's `{from, value}`, tool calls included.
+
+use ferrotune_types::{Message, Role};
+use serde_json::{Map, Value, json};
+
+use super::{Row, take_list};
+use crate::Drop;
+use crate::read::kind;
+
+/// Columns that may hold turns.
+const LISTS: [&str; 5] = ["messages", "conversations", "conversation", "turns", "dialogue"];
+
+/// The column whose turns name their speaker under `speaker` (`role` or `from`).
+pub(super) fn list(row: &Row, speaker: &str) -> Option<&'static str> {
+    LISTS.into_iter().find(|key| match row.get(*key) {
+        Some(Value::Array(turns)) => turns.first().is_some_and(|t| t.get(speaker).is_some()),
+        Some(Value::String(text)) if text.trim_start().starts_with('[') => {
+            serde_json::from_str::<Vec<Map<String, Value>>>(text)
+                .is_ok_and(|turns| turns.first().is_some_and(|t| t.contains_key(speaker)))
+        }
+        _ => false,
+    })
+}
+
+/// Takes the row's turns out, whichever column holds them.
+pub(super) fn take(row: &mut Row) -> Result<Vec<Message>, Drop> {
+    let key = list(row, "role").or_else(|| list(row, "from")).unwrap_or("messages");
+    let turns = take_list(row, key)?;
+    let mut messages = Vec::with_capacity(turns.len() + 1);
+    for (i, turn) in turns.into_iter().enumerate() {
+        messages.push(message(turn, &format!("{key}[{i}]"))?);
+    }
+    if messages.is_empty() {
+        return Err(Drop::new("missing_field", format!("`{key}` holds no turns")));
+    }
+    Ok(messages)
+}
+
+/// One turn in either form.
+pub(super) fn message(turn: Value, field: &str) -> Result<Message, Drop> {
+    let bad = |what: String| Drop::new("bad_value", format!("`{field}` {what}"));
+    let Value::Object(mut turn) = turn else {
+        return Err(bad(format!("must be a turn, it is {}", kind(&turn))));
+    };
+    let speaker = turn.shift_remove("role").or_else(|| turn.shift_remove("from"));
+    let Some(Value::String(speaker)) = speaker else { return Err(bad("names no speaker".into())) };
+    let content = turn.shift_remove("content").or_else(|| turn.shift_remove("value"));
+    let content = match content {
+        Some(Value::String(text)) => text,
+        Some(Value::Null) | None => String::new(),
+        Some(Value::Array(parts)) => join_parts(&parts).map_err(bad)?,
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+        Some(other @ Value::Object(_)) => other.to_string(),
+    };
+    if matches!(speaker.as_str(), "function_call" | "tool_call" | "tool_calls") {
+        let mut message = Message::new(Role::Assistant, "");
+        message.tool_calls = calls_of_text(&content).ok_or_else(|| bad("holds no JSON call".into()))?;
+        return Ok(message);
+    }
+    let role = role(&speaker).ok_or_else(|| bad(format!("has the unknown speaker `{speaker}`")))?;
+    let mut message = Message::new(role, content);
+    match turn.shift_remove("tool_calls") {
+        Some(Value::Array(calls)) => message.tool_calls = calls,
+        Some(Value::String(text)) if !text.trim().is_empty() => {
+            message.tool_calls =
+                serde_json::from_str(&text).map_err(|_| bad("has unreadable tool calls".into()))?;
+        }
+        _ => {}
+    }
+    // OpenAI's older form: one call, under its own key.
+    if let Some(call @ Value::Object(_)) = turn.shift_remove("function_call") {
+        message.tool_calls.push(json!({"type": "function", "function": call}));
+    }
+    // `extra` as this crate's Parquet files hold it.
+    if let Some(Value::String(text)) = turn.get("extra")
+        && let Ok(Value::Object(extra)) = serde_json::from_str(text)
+    {
+        turn.shift_remove("extra");
+        turn.extend(extra);
+    }
+    turn.retain(|_, value| !value.is_null());
+    message.extra = turn;
+    Ok(message)
+}
+
+/// The role behind a speaker's name.
+fn role(speaker: &str) -> Option<Role> {
+    Some(match speaker.trim().to_lowercase().as_str() {
+        "system" => Role::System,
+        "developer" => Role::Developer,
+        "user" | "human" | "customer" | "client" | "prompter" | "question" => Role::User,
+        "assistant" | "gpt" | "bot" | "model" | "agent" | "chatgpt" | "bing" | "bard" | "ai" | "answer" => {
+            Role::Assistant
+        }
+        "tool" | "observation" | "function" | "function_response" | "tool_response" | "ipython" => Role::Tool,
+        _ => return None,
+    })
+}
+
+/// The text of a list of parts; a picture or a sound cannot be kept.
+fn join_parts(parts: &[Value]) -> Result<String, String> {
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            Value::String(part) => text.push_str(part),
+            Value::Object(part) if part.get("text").is_some_and(Value::is_string) => {
+                text.push_str(part["text"].as_str().unwrap_or_default());
+            }
+            other => {
+                let what = other.get("type").and_then(Value::as_str).unwrap_or("unknown");
+                return Err(format!("has a part of the type `{what}`; only text can be kept"));
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// ShareGPT's `function_call` turns: a JSON call or a list of them.
+fn calls_of_text(text: &str) -> Option<Vec<Value>> {
+    let calls = match serde_json::from_str(text).ok()? {
+        Value::Array(calls) => calls,
+        call => vec![call],
+    };
+    calls
+        .iter()
+        .all(Value::is_object)
+        .then(|| calls.into_iter().map(|call| json!({"type": "function", "function": call})).collect())
+}
+
+/// Takes the row's tool definitions out, in OpenAI's form; a text of JSON is parsed.
+pub(super) fn take_tools(row: &mut Row) -> Result<Vec<Value>, Drop> {
+    let key = if row.contains_key("tools") { "tools" } else { "functions" };
+    let tools = match row.shift_remove(key) {
+        Some(Value::Array(tools)) => tools,
+        Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
+        Some(Value::String(text)) => serde_json::from_str(&text)
+            .map_err(|_| Drop::new("bad_value", format!("`{key}` must be a list of tools, it is a text")))?,
+        Some(Value::Null) | None => Vec::new(),
+        Some(other) => {
+            return Err(Drop::new("bad_value", format!("`{key}` must be a list, it is {}", kind(&other))));
+        }
+    };
+    let wrap = |tool: Value| match tool.get("type") {
+        None if tool.get("name").is_some() => json!({"type": "function", "function": tool}),
+        _ => tool,
+    };
+    Ok(tools.into_iter().map(wrap).collect())
+}
+
+/// A text that is a whole transcript, as HH-RLHF writes them: `\n\nHuman: … \n\nAssistant: …`.
+pub(super) fn transcript(text: &str) -> Option<Vec<Message>> {
+    let marks = [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
+    if !text.starts_with(marks[0].0) {
+        return None;
+    }
+    let mut found: Vec<(usize, usize, Role)> = Vec::new();
+    for (mark, role) in marks {
+        found.extend(text.match_indices(mark).map(|(at, _)| (at, at + mark.len(), role)));
+    }
+    found.sort_unstable_by_key(|&(at, ..)| at);
+    let ends = found.iter().skip(1).map(|&(at, ..)| at).chain([text.len()]);
+    Some(
+        found
+            .iter()
+            .zip(ends)
+            .map(|(&(_, start, role), end)| Message::new(role, text[start..end].trim()))
+            .collect(),
+    )
+}

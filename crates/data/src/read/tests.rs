@@ -1,0 +1,368 @@
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ferrotune_types::Role;
+use proptest::prelude::*;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Item, write};
+
+fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+fn read(name: &str, bytes: &[u8]) -> (Vec<Record>, Vec<Dropped>, Detection) {
+    let (_folder, path) = file(name, bytes);
+    open(&path, &ReadOptions::default()).unwrap()
+}
+
+/// Reads one JSON row and compares its shape and its item.
+fn check(row: Value, shape: Shape, expect: Value) {
+    let (records, dropped, detection) = read("rows.jsonl", row.to_string().as_bytes());
+    assert_eq!(dropped, [], "{row}");
+    assert_eq!(detection.shape, shape, "{row}");
+    assert_eq!(serde_json::to_value(&records[0].item).unwrap(), expect);
+}
+
+#[test]
+fn every_shape_is_known() {
+    let turns = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
+    let chat = json!({"id": "rows-1", "messages": turns});
+    check(json!({"messages": turns}), Shape::Messages, chat.clone());
+    check(
+        json!({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}),
+        Shape::ShareGpt,
+        chat.clone(),
+    );
+    check(json!({"prompt": "Hi", "completion": "Hello"}), Shape::PromptCompletion, chat.clone());
+    check(json!({"instruction": "Hi", "input": "", "output": "Hello"}), Shape::Alpaca, chat);
+    check(
+        json!({"instruction": "Add", "input": "1 2", "output": "3", "system": "Be exact", "history": [["a", "b"]]}),
+        Shape::Alpaca,
+        json!({"id": "rows-1", "messages": [
+            {"role": "system", "content": "Be exact"}, {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"}, {"role": "user", "content": "Add\n\n1 2"},
+            {"role": "assistant", "content": "3"}]}),
+    );
+    check(
+        json!({"id": 7, "Question": "Hi", "agent reply": "Hello", "CSAT": 4, "queue": "x", "lang": "en"}),
+        Shape::Tickets,
+        json!({"id": "7", "messages": turns, "meta": {"lang": "en", "satisfaction": 4, "category": "x"}}),
+    );
+    check(
+        json!({"text": "A page.", "meta": {"url": "u"}}),
+        Shape::Document,
+        json!({"id": "rows-1", "text": "A page.", "meta": {"url": "u"}}),
+    );
+    check(
+        json!({"prompt": "Hi", "completion": "Hello", "label": true}),
+        Shape::Kto,
+        json!({"id": "rows-1", "messages": turns, "meta": {"label": true}}),
+    );
+}
+
+#[test]
+fn every_preference_form_is_known() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let expect = json!({"id": "rows-1", "prompt": [turn("user", "Hi")],
+        "chosen": [turn("assistant", "Hello!")], "rejected": [turn("assistant", "What?")]});
+    let check = |row: Value| check(row, Shape::Preference, expect.clone());
+    check(json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}));
+    check(json!({"question": "Hi", "response_j": "Hello!", "response_k": "What?"}));
+    check(json!({"instruction": "Hi", "input": "", "chosen": "Hello!", "rejected": "What?"}));
+    check(json!({"instruction": "Hi", "output": ["Hello!", "What?"]}));
+    check(json!({"prompt": [turn("user", "Hi")], "chosen": [turn("assistant", "Hello!")],
+        "rejected": [turn("assistant", "What?")]}));
+    check(json!({"chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
+        "rejected": [turn("user", "Hi"), turn("assistant", "What?")]}));
+    check(json!({"prompt": "Hi", "chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
+        "rejected": [turn("user", "Hi"), turn("assistant", "What?")]}));
+    check(json!({"conversations": [{"from": "human", "value": "Hi"}],
+        "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}}));
+    check(
+        json!({"chosen": "\n\nHuman: Hi\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"}),
+    );
+    check(
+        json!({"input": {"messages": [turn("user", "Hi")]}, "preferred_output": [turn("assistant", "Hello!")],
+        "non_preferred_output": [turn("assistant", "What?")]}),
+    );
+}
+
+#[test]
+fn tool_calls_survive() {
+    let call = json!({"type": "function", "function": {"name": "find", "arguments": {"q": "x"}}});
+    let expect = json!({"id": "rows-1", "messages": [
+        {"role": "user", "content": "Find x"}, {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "[1]"}, {"role": "assistant", "content": "One."}],
+        "tools": [{"type": "function", "function": {"name": "find"}}]});
+    check(
+        json!({"conversations": [{"from": "human", "value": "Find x"},
+            {"from": "function_call", "value": "{\"name\": \"find\", \"arguments\": {\"q\": \"x\"}}"},
+            {"from": "observation", "value": "[1]"}, {"from": "gpt", "value": "One."}],
+            "tools": "[{\"name\": \"find\"}]"}),
+        Shape::ShareGpt,
+        expect.clone(),
+    );
+    check(
+        json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Find x"}]},
+            {"role": "assistant", "content": null, "tool_calls": [call]}, {"role": "tool", "content": "[1]"},
+            {"role": "assistant", "content": "One."}], "tools": [{"name": "find"}]}),
+        Shape::Messages,
+        expect,
+    );
+}
+
+#[test]
+fn bad_rows_go_aside_with_line_and_reason() {
+    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(3000));
+    let mut bytes = Vec::new();
+    for line in [
+        &b"{\"text\": \"one\"}"[..],
+        b"{\"text\": \"two\"",
+        b"",
+        b"[1, 2]",
+        b"{\"text\": \"\xff\"}",
+        long.as_bytes(),
+        b"{\"text\": null}",
+        b"{\"other\": 1}",
+        b"{\"text\": {\"a\": 1}}",
+        b"{\"text\": \"last\"}",
+    ] {
+        bytes.extend_from_slice(line);
+        bytes.push(b'\n');
+    }
+    let (_folder, path) = file("bad.jsonl", &bytes);
+    let options = ReadOptions { max_row_bytes: 2000, ..ReadOptions::default() };
+    let (records, dropped, _) = open(&path, &options).unwrap();
+    assert_eq!(records.iter().map(Record::id).collect::<Vec<_>>(), ["bad-1", "bad-10"]);
+    let told: Vec<_> = dropped.iter().map(|d| (d.origin.line, d.reason.as_str())).collect();
+    let expect = [
+        (2, "malformed_json"),
+        (4, "not_an_object"),
+        (5, "not_utf8"),
+        (6, "line_too_long"),
+        (7, "missing_field"),
+        (8, "missing_field"),
+        (9, "missing_field"),
+    ];
+    assert_eq!(told, expect);
+    assert!(dropped.iter().all(|d| d.row.to_string().len() < 2100));
+}
+
+#[test]
+fn a_bad_array_element_does_not_spoil_the_others() {
+    let (records, dropped, detection) =
+        read("a.json", b"[\n {\"text\": \"a ] } \\\" \"},\n {\"text\": nope},\n {\"text\": \"c\"}\n]");
+    assert_eq!(detection.format, Format::Json);
+    assert_eq!(records.len(), 2);
+    assert_eq!((dropped[0].origin.line, dropped[0].reason.as_str()), (3, "malformed_json"));
+    let (records, dropped, _) = read("a.json", b"[{\"text\": \"a\"}, {\"text\": \"b\"");
+    assert_eq!((records.len(), dropped.len()), (1, 1));
+}
+
+#[test]
+fn json_objects_around_rows_are_opened() {
+    let check = |text: &str, n: usize| assert_eq!(read("a.json", text.as_bytes()).0.len(), n, "{text}");
+    check(r#"{"data": [{"text": "a"}, {"text": "b"}], "version": 1}"#, 2);
+    check(r#"{"0": {"text": "a"}, "1": {"text": "b"}}"#, 2);
+    check("{\n\"messages\": [\n{\"role\": \"user\", \"content\": \"a\"}]}", 1);
+    check("{\"text\": \"a\"}\n{\"text\": \"b\"}\n", 2);
+}
+
+#[test]
+fn csv_quotes_lines_and_ragged_rows() {
+    let text = "id;question;answer;note\n1;\"Where; \"\"it\"\" is?\nTell me\";Here.;\n2;too;few\n3;What 5\" pipe?;This.;x\n4;\"open;a;b\n5;q;a;\n";
+    let (records, dropped, detection) = read("t.csv", text.as_bytes());
+    assert_eq!(detection.shape, Shape::Tickets);
+    let asked: Vec<_> = records.iter().map(|r| (r.id(), r.texts()[0].1, r.origin.line)).collect();
+    assert_eq!(asked, [("1", "Where; \"it\" is?\nTell me", 2), ("3", "What 5\" pipe?", 5), ("5", "q", 7)]);
+    let told: Vec<_> = dropped.iter().map(|d| (d.origin.line, d.reason.as_str())).collect();
+    assert_eq!(told, [(4, "malformed_csv"), (6, "malformed_csv")]);
+}
+
+#[test]
+fn rows_of_other_shapes_keep_theirs() {
+    let text = "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"c\", \"answer\": \"d\"}\n\
+                {\"messages\": [{\"role\": \"user\", \"content\": \"e\"}], \"category\": \"x\"}\n{\"question\": \"f\"}\n";
+    let (records, dropped, detection) = read("t.jsonl", text.as_bytes());
+    assert_eq!((records.len(), dropped.len()), (3, 1));
+    assert_eq!(detection.shape, Shape::Tickets);
+    let printed = detection.to_string();
+    assert!(printed.contains("2 of the first 4 rows are question and answer"), "{printed}");
+    assert!(printed.contains("1 of the first 4 rows are OpenAI messages"), "{printed}");
+}
+
+#[test]
+fn compression_marks_and_utf16_are_undone() {
+    let plain = b"{\"text\": \"caf\xc3\xa9\"}\n";
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(plain).unwrap();
+    let utf16: Vec<u8> = "\u{feff}text\ncaf\u{e9}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked = [&b"\xef\xbb\xbf"[..], plain].concat();
+    for (name, bytes) in [
+        ("a.jsonl", plain.to_vec()),
+        ("a.jsonl.gz", gz.finish().unwrap()),
+        ("a.jsonl.zst", zstd::encode_all(&plain[..], 1).unwrap()),
+        ("a.jsonl", marked),
+        ("a.csv", utf16),
+    ] {
+        let (records, _, detection) = read(name, &bytes);
+        assert_eq!(records[0].texts()[0].1, "café", "{detection}");
+    }
+}
+
+#[test]
+fn repeated_ids_are_made_unique_and_told() {
+    let (_folder, path) =
+        file("t.jsonl", b"{\"id\": \"a\", \"text\": \"1\"}\n{\"id\": \"a\", \"text\": \"2\"}\n");
+    let mut rows = stream(&path, &ReadOptions::default()).unwrap();
+    let ids: Vec<String> = rows
+        .by_ref()
+        .map(|r| match r.unwrap() {
+            Row::Record(r) => r.id().to_owned(),
+            Row::Dropped(d) => d.id,
+        })
+        .collect();
+    assert_eq!(ids, ["a", "a~2"]);
+    assert_eq!(rows.take_renamed()[0].before, "a");
+}
+
+#[test]
+fn unusable_files_are_errors_that_help() {
+    let check = |name: &str, bytes: &[u8], expect: &str| {
+        let (_folder, path) = file(name, bytes);
+        let error = open(&path, &ReadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    check("a.jsonl", b"{\"foo\": 1}\n", "[foo]");
+    check("a.jsonl", b"{\"foo\": 1}\n", "instruction + output");
+    check("a.jsonl", b"", "holds no rows");
+    check("a.jsonl", b"nope\nnope\n", "none of its 2 rows can be read; line 1: malformed_json");
+    check("a.parquet", b"PAR1nonsense", "as Parquet");
+    check("a.parquet", b"nonsense", "does not begin with PAR1");
+    check("a.bin", b"\x00\x01", "format is not known");
+    check("a.jsonl.gz", b"\x1f\x8b\x08\x00broken", "cannot read");
+    let error = open(Path::new("/nowhere/a.jsonl"), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("cannot read /nowhere/a.jsonl"), "{error}");
+}
+
+#[test]
+fn the_shared_files_are_read_whole() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    if !data.exists() {
+        println!("skipped: the shared test data is not beside the checkout");
+        return;
+    }
+    let check = |name: &str, shape: Shape, n: usize| {
+        let (records, dropped, detection) = open(&data.join(name), &ReadOptions::default()).unwrap();
+        assert_eq!((detection.shape, records.len(), dropped.len()), (shape, n, 0), "{name}: {detection}");
+        records
+    };
+    check("llama_factory/alpaca_en_demo.json", Shape::Alpaca, 999);
+    check("llama_factory/dpo_en_demo.json", Shape::Preference, 300);
+    check("llama_factory/kto_en_demo.json", Shape::Kto, 300);
+    let tools = check("llama_factory/glaive_toolcall_en_demo.json", Shape::ShareGpt, 300);
+    assert!(
+        tools
+            .iter()
+            .any(|r| matches!(&r.item, Item::Chat(c) if !c.messages.is_empty() && !c.tools.is_empty()))
+    );
+    check("llama_factory/c4_demo.jsonl", Shape::Document, 300);
+    check("torchtune/stack_exchange_paired_tiny.json", Shape::Preference, 25);
+    check("gsm8k/test.jsonl", Shape::Tickets, 1319);
+    check("banking77/train.csv", Shape::Document, 10003);
+    for record in check("hh_rlhf/harmless_base_first1200.jsonl", Shape::Preference, 1200) {
+        let Item::Pair(pair) = &record.item else { panic!("{record:?}") };
+        assert_eq!(pair.prompt.last().map(|m| m.role), Some(Role::User));
+        assert_eq!(pair.chosen[0].role, Role::Assistant);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn sqlite_rows_are_tickets() {
+    let (_folder, path) = file("desk.db", b"");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t (id INTEGER, question TEXT, answer TEXT, csat REAL);
+         INSERT INTO t VALUES (1, 'Where?', 'Here.', 4.5), (2, NULL, 'x', NULL);",
+    )
+    .unwrap();
+    let mut rows = sqlite(&path, "SELECT * FROM t ORDER BY id", &ReadOptions::default()).unwrap();
+    let Some(Ok(Row::Record(record))) = rows.next() else { panic!() };
+    assert_eq!((record.id(), &record.meta()["satisfaction"]), ("1", &json!(4.5)));
+    let Some(Ok(Row::Dropped(dropped))) = rows.next() else { panic!() };
+    assert_eq!(dropped.reason, "missing_field");
+    let error = sqlite(&path, "SELECT nope FROM t", &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("no such column"), "{error}");
+}
+
+/// Texts with everything that a format could trip over.
+fn any_text() -> impl Strategy<Value = String> {
+    prop::string::string_regex("[a-z \"',;\t\n\\\\{}\\[\\]é漢\u{1F600}|:]{0,30}").unwrap()
+}
+
+fn any_record(i: usize) -> impl Strategy<Value = Record> {
+    let text = any_text();
+    (0..3usize, prop::collection::vec(any_text(), 2..5), text).prop_map(move |(kind, texts, extra)| {
+        let mut turns: Vec<Value> = texts
+            .iter()
+            .enumerate()
+            .map(|(j, t)| json!({"role": if j % 2 == 0 { "user" } else { "assistant" }, "content": t}))
+            .collect();
+        turns[1]["name"] = json!(extra);
+        turns[1]["tool_calls"] = json!([{"type": "function", "function": {"name": extra}}]);
+        let meta = json!({"k": extra, "n": i, "deep": {"a": [1, null]}});
+        let item = match kind {
+            0 => json!({"id": format!("r{i}"), "messages": turns, "tools": [{"type": "function"}], "meta": meta}),
+            1 => json!({"id": format!("r{i}"), "prompt": [turns[0]], "chosen": [turns[1]], "rejected": [turns[1]],
+                "meta": meta}),
+            _ => json!({"id": format!("r{i}"), "text": texts[0], "meta": meta}),
+        };
+        Record { item: serde_json::from_value(item).unwrap(), origin: Origin::default() }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_is_written_reads_back(
+        records in any_record(0).prop_flat_map(|first| {
+            let kind = std::mem::discriminant(&first.item);
+            prop::collection::vec(any_record(1).prop_filter("one kind", move |r| {
+                std::mem::discriminant(&r.item) == kind
+            }), 0..2).prop_map(move |mut rest| { rest.insert(0, first.clone()); rest })
+        })
+    ) {
+        let mut records = records;
+        records.dedup_by(|a, b| a.id() == b.id());
+        let folder = TempDir::new().unwrap();
+        for name in ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst", "r.json", "r.parquet", "r.csv"] {
+            let path = folder.path().join(name);
+            write::records(&path, &records).unwrap();
+            let (read, dropped, _) = open(&path, &ReadOptions::default()).unwrap();
+            prop_assert_eq!(dropped, vec![]);
+            let items = |records: &[Record]| records.iter().map(|r| r.item.clone()).collect::<Vec<_>>();
+            prop_assert_eq!(items(&read), items(&records), "{}", name);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), ending in 0..4usize) {
+        let (_folder, path) = file(["a.jsonl", "a.json", "a.csv", "a.parquet"][ending], &bytes);
+        let _ = open(&path, &ReadOptions::default());
+    }
+
+    #[test]
+    fn no_json_makes_it_panic(text in "[\\[\\]{}\":, a\n\\\\]{0,60}", ending in 0..3usize) {
+        let (_folder, path) = file(["a.jsonl", "a.json", "a.csv"][ending], text.as_bytes());
+        let _ = open(&path, &ReadOptions::default());
+    }
+}
