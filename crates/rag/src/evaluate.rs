@@ -1,0 +1,147 @@
+use ferrotune_types::{Embed, LanguageModel};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{average_precision, hit_at, ndcg_at, recall_at, reciprocal_rank};
+use crate::{Answer, GroundConfig, Origin, RagError, RetrieveConfig, Store, answer, documents_of, retrieve};
+
+/// Chunks looked at to rank documents: enough for ten documents where each gives several chunks.
+const DEPTH: usize = 50;
+
+/// A question of a test set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RagQuestion {
+    /// Unique within its set.
+    #[serde(default)]
+    pub id: String,
+    /// The question.
+    pub question: String,
+    /// The documents that answer it; none where the right answer is that nobody knows.
+    #[serde(default)]
+    pub relevant: Vec<String>,
+}
+
+/// One question's outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    /// The question's id.
+    pub id: String,
+    /// The question.
+    pub question: String,
+    /// The documents that answer it.
+    pub relevant: Vec<String>,
+    /// The first ten documents found.
+    pub retrieved: Vec<String>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// How well questions were answered from documents. Shares are from 0 to 1 and means are over questions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RagReport {
+    /// Questions.
+    pub n: usize,
+    /// Of them, those that no document answers: left out of every retrieval figure.
+    pub unanswerable: usize,
+    /// Share of the relevant documents that come first.
+    pub recall_at_1: f64,
+    /// Share of the relevant documents among the first three.
+    pub recall_at_3: f64,
+    /// Share of the relevant documents among the first ten.
+    pub recall_at_10: f64,
+    /// Share of questions with a relevant document among the first three.
+    pub hit_at_3: f64,
+    /// Mean reciprocal rank of the first relevant document.
+    pub mrr: f64,
+    /// Mean average precision over the documents found.
+    pub map: f64,
+    /// Normalised discounted cumulative gain of the first ten documents.
+    pub ndcg_at_10: f64,
+    /// Of the answerable questions, the share that got an answer.
+    pub answered: f64,
+    /// Of the answers given, the share whose every sentence cites a source that supports it.
+    pub cited: f64,
+    /// Of the citations, the share that name a document which the test set says is relevant: an outside check
+    /// of sources that the answers chose themselves.
+    pub citation_precision: f64,
+    /// Of the answers given, the share in the model's own words; the others are quotes.
+    pub generated: f64,
+    /// Of the unanswerable questions, the share that was refused; absent where there are none.
+    pub refused: Option<f64>,
+    /// Each question's outcome.
+    pub rows: Vec<AnswerRow>,
+}
+
+/// Answers every question from the store and measures both the search and the answers.
+///
+/// # Errors
+/// Those of [`retrieve`] and [`answer`].
+pub fn evaluate(
+    store: &dyn Store,
+    embedder: Option<&dyn Embed>,
+    model: Option<&dyn LanguageModel>,
+    questions: &[RagQuestion],
+    find: &RetrieveConfig,
+    config: &GroundConfig,
+) -> Result<RagReport, RagError> {
+    let deep = RetrieveConfig { k: find.k.max(DEPTH), ..find.clone() };
+    let mut rows = Vec::with_capacity(questions.len());
+    let mut full_rankings = Vec::with_capacity(questions.len());
+    for question in questions {
+        let mut hits = retrieve(store, embedder, &question.question, &deep)?;
+        let ranking: Vec<String> = documents_of(&hits).into_iter().map(str::to_owned).collect();
+        hits.truncate(find.k);
+        rows.push(AnswerRow {
+            id: question.id.clone(),
+            question: question.question.clone(),
+            relevant: question.relevant.clone(),
+            retrieved: ranking.iter().take(10).cloned().collect(),
+            answer: answer(model, embedder, &question.question, &hits, config)?,
+        });
+        full_rankings.push(ranking);
+    }
+    Ok(report(rows, &full_rankings))
+}
+
+fn report(rows: Vec<AnswerRow>, rankings: &[Vec<String>]) -> RagReport {
+    let answerable: Vec<(&AnswerRow, &Vec<String>)> =
+        rows.iter().zip(rankings).filter(|(row, _)| !row.relevant.is_empty()).collect();
+    let mean = |of: &dyn Fn(&AnswerRow, &[String]) -> f64| {
+        share(answerable.iter().map(|(row, ranking)| of(row, ranking)).sum(), answerable.len())
+    };
+    let is_given = |row: &AnswerRow| row.answer.origin != Origin::Unknown;
+    let given: Vec<&AnswerRow> = rows.iter().filter(|row| is_given(row)).collect();
+    let count = |of: &dyn Fn(&AnswerRow) -> bool| given.iter().filter(|row| of(row)).count() as f64;
+    let of_answerable: Vec<&AnswerRow> =
+        given.iter().filter(|row| !row.relevant.is_empty()).copied().collect();
+    let n_citations: usize = of_answerable.iter().map(|row| row.answer.citations.len()).sum();
+    let right: usize = of_answerable
+        .iter()
+        .map(|row| row.answer.citations.iter().filter(|c| row.relevant.contains(&c.doc_id)).count())
+        .sum();
+    let unanswerable = rows.len() - answerable.len();
+    let refused = rows.iter().filter(|row| row.relevant.is_empty() && !is_given(row)).count();
+    RagReport {
+        n: rows.len(),
+        unanswerable,
+        recall_at_1: mean(&|row, ranking| recall_at(ranking, &row.relevant, 1)),
+        recall_at_3: mean(&|row, ranking| recall_at(ranking, &row.relevant, 3)),
+        recall_at_10: mean(&|row, ranking| recall_at(ranking, &row.relevant, 10)),
+        hit_at_3: mean(&|row, ranking| hit_at(ranking, &row.relevant, 3)),
+        mrr: mean(&|row, ranking| reciprocal_rank(ranking, &row.relevant)),
+        map: mean(&|row, ranking| average_precision(ranking, &row.relevant)),
+        ndcg_at_10: mean(&|row, ranking| {
+            let gains: Vec<(&str, f64)> = row.relevant.iter().map(|id| (id.as_str(), 1.0)).collect();
+            ndcg_at(ranking, &gains, 10)
+        }),
+        answered: share(of_answerable.len() as f64, answerable.len()),
+        cited: share(count(&|row| row.answer.sentences.iter().all(|s| s.source.is_some())), given.len()),
+        citation_precision: share(right as f64, n_citations),
+        generated: share(count(&|row| row.answer.origin == Origin::Generated), given.len()),
+        refused: (unanswerable > 0).then(|| share(refused as f64, unanswerable)),
+        rows,
+    }
+}
+
+fn share(part: f64, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part / whole as f64 }
+}

@@ -1,0 +1,184 @@
+use ferrotune_rag::{
+    Answer, ChunkConfig, GroundConfig, HashEmbed, Origin, RagQuestion, RetrieveConfig, SqliteStore, answer,
+    evaluate, extract, index, marks, retrieve,
+};
+use ferrotune_types::{Completion, Embed, Finish, GenerateParams, LanguageModel, Message, ModelError};
+
+use crate::{document, shared};
+
+/// A model that always says the same.
+struct Says(&'static str);
+
+impl LanguageModel for Says {
+    fn name(&self) -> &'static str {
+        "says"
+    }
+
+    fn chat(&self, _: &[Message], _: &GenerateParams) -> Result<Completion, ModelError> {
+        Ok(Completion {
+            text: self.0.to_owned(),
+            ids: vec![],
+            finish: Finish::Stop,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            logprobs: vec![],
+        })
+    }
+}
+
+fn shop() -> SqliteStore {
+    let documents = [
+        document(
+            "returns",
+            "# Returns\n\nItems may be returned within 30 days of purchase. A receipt is needed. Underwear is final sale and may not be returned.",
+        ),
+        document(
+            "shipping",
+            "# Shipping\n\nOrders over $75 ship free within the country. Other orders pay $6.95. We ship to Canada and Mexico.",
+        ),
+        document(
+            "hours",
+            "# Opening hours\n\nThe shop is open from 9 a.m. to 8 p.m. on weekdays. On Sundays it opens at 11 a.m.",
+        ),
+        document(
+            "points",
+            "# Loyalty points\n\nMembers earn one point for each dollar. 100 points are worth $5.",
+        ),
+    ];
+    let mut store = SqliteStore::in_memory().unwrap();
+    index(&mut store, &documents, &ChunkConfig::default(), None).unwrap();
+    store
+}
+
+fn ask(says: &'static str, question: &str) -> Answer {
+    let hits = retrieve(&shop(), None, question, &RetrieveConfig::default()).unwrap();
+    answer(Some(&Says(says)), None, question, &hits, &GroundConfig::default()).unwrap()
+}
+
+const DAYS: &str = "How many days do I have to return an item?";
+
+#[test]
+fn a_sound_answer_is_kept_and_its_marks_set_right() {
+    let check = |says, expect: &str| {
+        let found = ask(says, DAYS);
+        assert_eq!((found.text.as_str(), found.origin, found.grounded), (expect, Origin::Generated, true));
+        assert_eq!(found.citations[0].doc_id, "returns");
+    };
+    check("Items may be returned within 30 days [3].", "Items may be returned within 30 days [1].");
+    check("Items may be returned within 30 days", "Items may be returned within 30 days [1].");
+    // A loop is said once; wrapping and invention are left out.
+    check(
+        "Sure! You may return items within 30 days. You may return items within 30 days. Shipping takes 12 weeks.",
+        "You may return items within 30 days [1].",
+    );
+}
+
+#[test]
+fn an_unsound_answer_is_replaced_by_a_quote_that_says_so() {
+    for says in
+        ["You have 90 days.", "", "Bananas are yellow.", "[1] [2]", "We ship to Canada and Mexico [1]."]
+    {
+        let found = ask(says, DAYS);
+        assert_eq!(found.text, "Items may be returned within 30 days of purchase [1].", "{says}");
+        assert_eq!((found.origin, found.grounded), (Origin::Extracted, true));
+        assert_eq!(found.model_text, says);
+    }
+    assert_eq!(ask("You have 90 days.", DAYS).dropped[0].text, "You have 90 days.");
+}
+
+#[test]
+fn what_the_documents_do_not_say_is_not_answered() {
+    for question in ["Who is the president of France?", "Do you sell aquarium pumps?", "", "???"] {
+        let found = ask("The president is Bob [1].", question);
+        assert_eq!((found.origin, found.grounded), (Origin::Unknown, false), "{question}");
+        assert!(found.citations.is_empty());
+    }
+    let found = answer(Some(&Says("x")), None, "Anything?", &[], &GroundConfig::default()).unwrap();
+    assert_eq!(found.origin, Origin::Unknown);
+}
+
+#[test]
+fn quotes_are_slices_of_their_document() {
+    let store = shop();
+    let question = "What do orders below the free shipping limit pay?";
+    let hits = retrieve(&store, None, question, &RetrieveConfig::default()).unwrap();
+    let quotes = extract(question, &hits, None, &GroundConfig::default()).unwrap();
+    let quote = &quotes[0];
+    assert_eq!(quote.doc_id, "shipping");
+    let text = "# Shipping\n\nOrders over $75 ship free within the country. Other orders pay $6.95. We ship to Canada and Mexico.";
+    assert_eq!(&text[quote.start..quote.end], quote.text);
+}
+
+#[test]
+fn an_evaluation_counts_what_it_says() {
+    let question = |id: &str, text: &str, relevant: &[&str]| RagQuestion {
+        id: id.into(),
+        question: text.into(),
+        relevant: relevant.iter().map(|&id| id.into()).collect(),
+    };
+    let questions = [
+        question("1", DAYS, &["returns"]),
+        question("2", "Which countries do you ship to?", &["shipping"]),
+        question("3", "When does the shop open on Sundays?", &["hours"]),
+        question("4", "Do you sell aquarium pumps?", &[]),
+    ];
+    let store = shop();
+    let run = |embedder: Option<&dyn Embed>| {
+        let config = RetrieveConfig::default();
+        evaluate(&store, embedder, Some(&Says("No idea.")), &questions, &config, &GroundConfig::default())
+            .unwrap()
+    };
+    let report = run(None);
+    assert_eq!((report.n, report.unanswerable, report.refused), (4, 1, Some(1.0)));
+    assert_eq!((report.recall_at_1, report.mrr, report.ndcg_at_10), (1.0, 1.0, 1.0));
+    assert_eq!((report.answered, report.cited, report.generated), (1.0, 1.0, 0.0));
+    assert_eq!(report.citation_precision, 1.0);
+    for row in report.rows.iter().filter(|row| !row.relevant.is_empty()) {
+        assert!(!marks(&row.answer.text).is_empty(), "{}", row.answer.text);
+    }
+    // The same again, byte for byte; and an embedder that the index was not made with is simply not used.
+    assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&run(None)).unwrap());
+    assert_eq!(run(Some(&HashEmbed::new(8))).recall_at_1, 1.0);
+}
+
+/// XQuAD's English questions, each with the paragraph that answers it: does the quote hold the answer?
+#[test]
+fn quotes_hold_the_answers_of_xquad() {
+    let Some(file) = shared("xquad/xquad.en.json") else { return };
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let config = GroundConfig { quotes: 1, ..GroundConfig::default() };
+    let (mut n, mut right, mut answered, mut strangers) = (0usize, 0, 0, 0);
+    let paragraphs: Vec<&serde_json::Value> =
+        file["data"].as_array().unwrap().iter().flat_map(|a| a["paragraphs"].as_array().unwrap()).collect();
+    for (i, paragraph) in paragraphs.iter().enumerate() {
+        let text = paragraph["context"].as_str().unwrap();
+        // A paragraph of another article, as the best hit of a search that found nothing fitting.
+        let other = paragraphs[(i + 120) % paragraphs.len()]["context"].as_str().unwrap();
+        for qa in paragraph["qas"].as_array().unwrap().iter().take(2) {
+            let question = qa["question"].as_str().unwrap();
+            let answers: Vec<&str> =
+                qa["answers"].as_array().unwrap().iter().filter_map(|a| a["text"].as_str()).collect();
+            let hit = |text: &str| {
+                let chunks = ferrotune_rag::chunk(
+                    &document("p", text),
+                    &ChunkConfig { size: 9000, ..ChunkConfig::default() },
+                );
+                ferrotune_rag::Hit { chunk: chunks.unwrap().remove(0), score: 1.0 }
+            };
+            let quotes = extract(question, &[hit(text)], None, &config).unwrap();
+            n += 1;
+            answered += usize::from(!quotes.is_empty());
+            right += usize::from(quotes.first().is_some_and(|q| answers.iter().any(|a| q.text.contains(a))));
+            strangers += usize::from(!extract(question, &[hit(other)], None, &config).unwrap().is_empty());
+        }
+    }
+    let share = |part: usize| part as f64 / n as f64;
+    eprintln!(
+        "{n} questions: {:.3} answered, {:.3} rightly; {:.3} answered from a strange paragraph",
+        share(answered),
+        share(right),
+        share(strangers)
+    );
+    assert!(share(right) >= 0.70, "{:.3}", share(right));
+    assert!(share(strangers) <= 0.05, "{:.3}", share(strangers));
+}
