@@ -204,6 +204,51 @@ fn tickets_are_duplicates_by_question_and_answer() {
     check((question, ""), (question, ""), true);
 }
 
+/// The demo shop's raw rows that can be read, without any cleaning, and what was planted among them.
+fn bluesky() -> (Vec<Record>, Value) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/bluesky");
+    let planted = std::fs::read_to_string(folder.join("planted.json")).unwrap();
+    let tickets = std::fs::read(folder.join("tickets.jsonl")).unwrap();
+    let rows = tickets.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let mut records = Vec::new();
+    for row in rows.filter(Value::is_object) {
+        let mut record = ticket(&text(&row, "id"), &text(&row, "question"), &text(&row, "answer"), json!({}));
+        if let (Item::Chat(chat), Ok(messages)) =
+            (&mut record.item, serde_json::from_value(row["messages"].clone()))
+        {
+            chat.messages = messages;
+        }
+        records.push(record);
+    }
+    (records, serde_json::from_str(&planted).unwrap())
+}
+
+#[test]
+fn the_shops_planted_duplicates_go_and_its_clean_tickets_stay() {
+    let (records, planted) = bluesky();
+    let result = dedup(records, &DedupConfig::default()).unwrap();
+    let kept: BTreeSet<&str> = ids(&result.kept).into_iter().collect();
+    for kind in ["exact_duplicate", "near_duplicate"] {
+        let clusters = planted["planted"][kind].as_array().unwrap();
+        let n_kept = |c: &&Value| {
+            c["cluster"].as_array().unwrap().iter().filter(|id| kept.contains(id.as_str().unwrap())).count()
+        };
+        let caught = clusters.iter().filter(|c| n_kept(c) == 1).count();
+        eprintln!("{kind}: {caught} of {}", clusters.len());
+        assert!(caught as f64 >= 0.95 * clusters.len() as f64, "{kind}: {caught} of {}", clusters.len());
+    }
+    let planted_ids: BTreeSet<&str> = ["exact_duplicate", "near_duplicate"]
+        .iter()
+        .flat_map(|kind| planted["planted"][kind].as_array().unwrap())
+        .flat_map(|c| c["cluster"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        .collect();
+    let clean = planted["clean"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let lost: Vec<&str> = clean.filter(|id| !planted_ids.contains(id) && !kept.contains(id)).collect();
+    assert_eq!(lost, [""; 0], "clean rows lost");
+}
+
 #[test]
 fn the_kept_twin_is_the_one_asked_for_and_is_named() {
     let long = "I never got my parcel, the tracking says delivered. Please help me!";

@@ -50,5 +50,8 @@ pub use lsh::{ClusterStats, Clusters, Facet, MinHashConfig, Texts, clusters};
 pub use rows::{ClusterReport, DedupConfig, Deduped, KeptTwin, LostTwin, SourceLoss, dedup, dedup_against};
 pub use shingle::{Shingling, jaccard};
 
-#[expect(unused_imports, reason = "split and decontaminate use them")]
-pub(crate) use {forest::Forest, shingle::word_hashes};
+pub(crate) use {
+    forest::Forest,
+    lsh::similarity,
+    shingle::{ngrams, word_hashes, word_spans},
+};

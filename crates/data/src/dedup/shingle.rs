@@ -1,5 +1,7 @@
 //! From a text to the set of shingles that near-duplicate detection compares.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// How a text becomes a set.
@@ -58,7 +60,7 @@ const WORD_BYTE: [u8; 128] = {
 };
 
 /// Spreads every bit of `x` over the whole word (SplitMix64's finaliser).
-pub(super) fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -66,41 +68,56 @@ pub(super) fn mix(mut x: u64) -> u64 {
 
 /// One hash a word, in order, appended to `out`.
 pub(crate) fn word_hashes(text: &str, out: &mut Vec<u64>) {
+    for_each_word(text, |hash, _| out.push(hash));
+}
+
+/// The bytes of each word, in order, as [`word_hashes`] cuts them.
+pub(crate) fn word_spans(text: &str) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    for_each_word(text, |_, span| spans.push(span));
+    spans
+}
+
+#[inline]
+fn for_each_word(text: &str, mut found: impl FnMut(u64, Range<usize>)) {
     let bytes = text.as_bytes();
-    let (mut hash, mut at) = (FNV_OFFSET, 0);
+    let (mut hash, mut start, mut at) = (FNV_OFFSET, 0, 0);
     while at < bytes.len() {
         let byte = bytes[at];
         if byte < 128 {
             let lower = WORD_BYTE[byte as usize];
             if lower != 0 {
+                start = if hash == FNV_OFFSET { at } else { start };
                 hash = (hash ^ u64::from(lower)).wrapping_mul(FNV_PRIME);
             } else if hash != FNV_OFFSET {
-                out.push(mix(hash));
+                found(mix(hash), start..at);
                 hash = FNV_OFFSET;
             }
             at += 1;
             continue;
         }
         let Some(c) = text[at..].chars().next() else { break };
+        let here = at;
         at += c.len_utf8();
         if is_combining(c) {
             continue;
         }
         let alone = is_word_alone(c);
         if hash != FNV_OFFSET && (alone || !c.is_alphanumeric()) {
-            out.push(mix(hash));
+            found(mix(hash), start..here);
             hash = FNV_OFFSET;
         }
         if alone {
-            out.push(mix((FNV_OFFSET ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME)));
+            found(mix((FNV_OFFSET ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME)), here..at);
         } else if c.is_alphanumeric() {
+            start = if hash == FNV_OFFSET { here } else { start };
             for lower in c.to_lowercase() {
                 hash = (hash ^ u64::from(u32::from(lower))).wrapping_mul(FNV_PRIME);
             }
         }
     }
     if hash != FNV_OFFSET {
-        out.push(mix(hash));
+        found(mix(hash), start..bytes.len());
     }
 }
 
@@ -141,7 +158,7 @@ fn short_units(text: &str, out: &mut Vec<u64>) {
 
 /// The hash of every run of `n` units, appended to `out`; of all of them where there are fewer. `tag` keeps the
 /// shingles of different parts of a row apart.
-fn ngrams(units: &[u64], n: usize, tag: u64, out: &mut Vec<u64>) {
+pub(crate) fn ngrams(units: &[u64], n: usize, tag: u64, out: &mut Vec<u64>) {
     let n = n.clamp(1, units.len().max(1));
     let oldest = (0..n).fold(1_u64, |power, _| power.wrapping_mul(BASE));
     let mut hash = 0_u64;
@@ -295,6 +312,9 @@ mod tests {
             let mut words = Vec::new();
             word_hashes(text, &mut words);
             assert_eq!(words.len(), expect, "{text}");
+            let spans: Vec<&str> = word_spans(text).into_iter().map(|span| &text[span]).collect();
+            assert_eq!(spans.len(), expect, "{spans:?}");
+            assert!(spans.iter().all(|w| w.chars().any(char::is_alphanumeric)), "{spans:?}");
         };
         check("", 0);
         check("  ...  ", 0);
