@@ -17,4 +17,4 @@ pub mod split;
 pub mod write;
 
 pub use error::DataError;
-pub use record::{Drop, Dropped, Edit, Item, Origin, Record, RecordStep};
+pub use record::{Drop, Dropped, Edit, Item, Origin, Record, RecordStep, Spoken};

@@ -1,4 +1,4 @@
-use ferrotune_types::{Conversation, Document, Message, PreferencePair};
+use ferrotune_types::{Conversation, Document, Message, PreferencePair, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -84,6 +84,21 @@ pub struct Edit {
     pub after: String,
 }
 
+/// A text of a row, and who says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoken<'a> {
+    /// Which text of the row: `messages[1].content`, `text`, ….
+    pub field: String,
+    /// Who says it; `None` is a document's own voice.
+    pub role: Option<Role>,
+    /// The text.
+    pub text: &'a str,
+}
+
+fn is_call_only(message: &Message) -> bool {
+    message.content.is_empty() && !message.tool_calls.is_empty()
+}
+
 /// A step that judges and mends one row at a time: run in parallel, in any order, with the same result.
 pub trait RecordStep: Send + Sync {
     /// Its name in reports and recipes.
@@ -153,6 +168,50 @@ impl Record {
             Item::Document(d) => out.push(("text".to_owned(), &mut d.text)),
         }
         out
+    }
+
+    /// Every text with its field and who says it; `None` is a document's own voice.
+    pub fn spoken(&self) -> Vec<Spoken<'_>> {
+        self.texts()
+            .into_iter()
+            .zip(self.roles())
+            .map(|((field, text), role)| Spoken { field, role, text })
+            .collect()
+    }
+
+    /// As [`Self::spoken`], to be changed in place.
+    pub fn spoken_mut(&mut self) -> Vec<(String, Option<Role>, &mut String)> {
+        let roles = self.roles();
+        self.texts_mut().into_iter().zip(roles).map(|((field, text), role)| (field, role, text)).collect()
+    }
+
+    /// The speakers of [`Self::texts`], in its order.
+    fn roles(&self) -> Vec<Option<Role>> {
+        let of = |messages: &[Message]| messages.iter().map(|m| Some(m.role)).collect::<Vec<_>>();
+        match &self.item {
+            Item::Chat(c) => of(&c.messages),
+            Item::Pair(p) => [of(&p.prompt), of(&p.chosen), of(&p.rejected)].concat(),
+            Item::Document(_) => vec![None],
+        }
+    }
+
+    /// The texts that training learns to say: the assistant's turns of a chat, the chosen and rejected turns of a
+    /// pair, a document's text. A turn that only calls a tool has none.
+    pub fn answers(&self) -> Vec<Spoken<'_>> {
+        let mut answers = self.spoken();
+        let calls_only: Vec<bool> = match &self.item {
+            Item::Chat(c) => c.messages.iter().map(is_call_only).collect(),
+            Item::Pair(p) => p
+                .prompt
+                .iter()
+                .map(|_| true)
+                .chain(p.chosen.iter().chain(&p.rejected).map(is_call_only))
+                .collect(),
+            Item::Document(_) => vec![false],
+        };
+        let mut calls_only = calls_only.into_iter();
+        answers.retain(|s| calls_only.next() == Some(false) && s.role.is_none_or(|r| r == Role::Assistant));
+        answers
     }
 
     /// The row set aside.
