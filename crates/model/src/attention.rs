@@ -1,22 +1,23 @@
 use ferrotune_types::Segment;
 use tch::{Kind, Tensor};
 
+use crate::linear::Joined;
 use crate::rope::Rope;
 use crate::{Linear, Norm};
 
 /// Grouped-query attention (arXiv 2305.13245) over a flat stream of segments.
 #[derive(Debug)]
 pub struct Attention {
-    /// (H·D, C).
-    pub q_proj: Linear,
-    /// (Hkv·D, C).
-    pub k_proj: Linear,
-    /// (Hkv·D, C).
-    pub v_proj: Linear,
+    /// Query, key and value projections.
+    pub qkv: Qkv,
     /// (C, H·D).
     pub o_proj: Linear,
     /// Norms on queries and keys, per head (D) or whole (H·D, Hkv·D).
     pub qk_norm: Option<(Norm, Norm)>,
+    /// H.
+    pub n_heads: i64,
+    /// Hkv.
+    pub n_kv_heads: i64,
     /// D.
     pub head_dim: i64,
     /// Scores are multiplied by this.
@@ -27,10 +28,90 @@ pub struct Attention {
     pub sliding_window: Option<i64>,
 }
 
+/// The projections of an attention layer, as its checkpoint stores them.
+#[derive(Debug)]
+pub enum Qkv {
+    /// Three layers.
+    Split {
+        /// (H·D, C).
+        q_proj: Linear,
+        /// (Hkv·D, C).
+        k_proj: Linear,
+        /// (Hkv·D, C).
+        v_proj: Linear,
+        /// Their weights as one.
+        joined: JoinedQkv,
+    },
+    /// One layer, queries first, then keys, then values: Phi-3, GPT-2.
+    Fused(
+        /// ((H + 2·Hkv)·D, C).
+        Linear,
+    ),
+}
+
+/// The three weights of [`Qkv::Split`] as one, where they could be joined.
+#[derive(Debug)]
+pub struct JoinedQkv(Option<Joined>);
+
+impl Qkv {
+    /// Three layers, their weights moved into one tensor.
+    pub fn split(mut q_proj: Linear, mut k_proj: Linear, mut v_proj: Linear) -> Self {
+        let joined = JoinedQkv(Joined::join(&mut [&mut q_proj, &mut k_proj, &mut v_proj]));
+        Qkv::Split { q_proj, k_proj, v_proj, joined }
+    }
+
+    /// The layers, in order.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match self {
+            Qkv::Split { q_proj, k_proj, v_proj, .. } => vec![q_proj, k_proj, v_proj],
+            Qkv::Fused(qkv_proj) => vec![qkv_proj],
+        }
+    }
+
+    /// As [`Self::linears`].
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Qkv::Split { q_proj, k_proj, v_proj, .. } => vec![q_proj, k_proj, v_proj],
+            Qkv::Fused(qkv_proj) => vec![qkv_proj],
+        }
+    }
+
+    fn project(&self, x: &Tensor) -> Projected {
+        match self {
+            Qkv::Fused(qkv_proj) => Projected::Whole(qkv_proj.forward(x)),
+            Qkv::Split { q_proj, k_proj, v_proj, joined: JoinedQkv(joined) } => {
+                let whole = joined.as_ref().and_then(|joined| joined.forward(x, &[q_proj, k_proj, v_proj]));
+                whole.map_or_else(
+                    || Projected::Parts(q_proj.forward(x), k_proj.forward(x), v_proj.forward(x)),
+                    Projected::Whole,
+                )
+            }
+        }
+    }
+}
+
+/// What the projections give.
+enum Projected {
+    /// Queries, keys and values side by side, (…, (H + 2·Hkv)·D): one product gave them.
+    Whole(Tensor),
+    /// (…, H·D), (…, Hkv·D) and (…, Hkv·D).
+    Parts(Tensor, Tensor, Tensor),
+}
+
 impl Attention {
     /// x of (T, C) → (T, C); tokens see only what their segment lets them see.
     pub fn forward(&self, x: &Tensor, rope: Option<&Rope>, segments: &[Segment]) -> Tensor {
         let (q, k, v) = self.project(x, rope);
+        self.o_proj.forward(&self.attend_segments(&q, &k, &v, segments))
+    }
+
+    /// q of (T, H, D), k and v of (T, Hkv, D) → (T, H·D), each segment by itself.
+    pub fn attend_segments(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &[Segment]) -> Tensor {
+        if let [only] = segments
+            && only.prefix.is_none()
+        {
+            return self.attend(q, k, v);
+        }
         let lengths: Vec<i64> = segments.iter().map(|s| s.range.len() as i64).collect();
         // One split, whose backward is one cat: narrowing segment by segment would clear a whole gradient each.
         let (qs, ks, vs) = (
@@ -50,27 +131,36 @@ impl Attention {
                 ),
             })
             .collect();
-        let merged = if outputs.len() == 1 { outputs[0].shallow_clone() } else { Tensor::cat(&outputs, 0) };
-        self.o_proj.forward(&merged)
+        Tensor::cat(&outputs, 0)
     }
 
     /// x of (T, C) → q (T, H, D), k and v (T, Hkv, D), normed and rotated.
     pub fn project(&self, x: &Tensor, rope: Option<&Rope>) -> (Tensor, Tensor, Tensor) {
-        let heads = |t: Tensor| {
-            let t_len = t.size()[0];
-            t.view([t_len, -1, self.head_dim])
+        let t_len = x.size()[0];
+        let (n_q, n_kv) = (self.n_heads, self.n_kv_heads);
+        let heads = |t: &Tensor| t.view([t_len, -1, self.head_dim]);
+        let (q, k, v) = match self.qkv.project(x) {
+            Projected::Parts(q, k, v) => (heads(&q), heads(&k), heads(&v)),
+            Projected::Whole(whole) => {
+                let whole = heads(&whole);
+                let v = whole.narrow(1, n_q + n_kv, n_kv);
+                if let (None, Some(rope)) = (&self.qk_norm, rope) {
+                    // Queries and keys are turned by the same angles: in one go.
+                    let qk = rope.rotate(&whole.narrow(1, 0, n_q + n_kv));
+                    return (qk.narrow(1, 0, n_q), qk.narrow(1, n_q, n_kv), v);
+                }
+                (whole.narrow(1, 0, n_q), whole.narrow(1, n_q, n_kv), v)
+            }
         };
-        let (mut q, mut k) = (self.q_proj.forward(x), self.k_proj.forward(x));
-        let v = heads(self.v_proj.forward(x));
-        if let Some((q_norm, k_norm)) = &self.qk_norm {
-            let per_head = matches!(q_norm, Norm::Rms { weight, .. } if weight.size()[0] == self.head_dim);
-            (q, k) = if per_head {
-                (q_norm.forward(&heads(q)), k_norm.forward(&heads(k)))
-            } else {
+        let (q, k) = match &self.qk_norm {
+            None => (q, k),
+            Some((q_norm, k_norm)) if q_norm.weight().size()[0] == self.head_dim => {
                 (q_norm.forward(&q), k_norm.forward(&k))
-            };
-        }
-        let (q, k) = (heads(q.flatten(1, -1)), heads(k.flatten(1, -1)));
+            }
+            Some((q_norm, k_norm)) => {
+                (heads(&q_norm.forward(&q.flatten(1, 2))), heads(&k_norm.forward(&k.flatten(1, 2))))
+            }
+        };
         match rope {
             Some(rope) => (rope.rotate(&q), rope.rotate(&k), v),
             None => (q, k, v),
@@ -79,41 +169,58 @@ impl Attention {
 
     /// One segment: q of (n, H, D) against k and v of (m, Hkv, D), the last n of which are its own → (n, H·D).
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let (n, m, heads) = (q.size()[0], k.size()[0], q.size()[1]);
-        let groups = heads / k.size()[1];
-        let batch = |t: &Tensor| t.unsqueeze(0).transpose(1, 2); // (1, H, n, D)
-        let grouped = |t: &Tensor| if groups == 1 { t.shallow_clone() } else { repeat_heads(t, groups) };
-        let (q, k, v) = (batch(q), batch(&grouped(k)), batch(&grouped(v)));
+        let (n, m) = (q.size()[0], k.size()[0]);
         let window = self.sliding_window.filter(|&w| w < m);
         let causal = n == m && window.is_none();
-        let mask = if causal { None } else { Some(causal_mask(n, m, window, q.device())) };
-        let out = match self.softcap {
-            None => Tensor::scaled_dot_product_attention(
-                &q,
-                &k,
-                &v,
-                mask,
-                0.0,
-                causal && n > 1,
-                self.scale,
-                false,
-            ),
-            Some(cap) => {
-                let scores = q.matmul(&k.transpose(-2, -1)) * self.scale;
-                let mask = mask.unwrap_or_else(|| causal_mask(n, m, None, q.device()));
-                let scores = (scores / cap).tanh() * cap;
-                let scores = scores.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
-                scores.softmax(-1, Kind::Float).to_kind(v.kind()).matmul(&v)
-            }
-        };
-        out.transpose(1, 2).reshape([n, heads * self.head_dim])
+        let mask =
+            if causal && self.softcap.is_none() { None } else { Some(causal_mask(n, m, window, q.device())) };
+        let batch = |t: &Tensor| t.unsqueeze(0).transpose(1, 2); // (1, H, n, D)
+        let out = self.scores_to_values(&batch(q), &batch(k), &batch(v), mask.as_ref(), n > 1);
+        out.transpose(1, 2).reshape([n, self.n_heads * self.head_dim])
     }
-}
 
-/// (n, Hkv, D) → (n, Hkv·groups, D): each head `groups` times in a row.
-fn repeat_heads(x: &Tensor, groups: i64) -> Tensor {
-    let (n, heads, dim) = x.size3().unwrap_or((0, 0, 0));
-    x.unsqueeze(2).expand([n, heads, groups, dim], false).reshape([n, heads * groups, dim])
+    /// q of (B, H, n, D), k and v of (B, Hkv, m, D) → (B, H, n, D). `mask` is true where a query sees a key, and
+    /// broadcasts to (B, H, n, m); without one, `causal` or everything.
+    pub(crate) fn scores_to_values(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        mask: Option<&Tensor>,
+        causal: bool,
+    ) -> Tensor {
+        let grouped = self.n_heads != self.n_kv_heads;
+        if self.softcap.is_none() {
+            let causal = causal && mask.is_none();
+            return Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, self.scale, grouped);
+        }
+        let groups = self.n_heads / self.n_kv_heads;
+        let (k, v) =
+            (k.repeat_interleave_self_int(groups, 1, None), v.repeat_interleave_self_int(groups, 1, None));
+        let probabilities = self.probabilities(q, &k, mask);
+        probabilities.to_kind(v.kind()).matmul(&v)
+    }
+
+    /// softmax(q kᵀ) in fp32, q and k of (B, H, …, D).
+    fn probabilities(&self, q: &Tensor, k: &Tensor, mask: Option<&Tensor>) -> Tensor {
+        let mut scores = q.matmul(&k.transpose(-2, -1)) * self.scale;
+        if let Some(cap) = self.softcap {
+            scores = (scores / cap).tanh() * cap;
+        }
+        if let Some(mask) = mask {
+            scores = scores.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
+        }
+        scores.softmax(-1, Kind::Float)
+    }
+
+    /// How much each token looks at each: x of (n, C), one whole sequence, → (H, n, n), rows summing to 1.
+    pub fn map(&self, x: &Tensor, rope: Option<&Rope>) -> Tensor {
+        let (q, k, _) = self.project(x, rope);
+        let n = q.size()[0];
+        let k = k.repeat_interleave_self_int(self.n_heads / self.n_kv_heads, 1, None);
+        let mask = causal_mask(n, n, self.sliding_window, q.device());
+        self.probabilities(&q.transpose(0, 1), &k.transpose(0, 1), Some(&mask))
+    }
 }
 
 /// (n, m) booleans: query i, which is key m − n + i, sees the keys up to itself, at most `window` of them.

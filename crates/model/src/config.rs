@@ -1,4 +1,4 @@
-use crate::ModelError;
+use crate::{ModelError, Names};
 
 /// What a decoder is made of: one struct that every family's `config.json` is read into.
 ///
@@ -32,8 +32,6 @@ pub struct DecoderConfig {
     pub max_position_embeddings: usize,
     /// Which norm, everywhere.
     pub norm: NormKind,
-    /// Where a block's norms stand.
-    pub block: BlockKind,
     /// Norms on queries and keys.
     pub qk_norm: QkNorm,
     /// Rotary embedding by layer; `None` where positions are learned (GPT-2).
@@ -56,34 +54,30 @@ pub struct DecoderConfig {
     pub embedding_scale: f64,
     /// The LM head is the embedding.
     pub tie_word_embeddings: bool,
+    /// Which blocks send their tokens to experts instead.
+    pub moe: Option<Moe>,
+    /// What the checkpoint calls its tensors.
+    pub names: &'static Names,
 }
 
 /// Which normalisation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NormKind {
-    /// RMS norm. Gemma stores its weight less one; the loader adds it.
+    /// RMS norm.
     Rms {
         /// Added to the mean square.
         eps: f64,
-        /// Stored weights are w − 1.
+        /// Gemma: stored weights are w − 1.
         weight_plus_one: bool,
+        /// Gemma, OLMo 2: the product with the weight is taken in fp32 and rounded once. Others round to the
+        /// model's dtype before it.
+        full_precision: bool,
     },
     /// Layer norm with bias.
     Layer {
         /// Added to the variance.
         eps: f64,
     },
-}
-
-/// Where a block's norms stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockKind {
-    /// x + f(norm(x)): Llama and most.
-    PreNorm,
-    /// x + norm(f(x)): OLMo 2.
-    PostNorm,
-    /// x + norm(f(norm(x))): Gemma 2 and 3.
-    Sandwich,
 }
 
 /// Norms on queries and keys before the rotary embedding.
@@ -109,6 +103,11 @@ pub struct RopeConfig {
 }
 
 impl RopeConfig {
+    /// Plain frequencies over all of a head.
+    pub fn plain(theta: f64, dim: usize) -> Self {
+        RopeConfig { theta, dim, scaling: RopeScaling::None }
+    }
+
     /// Cosines and sines are multiplied by this (LongRoPE); 1 elsewhere.
     pub fn attention_scale(&self) -> f64 {
         match self.scaling {
@@ -139,10 +138,14 @@ pub enum RopeScaling {
         /// The context that the model was pretrained with.
         original_max: f64,
     },
-    /// LongRoPE (Phi-3): a divisor for every frequency.
+    /// LongRoPE (Phi-3): a divisor for every frequency, one set for short sequences, one for long ones.
     Factors {
-        /// (dim / 2).
-        factors: Vec<f64>,
+        /// (dim / 2), for passes of up to `original_max` positions.
+        short: Vec<f64>,
+        /// (dim / 2), for longer ones.
+        long: Vec<f64>,
+        /// The context that the model was pretrained with.
+        original_max: i64,
         /// Cosines and sines are multiplied by this.
         attention_scale: f64,
     },
@@ -155,15 +158,21 @@ pub enum Mlp {
     Gated,
     /// down(act(up(x))): GPT-2.
     Plain,
-    /// A router sends each token to `top_k` of `n_experts` gated ones: Mixtral, Qwen3-MoE.
-    Moe {
-        /// How many there are.
-        n_experts: usize,
-        /// How many a token visits.
-        top_k: usize,
-        /// Whether the chosen weights are made to sum to 1.
-        normalise: bool,
-    },
+}
+
+/// A mixture of experts (arXiv 2401.04088): a router sends each token to `top_k` of `n_experts` gated ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moe {
+    /// How many there are.
+    pub n_experts: usize,
+    /// How many a token visits.
+    pub top_k: usize,
+    /// Whether the chosen weights are made to sum to 1.
+    pub normalise: bool,
+    /// Inner width of one expert.
+    pub intermediate_size: usize,
+    /// Blocks that have a plain feed-forward part all the same.
+    pub dense_layers: Vec<usize>,
 }
 
 /// An activation, by its name in config.json.

@@ -113,3 +113,55 @@ impl Weight {
         }
     }
 }
+
+/// The weights of several layers with one input, kept as one tensor of which each layer's weight is a view:
+/// one product instead of several, for no memory.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Joined {
+    /// Moves the layers' weights into one tensor; `None` where they are packed or only some have a bias.
+    pub(crate) fn join(linears: &mut [&mut Linear]) -> Option<Joined> {
+        let mut weights = Vec::new();
+        let mut biases = Vec::new();
+        for linear in &*linears {
+            let Weight::Dense(weight) = &linear.weight else { return None };
+            weights.push(weight.shallow_clone());
+            biases.extend(linear.bias.as_ref().map(Tensor::shallow_clone));
+        }
+        if !biases.is_empty() && biases.len() != linears.len() {
+            return None;
+        }
+        let weight = Tensor::cat(&weights, 0);
+        let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)) };
+        let mut start = 0;
+        for linear in linears {
+            let rows = linear.out_features();
+            linear.weight = Weight::Dense(weight.narrow(0, start, rows));
+            linear.bias = bias.as_ref().map(|b| b.narrow(0, start, rows));
+            start += rows;
+        }
+        Some(Joined { weight, bias })
+    }
+
+    /// All outputs side by side, (…, in) → (…, sum of out); `None` where a layer has an adapter, another weight
+    /// by now, or one that is being trained.
+    pub(crate) fn forward(&self, x: &Tensor, linears: &[&Linear]) -> Option<Tensor> {
+        let mut address = self.weight.data_ptr() as usize;
+        for linear in linears {
+            let Weight::Dense(weight) = &linear.weight else { return None };
+            let bias_trains = linear.bias.as_ref().is_some_and(Tensor::requires_grad);
+            if linear.has_adapter() || weight.requires_grad() || bias_trains {
+                return None;
+            }
+            if weight.data_ptr() as usize != address || linear.bias.is_some() != self.bias.is_some() {
+                return None;
+            }
+            address += weight.numel() * weight.kind().elt_size_in_bytes();
+        }
+        Some(x.linear(&self.weight, self.bias.as_ref()))
+    }
+}

@@ -3,64 +3,76 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{RopeConfig, RopeScaling};
 
 /// Rotary position embedding (arXiv 2104.09864): the cosines and sines for a pass's positions.
+///
+/// Each pair of features (i, i + dim / 2) is turned by the position's angle: out = x · cos + swap(x) · sin, where
+/// `swap` exchanges the two halves and the first half of `sin` is negative.
 #[derive(Debug)]
 pub struct Rope {
-    /// (T, 1, dim / 2).
+    /// (T, 1, dim).
     cos: Tensor,
-    /// (T, 1, dim / 2).
+    /// (T, 1, dim).
     sin: Tensor,
     dim: i64,
 }
 
 impl Rope {
-    /// Tables for `positions` of (T), computed in fp32 and cast to `kind`.
-    pub fn new(config: &RopeConfig, positions: &Tensor, kind: Kind, device: Device) -> Self {
-        let inverse = Tensor::from_slice(&inverse_frequencies(config)).to_device(device);
+    /// Tables for `positions` of (T), the longest of which belongs to a sequence of `n_max` tokens; computed in
+    /// fp32 and cast to `kind`.
+    pub fn new(config: &RopeConfig, positions: &Tensor, n_max: i64, kind: Kind, device: Device) -> Self {
+        let inverse = Tensor::from_slice(&inverse_frequencies(config, n_max)).to_device(device);
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * inverse.unsqueeze(0);
         let scale = config.attention_scale();
-        let table = |t: Tensor| (t * scale).to_kind(kind).unsqueeze(1);
-        Rope { cos: table(angles.cos()), sin: table(angles.sin()), dim: config.dim as i64 }
+        let table = |left: Tensor, right: &Tensor| {
+            (Tensor::cat(&[&left, right], -1) * scale).to_kind(kind).unsqueeze(1)
+        };
+        let (cos, sin) = (angles.cos(), angles.sin());
+        Rope { cos: table(cos.shallow_clone(), &cos), sin: table(-&sin, &sin), dim: config.dim as i64 }
     }
 
     /// x of (T, H, D) → the same, its first `dim` features of every head rotated by the token's position.
     pub fn rotate(&self, x: &Tensor) -> Tensor {
-        let half = self.dim / 2;
         let width = *x.size().last().unwrap_or(&0);
-        let (a, b) = (x.narrow(-1, 0, half), x.narrow(-1, half, half));
-        let first = &a * &self.cos - &b * &self.sin;
-        let second = b * &self.cos + a * &self.sin;
         if width == self.dim {
-            Tensor::cat(&[first, second], -1)
-        } else {
-            Tensor::cat(&[first, second, x.narrow(-1, self.dim, width - self.dim)], -1)
+            return self.rotate_whole(x);
         }
+        let rotated = self.rotate_whole(&x.narrow(-1, 0, self.dim));
+        Tensor::cat(&[rotated, x.narrow(-1, self.dim, width - self.dim)], -1)
+    }
+
+    fn rotate_whole(&self, x: &Tensor) -> Tensor {
+        (x * &self.cos).addcmul(&x.roll([self.dim / 2].as_slice(), [-1i64].as_slice()), &self.sin)
     }
 }
 
-/// One frequency for every pair of features, (dim / 2), as transformers' `modeling_rope_utils` computes them.
-fn inverse_frequencies(config: &RopeConfig) -> Vec<f32> {
-    let plain = |i: usize| 1.0 / config.theta.powf(2.0 * i as f64 / config.dim as f64);
-    (0..config.dim / 2)
-        .map(|i| {
-            let frequency = plain(i);
-            let scaled = match &config.scaling {
-                RopeScaling::None => frequency,
-                RopeScaling::Linear { factor } => frequency / factor,
-                RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max } => {
-                    let wavelength = 2.0 * std::f64::consts::PI / frequency;
-                    if wavelength < original_max / high_freq_factor {
-                        frequency
-                    } else if wavelength > original_max / low_freq_factor {
-                        frequency / factor
-                    } else {
-                        let smooth = (original_max / wavelength - low_freq_factor)
-                            / (high_freq_factor - low_freq_factor);
-                        (1.0 - smooth) * frequency / factor + smooth * frequency
-                    }
+/// One frequency for every pair of features, (dim / 2), as transformers' `modeling_rope_utils` computes them:
+/// the powers in fp32, by libtorch, so that they agree to the last bit.
+fn inverse_frequencies(config: &RopeConfig, n_max: i64) -> Vec<f32> {
+    let exponents = Tensor::arange_start_step(0, config.dim as i64, 2, (Kind::Float, Device::Cpu));
+    let plain = Tensor::pow_scalar(config.theta, &(exponents / config.dim as f64)).reciprocal();
+    let plain = Vec::<f32>::try_from(plain).unwrap_or_default();
+    let scaled = |(i, frequency): (usize, f32)| {
+        let frequency = f64::from(frequency);
+        let scaled = match &config.scaling {
+            RopeScaling::None => frequency,
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max } => {
+                let wavelength = 2.0 * std::f64::consts::PI / frequency;
+                if wavelength < original_max / high_freq_factor {
+                    frequency
+                } else if wavelength > original_max / low_freq_factor {
+                    frequency / factor
+                } else {
+                    let smooth =
+                        (original_max / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
-                RopeScaling::Factors { factors, .. } => frequency / factors[i],
-            };
-            scaled as f32
-        })
-        .collect()
+            }
+            RopeScaling::Factors { short, long, original_max, .. } => {
+                let factors = if n_max > *original_max { long } else { short };
+                frequency / factors.get(i).copied().unwrap_or(1.0)
+            }
+        };
+        scaled as f32
+    };
+    plain.into_iter().enumerate().map(scaled).collect()
 }

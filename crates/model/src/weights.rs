@@ -46,7 +46,11 @@ impl<'a> WeightMap<'a> {
     /// # Errors
     /// [`ModelError::Tensors`] where it is missing or misshapen.
     pub fn take(&mut self, name: &str, size: &[i64]) -> Result<Tensor, ModelError> {
-        self.take_optional(name, size)?
+        self.take_as(name, size, self.kind)
+    }
+
+    fn take_as(&mut self, name: &str, size: &[i64], kind: Kind) -> Result<Tensor, ModelError> {
+        self.take_optional_as(name, size, kind)?
             .ok_or_else(|| ModelError::Tensors(format!("{name} {size:?} is missing")))
     }
 
@@ -55,13 +59,22 @@ impl<'a> WeightMap<'a> {
     /// # Errors
     /// [`ModelError::Tensors`] where it is misshapen.
     pub fn take_optional(&mut self, name: &str, size: &[i64]) -> Result<Option<Tensor>, ModelError> {
+        self.take_optional_as(name, size, self.kind)
+    }
+
+    fn take_optional_as(
+        &mut self,
+        name: &str,
+        size: &[i64],
+        kind: Kind,
+    ) -> Result<Option<Tensor>, ModelError> {
         let Some(tensor) = self.source.read(name)? else { return Ok(None) };
         if tensor.size() != size {
             let found = tensor.size();
             return Err(ModelError::Tensors(format!("{name} is {found:?}, the config asks for {size:?}")));
         }
         self.taken.push(name.to_owned());
-        Ok(Some(tensor.to_device(self.device).to_kind(self.kind)))
+        Ok(Some(tensor.to_device(self.device).to_kind(kind)))
     }
 
     /// The linear layer `name` with weight (out, in), and a bias where `bias` says so.
@@ -80,18 +93,36 @@ impl<'a> WeightMap<'a> {
         Ok(Linear::new(name, weight, bias))
     }
 
+    /// As [`Self::linear`], from a weight stored (in, out), as GPT-2's Conv1D does.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensors`].
+    pub fn linear_transposed(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.take(&format!("{name}.weight"), &[inputs as i64, outputs as i64])?;
+        let bias = if bias { Some(self.take(&format!("{name}.bias"), &[outputs as i64])?) } else { None };
+        Ok(Linear::new(name, weight.transpose(0, 1).contiguous(), bias))
+    }
+
     /// The norm `name` over `width` features.
     ///
     /// # Errors
     /// [`ModelError::Tensors`].
     pub fn norm(&mut self, name: &str, width: usize, kind: NormKind) -> Result<Norm, ModelError> {
-        let weight = self.take(&format!("{name}.weight"), &[width as i64])?;
+        let (weight_name, size) = (format!("{name}.weight"), [width as i64]);
         Ok(match kind {
-            NormKind::Rms { eps, weight_plus_one: false } => Norm::Rms { weight, eps },
-            NormKind::Rms { eps, weight_plus_one: true } => Norm::Rms { weight: weight + 1.0, eps },
+            NormKind::Rms { eps, weight_plus_one, full_precision } => {
+                let kind = if full_precision { Kind::Float } else { self.kind };
+                Norm::Rms { weight: self.take_as(&weight_name, &size, kind)?, eps, weight_plus_one }
+            }
             NormKind::Layer { eps } => {
-                let bias = self.take_optional(&format!("{name}.bias"), &[width as i64])?;
-                Norm::Layer { weight, bias, eps }
+                let bias = self.take_optional(&format!("{name}.bias"), &size)?;
+                Norm::Layer { weight: self.take(&weight_name, &size)?, bias, eps }
             }
         })
     }

@@ -1,6 +1,19 @@
 //! One file a family: how its `config.json` reads as a [`DecoderConfig`].
+//!
+//! A family begins as Llama and changes what differs. To add one: a file here, a line in `DECODERS`, a tiny
+//! checkpoint with the logits of transformers in `fixtures/golden/tiny_models.py`.
 
+mod gemma2;
+mod gemma3;
+mod gpt2;
 mod llama;
+mod mistral;
+mod mixtral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 
 use serde_json::Value;
 
@@ -9,7 +22,19 @@ use crate::{DecoderConfig, ModelError};
 /// `model_type` → how to read its config.json.
 type Reader = fn(&Value) -> Result<DecoderConfig, ModelError>;
 
-const DECODERS: &[(&str, Reader)] = &[("llama", llama::config)];
+const DECODERS: &[(&str, Reader)] = &[
+    ("gemma2", gemma2::config),
+    ("gemma3_text", gemma3::config),
+    ("gpt2", gpt2::config),
+    ("llama", llama::config),
+    ("mistral", mistral::config),
+    ("mixtral", mixtral::config),
+    ("olmo2", olmo2::config),
+    ("phi3", phi3::config),
+    ("qwen2", qwen2::config),
+    ("qwen3", qwen3::config),
+    ("qwen3_moe", qwen3_moe::config),
+];
 
 /// Reads a decoder's `config.json`.
 ///
@@ -20,10 +45,15 @@ pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
     match DECODERS.iter().find(|(name, _)| *name == model_type) {
         Some((_, read)) => read(config),
         None => {
-            let known = DECODERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let known = decoder_types().join(", ");
             Err(ModelError::Config(format!("unknown model_type {model_type:?}; known: {known}")))
         }
     }
+}
+
+/// Every `model_type` that [`decoder_config`] knows.
+pub fn decoder_types() -> Vec<&'static str> {
+    DECODERS.iter().map(|(name, _)| *name).collect()
 }
 
 /// A config.json field that must be there.
@@ -43,8 +73,20 @@ fn count(config: &Value, key: &str) -> Result<usize, ModelError> {
     }
 }
 
+/// How many blocks. Lists as long are made before any tensor is read, so the count is bounded.
+fn layer_count(config: &Value, key: &str) -> Result<usize, ModelError> {
+    match count(config, key)? {
+        n if n <= 4096 => Ok(n),
+        n => Err(ModelError::Config(format!("{key} is {n}, more than 4096"))),
+    }
+}
+
+fn optional_count(config: &Value, key: &str) -> Result<Option<usize>, ModelError> {
+    if config.get(key).is_none_or(Value::is_null) { Ok(None) } else { count(config, key).map(Some) }
+}
+
 fn count_or(config: &Value, key: &str, default: usize) -> Result<usize, ModelError> {
-    if config.get(key).is_none_or(Value::is_null) { Ok(default) } else { count(config, key) }
+    Ok(optional_count(config, key)?.unwrap_or(default))
 }
 
 fn number_or(config: &Value, key: &str, default: f64) -> f64 {
@@ -53,4 +95,27 @@ fn number_or(config: &Value, key: &str, default: f64) -> f64 {
 
 fn flag_or(config: &Value, key: &str, default: bool) -> bool {
     config.get(key).and_then(Value::as_bool).unwrap_or(default)
+}
+
+/// The window of each block: `layer_types` says which blocks have one, or else `is_sliding`.
+fn layer_windows(
+    config: &Value,
+    n_layers: usize,
+    window: Option<usize>,
+    is_sliding: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>, ModelError> {
+    let Some(types) = config.get("layer_types").and_then(Value::as_array) else {
+        return Ok((0..n_layers).map(|layer_idx| window.filter(|_| is_sliding(layer_idx))).collect());
+    };
+    if types.len() != n_layers {
+        return Err(ModelError::Config(format!("layer_types lists {} of {n_layers} layers", types.len())));
+    }
+    types
+        .iter()
+        .map(|kind| match kind.as_str() {
+            Some("full_attention") => Ok(None),
+            Some("sliding_attention") => Ok(window),
+            _ => Err(ModelError::Config(format!("unknown layer type {kind}"))),
+        })
+        .collect()
 }

@@ -1,0 +1,49 @@
+//! Checkpoints: where a model's tensors and its config.json come from, and where they go.
+//!
+//! [`Source`] says where a checkpoint lies (a directory, a GGUF file, a model hub); [`load_decoder`] reads it;
+//! [`save_decoder`] writes one that transformers reads. The two readers, [`Safetensors`] and [`Gguf`], trust
+//! nothing: every length in a file is checked against the file before memory is taken for it, and a tensor
+//! is read only when a layer asks for it. There is no pickle.
+
+mod gguf;
+mod gguf_hf;
+mod gguf_quant;
+mod load;
+mod safetensors;
+mod save;
+mod source;
+
+pub use gguf::{Gguf, GgufArray, GgufValue};
+pub use gguf_hf::{GgufTensors, GgufTokenizerData};
+pub use gguf_quant::GgufType;
+pub use load::{Loaded, load_config, load_decoder};
+pub use safetensors::{Safetensors, write_safetensors};
+pub use save::{SaveOptions, save_decoder};
+pub use source::{HubOptions, Source};
+
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::ModelError;
+
+/// Maps a file into memory, so that only what is read costs memory.
+fn map(path: &Path) -> Result<Mmap, ModelError> {
+    let error = |op| move |source| ModelError::Io { op, path: path.to_owned(), source };
+    let file = File::open(path).map_err(error("open"))?;
+    // SAFETY: the mapping is only read, as bytes. A file that another process cuts short meanwhile would end
+    // this process with SIGBUS; checkpoints are not written in place (ours are renamed into place).
+    unsafe { Mmap::map(&file) }.map_err(error("map"))
+}
+
+/// Reads a small JSON file.
+fn read_json(path: &Path) -> Result<serde_json::Value, ModelError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ModelError::Io { op: "read", path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|error| format_error(path, format!("is not JSON: {error}")))
+}
+
+fn format_error(path: &Path, reason: impl Into<String>) -> ModelError {
+    ModelError::Format { path: path.to_owned(), reason: reason.into() }
+}
