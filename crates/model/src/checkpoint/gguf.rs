@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use tch::Tensor;
 
 use super::gguf_quant::GgufType;
 use super::{format_error, map};
@@ -134,6 +135,20 @@ impl Gguf {
         let Some(GgufValue::Array(array)) = self.metadata.get(key) else { return Vec::new() };
         let mut cursor = Cursor { bytes: &self.file[array.bytes.clone()], at: 0 };
         (0..array.len).map(|_| read(&mut cursor, array.element)).collect::<Result<_, _>>().unwrap_or_default()
+    }
+
+    /// Every tensor's name in the file, sorted.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor under its name in the file, dequantised to fp32.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`] where memory does not suffice.
+    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        Ok(Some(Tensor::f_from_slice(&tensor.kind.dequantize(self.bytes(tensor)))?.f_reshape(&tensor.size)?))
     }
 
     pub(super) fn tensors(&self) -> &BTreeMap<String, GgufTensor> {

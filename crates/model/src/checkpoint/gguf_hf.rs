@@ -232,6 +232,9 @@ fn config(gguf: &Gguf) -> Result<Value, String> {
     if matches!(arch, "llama" | "qwen3" | "qwen3moe" | "olmo2") {
         set("attention_bias", json!(bias));
     }
+    if arch == "llama" {
+        set("mlp_bias", json!(gguf.tensors().contains_key("blk.0.ffn_up.bias")));
+    }
     if let Ok(n) = count("feed_forward_length") {
         set("intermediate_size", json!(n));
     }
@@ -241,6 +244,8 @@ fn config(gguf: &Gguf) -> Result<Value, String> {
         if !mixtral {
             set("moe_intermediate_size", json!(count("expert_feed_forward_length")?));
             set("norm_topk_prob", json!(true));
+            let is_dense = |n: &i64| !gguf.tensors().contains_key(&format!("blk.{n}.ffn_gate_inp.weight"));
+            set("mlp_only_layers", json!((0..layers.min(4096)).filter(is_dense).collect::<Vec<_>>()));
         }
     }
     if let Ok(window) = count("attention.sliding_window") {
@@ -256,7 +261,12 @@ fn config(gguf: &Gguf) -> Result<Value, String> {
         set("attn_logit_softcapping", json!(gguf.float(&key("attn_logit_softcapping"))));
         set("final_logit_softcapping", json!(gguf.float(&key("final_logit_softcapping"))));
     }
-    let rope = rope(gguf, arch, count("context_length")?);
+    let mut rope = rope(gguf, arch, count("context_length")?);
+    if let Ok(n) = count("rope.dimension_count").map(|n| n.min(head_dim))
+        && n < head_dim
+    {
+        rope["partial_rotary_factor"] = json!(n as f64 / head_dim as f64);
+    }
     if arch == "gemma3" {
         set("sliding_window_pattern", json!(6));
         let local = json!({"rope_type": "default", "rope_theta": 10000.0});

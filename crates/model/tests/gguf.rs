@@ -1,0 +1,183 @@
+//! GGUF files written by the `gguf` package (`fixtures/golden/gguf_files.py`), a real one, and broken ones.
+
+use std::path::{Path, PathBuf};
+
+use ferrotune_model::checkpoint::{Gguf, GgufTensors, Safetensors, Source, load_config, load_decoder};
+use ferrotune_model::{Tensors, families};
+use ferrotune_types::{Batch, Example};
+use tch::{Device, Kind};
+
+fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden").join(path)
+}
+
+/// Every tensor of `expect` is in `got` with the same numbers, and no other is.
+fn check_same(got: &dyn Tensors, expect: &dyn Tensors, ignore: &[&str]) {
+    for name in expect.names() {
+        let a = got.read(&name).unwrap().unwrap_or_else(|| panic!("{name} is missing"));
+        let b = expect.read(&name).unwrap().unwrap();
+        assert_eq!(a.size(), b.size(), "{name}");
+        // Gemma's norms lose their last bit where llama.cpp adds one.
+        let difference = (a - b).abs().max().double_value(&[]);
+        assert!(difference <= if name.contains("norm") { 2e-7 } else { 0.0 }, "{name}: {difference:e}");
+    }
+    let extra: Vec<_> = got
+        .names()
+        .into_iter()
+        .filter(|n| !ignore.contains(&n.as_str()) && !expect.names().contains(n))
+        .collect();
+    assert!(extra.is_empty(), "{extra:?}");
+}
+
+/// A file's tensors under their own names.
+struct Raw(Vec<(String, tch::Tensor)>);
+
+impl Tensors for Raw {
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn read(&self, name: &str) -> Result<Option<tch::Tensor>, ferrotune_model::ModelError> {
+        Ok(self.0.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone()))
+    }
+}
+
+#[test]
+fn every_block_format_and_metadata_type_reads_as_gguf_reads_it() {
+    let file = Gguf::open(&golden("gguf/quants.gguf")).unwrap();
+    let raw =
+        file.tensor_names().map(|name| (name.to_owned(), file.tensor(name).unwrap().unwrap())).collect();
+    check_same(&Raw(raw), &Safetensors::open(&golden("gguf/quants.safetensors")).unwrap(), &[]);
+    for (key, expect) in [
+        ("t.u8", 200),
+        ("t.i8", -5),
+        ("t.u16", 60000),
+        ("t.i16", -300),
+        ("t.u32", 4_000_000_000),
+        ("t.i32", -70000),
+        ("t.u64", 1 << 40),
+        ("t.i64", -(1 << 40)),
+    ] {
+        assert_eq!(file.int(key), Some(expect), "{key}");
+    }
+    assert_eq!(
+        (file.float("t.f32"), file.float("t.f64"), file.flag("t.bool")),
+        (Some(0.5), Some(0.1), Some(true))
+    );
+    assert_eq!(file.string("t.string"), Some("grüße"));
+    assert_eq!(file.strings("t.strings"), ["a", "", "ß"]);
+    assert_eq!((file.ints("t.ints"), file.floats("t.floats")), (vec![3, -4], vec![0.25, -1.5]));
+    assert!(file.strings("t.ints").is_empty() && file.ints("t.absent").is_empty());
+}
+
+#[test]
+fn llama_cpps_changes_are_undone_for_every_family() {
+    for family in
+        ["llama", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "phi3", "olmo2", "gpt2"]
+    {
+        let checkpoint = golden("tiny_models").join(family);
+        let gguf = Gguf::open(&golden("gguf").join(format!("{family}.gguf"))).unwrap();
+        let tensors = GgufTensors::new(gguf).unwrap();
+        check_same(&tensors, &Safetensors::open(&checkpoint).unwrap(), &[]);
+        let read = |json| families::decoder_config(&json).unwrap();
+        let (mut got, expect) =
+            (read(tensors.config().clone()), read(load_config(&Source::Directory(checkpoint)).unwrap()));
+        // No key of the format says these.
+        if family == "gemma2" || family == "gemma3_text" {
+            got.attention_scale = expect.attention_scale;
+        }
+        if family == "qwen2" || family == "gemma3_text" {
+            got.sliding_window.clone_from(&expect.sliding_window);
+        }
+        if family == "llama" || family == "phi3" {
+            // Stretched frequencies come as tables in fp32; they are compared through the logits.
+            check_logits(family);
+            got.rope.clone_from(&expect.rope);
+        }
+        // The format rounds epsilons to fp32.
+        got.norm = expect.norm;
+        assert_eq!(format!("{got:#?}"), format!("{expect:#?}"), "{family}");
+    }
+}
+
+/// The logits of transformers for the checkpoint that the file was made from.
+fn check_logits(family: &str) {
+    let source = Source::Gguf(golden("gguf").join(format!("{family}.gguf")));
+    let decoder = load_decoder(&source, Kind::Float, Device::Cpu).unwrap().decoder;
+    let file = Safetensors::open(&golden("tiny_models").join(family).join("golden.safetensors")).unwrap();
+    let ids: Vec<i64> = file.read("ids.0").unwrap().unwrap().try_into().unwrap();
+    let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+    let example = Example::new(family, ids.clone(), vec![false; ids.len()]).unwrap();
+    let batch = Batch::from_examples(&[&example]).unwrap();
+    let got = tch::no_grad(|| decoder.logits(&decoder.hidden(&batch).unwrap()));
+    let difference = (got - file.read("logits.0").unwrap().unwrap()).abs().max().double_value(&[]);
+    assert!(difference < 2e-5, "{family}: {difference:e}");
+}
+
+/// The user's cache folder, filled by `cargo xtask setup`.
+fn cached(path: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("FERROTUNE_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ferrotune")))?;
+    let path = cache.join("models").join(path);
+    if !path.exists() {
+        eprintln!("skipped: {path:?} is absent; `cargo xtask setup` fetches it");
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn a_real_file_tells_its_config_and_tokenizer() {
+    let Some(path) = cached("smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let tensors = GgufTensors::new(Gguf::open(&path).unwrap()).unwrap();
+    let config = families::decoder_config(tensors.config()).unwrap();
+    assert_eq!((config.num_hidden_layers, config.hidden_size, config.vocab_size), (30, 576, 49152));
+    assert!(config.tie_word_embeddings);
+    let tokenizer = tensors.tokenizer();
+    assert_eq!((tokenizer.model.as_str(), tokenizer.pre.as_str()), ("gpt2", "smollm"));
+    assert_eq!((tokenizer.tokens.len(), tokenizer.merges.len()), (49152, 48900));
+    assert_eq!(
+        (tokenizer.bos, tokenizer.eos, tokenizer.unk, tokenizer.pad),
+        (Some(1), Some(2), Some(0), Some(2))
+    );
+    assert_eq!((tokenizer.add_bos, tokenizer.token_types[1]), (Some(false), 3));
+    assert!(tokenizer.chat_template.unwrap().contains("<|im_start|>"));
+}
+
+/// Opens, and reads what there is to read; it may fail but not panic.
+fn read_all(path: &Path) {
+    let Ok(gguf) = Gguf::open(path) else { return };
+    for key in gguf.metadata().keys() {
+        let _ = (gguf.strings(key), gguf.ints(key), gguf.floats(key));
+    }
+    if let Ok(tensors) = GgufTensors::new(gguf) {
+        let _ = (tensors.tokenizer(), families::decoder_config(tensors.config()));
+        for name in tensors.names() {
+            let _ = tensors.read(&name);
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_broken_file_is_an_error_and_no_more(
+        flips in proptest::collection::vec((0usize..6000, 0u8..=255), 1..8),
+        cut in proptest::option::of(0usize..6000),
+        whole in proptest::sample::select(vec!["quants", "mixtral", "llama"]),
+    ) {
+        let mut bytes = std::fs::read(golden("gguf").join(format!("{whole}.gguf"))).unwrap();
+        for (at, value) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        read_all(&path);
+    }
+}
