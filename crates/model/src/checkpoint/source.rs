@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::format_error;
+use super::{Gguf, Safetensors, format_error};
 use crate::ModelError;
 
 /// Where a checkpoint lies on this machine.
@@ -100,7 +100,7 @@ fn fetch(owner: &str, name: &str, file: Option<&str>, options: &HubOptions) -> R
         ModelError::Hub(format!("{owner}/{name}: {e}{advice}"))
     };
     let repository = builder.build_sync().map_err(hub_error)?.model(owner, name);
-    let mut attempt = 1;
+    let (mut attempt, mut force) = (1, false);
     loop {
         let result = match file {
             Some(file) => repository
@@ -108,32 +108,35 @@ fn fetch(owner: &str, name: &str, file: Option<&str>, options: &HubOptions) -> R
                 .filename(file)
                 .maybe_revision(options.revision.clone())
                 .local_files_only(options.offline)
+                .force_download(force)
                 .send(),
             None => repository
                 .snapshot_download()
                 .maybe_revision(options.revision.clone())
                 .allow_patterns(WANTED.map(str::to_owned).to_vec())
                 .local_files_only(options.offline)
+                .force_download(force)
                 .send(),
         };
         match result {
-            Ok(path) => return Ok(path),
+            Ok(path) => match check(&path) {
+                // A transfer that an error page or a short body replaced: the cache holds rubbish, so ask anew.
+                Err(ModelError::Format { .. }) if attempt < ATTEMPTS && !options.offline => force = true,
+                Err(ModelError::Format { path, reason }) => {
+                    return Err(ModelError::Hub(format!("{owner}/{name}: {} {reason}", path.display())));
+                }
+                _ => return Ok(path),
+            },
             // A body that broke off; what had arrived whole stays in the cache.
-            Err(e) if is_broken_transfer(&e) && attempt < ATTEMPTS => attempt += 1,
+            Err(hf_hub::HFError::Request { source, .. })
+                if attempt < ATTEMPTS && (source.is_body() || source.is_decode()) => {}
             Err(e) => return Err(hub_error(e)),
         }
+        attempt += 1;
     }
 }
 
-/// Whether a transfer began and broke off: worth another try, unlike a refusal.
-fn is_broken_transfer(error: &hf_hub::HFError) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(e) = source {
-        if e.to_string().contains("decoding response body") || e.to_string().contains("error reading a body")
-        {
-            return true;
-        }
-        source = e.source();
-    }
-    false
+/// Whether the weights are whole: their headers are read, and the lengths in them compared with the files.
+fn check(path: &Path) -> Result<(), ModelError> {
+    if path.is_dir() { Safetensors::open(path).map(drop) } else { Gguf::open(path).map(drop) }
 }

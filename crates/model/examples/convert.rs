@@ -1,0 +1,27 @@
+//! Turns any checkpoint that Ferrotune reads (a folder, a GGUF file, a hub id) into sharded safetensors.
+//!
+//! ```text
+//! cargo run -p ferrotune-model --example convert -- fixtures/tiny/llama /tmp/copy bf16
+//! ```
+
+use std::path::Path;
+
+use ferrotune_model::checkpoint::{HubOptions, SaveOptions, Source, load_decoder, save_decoder};
+use ferrotune_model::parse_dtype;
+use tch::Device;
+
+#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [from, to, rest @ ..] = args.as_slice() else {
+        return Err("usage: convert FROM TO [fp32|bf16|fp16]".into());
+    };
+    let kind = parse_dtype(rest.first().map_or("fp32", String::as_str), Device::Cpu)?;
+    let loaded = load_decoder(&Source::resolve(from, &HubOptions::default())?, kind, Device::Cpu)?;
+    let decoder = &loaded.decoder;
+    let generation = loaded.generation_config.as_ref();
+    save_decoder(decoder, &loaded.config_json, generation, Path::new(to), SaveOptions::default())?;
+    let n: usize = decoder.named_tensors().iter().map(|(_, t)| t.numel()).sum();
+    println!("{}: {n} parameters in {} blocks → {to}", decoder.config.model_type, decoder.blocks.len());
+    Ok(())
+}
