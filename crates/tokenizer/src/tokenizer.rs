@@ -1,0 +1,315 @@
+use std::fs;
+use std::path::Path;
+
+use ferrotune_types::SpecialTokens;
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::TokenizerError;
+use crate::encoded::Encoded;
+use crate::fast::FastBpe;
+
+/// A tokenizer with its special tokens and chat template.
+///
+/// Cheap to share between threads; every method takes `&self`.
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// What `tokenizer.json` describes.
+    inner: tokenizers::Tokenizer,
+    /// The same, with special tokens read as plain text.
+    literal: tokenizers::Tokenizer,
+    /// Takes over where every part is known to it.
+    fast: Option<FastBpe>,
+    /// Ids that `add_special` puts before and after a text.
+    around: [Vec<u32>; 2],
+    special: SpecialTokens,
+    ids: SpecialIds,
+    /// For each id, whether it is a control token.
+    control: Vec<bool>,
+    chat_template: Option<String>,
+    /// `tokenizer_config.json` as it was read; kept when it is written again.
+    config: Map<String, Value>,
+}
+
+/// Ids of the special tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins a sequence.
+    pub bos: Option<u32>,
+    /// Ends a sequence or a turn.
+    pub eos: Option<u32>,
+    /// Stands for what the vocabulary lacks.
+    pub unk: Option<u32>,
+    /// Fills rows up.
+    pub pad: Option<u32>,
+    /// Every id at which generation ends: `eos` and those of `generation_config.json`.
+    pub stop: Vec<u32>,
+}
+
+/// What a tokenizer is built from.
+pub(crate) struct Parts {
+    pub(crate) inner: tokenizers::Tokenizer,
+    pub(crate) special: SpecialTokens,
+    pub(crate) stop: Vec<u32>,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) config: Map<String, Value>,
+}
+
+impl Tokenizer {
+    /// Loads a model folder: `tokenizer.json`, and where they are there `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `chat_template.jinja` (or `.json`) and `generation_config.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Io`] without `tokenizer.json`, [`TokenizerError::File`] for a file that does not parse.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        let dir = dir.as_ref();
+        let path = dir.join("tokenizer.json");
+        let bytes = fs::read(&path).map_err(TokenizerError::io("read", &path))?;
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(TokenizerError::file(&path))?;
+        let object = |name: &str| match fs::read(dir.join(name)) {
+            Ok(bytes) => serde_json::from_slice::<Map<String, Value>>(&bytes)
+                .map_err(TokenizerError::file(dir.join(name))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+            Err(e) => Err(TokenizerError::io("read", dir.join(name))(e)),
+        };
+        let config = object("tokenizer_config.json")?;
+        let map = object("special_tokens_map.json")?;
+        let generation = object("generation_config.json")?;
+        let template_file = object("chat_template.json")?;
+        let template = match fs::read_to_string(dir.join("chat_template.jinja")) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                template_file.get("chat_template").or(config.get("chat_template")).and_then(default_template)
+            }
+            Err(e) => return Err(TokenizerError::io("read", dir.join("chat_template.jinja"))(e)),
+        };
+        let named = |name: &str| [&config, &map].iter().find_map(|source| token_text(source.get(name)?));
+        let special = SpecialTokens {
+            bos: named("bos_token"),
+            eos: named("eos_token"),
+            unk: named("unk_token"),
+            pad: named("pad_token"),
+            control: Vec::new(),
+        };
+        let stop = match generation.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect(),
+            Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
+            None => Vec::new(),
+        };
+        Tokenizer::from_parts(Parts { inner, special, stop, chat_template: template, config })
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
+        let Parts { mut inner, mut special, mut stop, chat_template, config } = parts;
+        // Truncation and padding are decided example by example and batch by batch, never by the file.
+        inner.with_truncation(None).map_err(TokenizerError::coding("encode"))?;
+        inner.with_padding(None);
+        let id_of = |token: &Option<String>| token.as_deref().and_then(|text| inner.token_to_id(text));
+        let eos = id_of(&special.eos);
+        stop.extend(eos);
+        stop.sort_unstable();
+        stop.dedup();
+        let ids = SpecialIds {
+            bos: id_of(&special.bos),
+            eos,
+            unk: id_of(&special.unk),
+            pad: id_of(&special.pad),
+            stop,
+        };
+        let mut control: Vec<(u32, String)> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        control.sort();
+        let mut is_control = vec![false; control.last().map_or(0, |(id, _)| *id as usize + 1)];
+        control.iter().for_each(|(id, _)| is_control[*id as usize] = true);
+        special.control = control.into_iter().map(|(_, text)| text).collect();
+        let mut literal = inner.clone();
+        literal.set_encode_special_tokens(true);
+        let json = inner.to_string(false).map_err(TokenizerError::coding("encode"))?;
+        let json: Value = serde_json::from_str(&json).map_err(TokenizerError::coding("encode"))?;
+        let fast = FastBpe::new(&json);
+        let around = surroundings(&inner)?;
+        Ok(Tokenizer {
+            inner,
+            literal,
+            fast,
+            around,
+            special,
+            ids,
+            control: is_control,
+            chat_template,
+            config,
+        })
+    }
+
+    /// Ids of a text. Special tokens in it are control tokens. `add_special`: with the ids that the tokenizer puts
+    /// around a text (BOS, `[CLS]` … `[SEP]`); leave it off for rendered chats, whose template writes them.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Coding`] where the model has no way to say the text.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.encode_with_offsets(text, add_special)?.ids)
+    }
+
+    /// As [`Self::encode`], with the bytes that each token covers.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Coding`] where the model has no way to say the text.
+    pub fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, TokenizerError> {
+        let mut out = Encoded::default();
+        if add_special {
+            self.around[0].iter().for_each(|&id| out.push(id, 0, 0));
+        }
+        self.encode_into(text, 0, false, &mut out)?;
+        if add_special {
+            self.around[1].iter().for_each(|&id| out.push(id, text.len(), text.len()));
+        }
+        Ok(out)
+    }
+
+    /// Ids of many texts, in their order, on all cores.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Coding`] of the first text that cannot be encoded.
+    pub fn encode_batch<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        add_special: bool,
+    ) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        texts.par_iter().map(|text| self.encode(text.as_ref(), add_special)).collect()
+    }
+
+    /// Encodes a piece that begins at byte `offset` of a longer text. `literal`: special tokens are plain text.
+    pub(crate) fn encode_into(
+        &self,
+        text: &str,
+        offset: usize,
+        literal: bool,
+        out: &mut Encoded,
+    ) -> Result<(), TokenizerError> {
+        if let Some(fast) = &self.fast {
+            fast.encode(text, offset, literal, out);
+            return Ok(());
+        }
+        let inner = if literal { &self.literal } else { &self.inner };
+        let encoding = inner.encode(text, false).map_err(TokenizerError::coding("encode"))?;
+        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            out.push(id, offset + start, offset + end);
+        }
+        Ok(())
+    }
+
+    /// Text of ids. `skip_special` leaves control tokens out.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Coding`] where the decoder fails; ids outside the vocabulary are left out.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        self.inner.decode(ids, skip_special).map_err(TokenizerError::coding("decode"))
+    }
+
+    /// The id of a token's text as it stands in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A token's text as it stands in the vocabulary (`Ġthe`, `▁the`).
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Number of ids, added tokens included: one more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        let added =
+            self.inner.get_added_tokens_decoder().keys().map(|&id| id as usize + 1).max().unwrap_or(0);
+        added.max(self.inner.get_vocab_size(false))
+    }
+
+    /// Texts of the special tokens, for chat templates.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Ids of the special tokens.
+    pub fn ids(&self) -> &SpecialIds {
+        &self.ids
+    }
+
+    /// Whether a token is a control token.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.control.get(id as usize) == Some(&true)
+    }
+
+    /// The model's chat template, as Jinja source.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// The same tokenizer with another chat template, to be saved with a model that was trained on it.
+    #[must_use]
+    pub fn with_chat_template(mut self, template: impl Into<String>) -> Self {
+        self.chat_template = Some(template.into());
+        self
+    }
+
+    /// Whether `add_special` puts BOS before a text.
+    pub fn adds_bos(&self) -> bool {
+        self.ids.bos.is_some() && self.around[0].first().copied() == self.ids.bos
+    }
+
+    /// Whether `add_special` puts EOS after a text.
+    pub fn adds_eos(&self) -> bool {
+        self.ids.eos.is_some() && self.around[1].last().copied() == self.ids.eos
+    }
+
+    /// Whether the fast path for byte-level BPE is in use.
+    pub fn is_fast(&self) -> bool {
+        self.fast.is_some()
+    }
+
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
+    pub(crate) fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        Parts {
+            inner: self.inner,
+            special: self.special,
+            stop: self.ids.stop,
+            chat_template: self.chat_template,
+            config: self.config,
+        }
+    }
+}
+
+/// A config names a token by its text or by an object that holds it.
+fn token_text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+}
+
+/// A config holds one template, or several by name of which `default` is meant.
+fn default_template(value: &Value) -> Option<String> {
+    if let Some(text) = value.as_str() {
+        return Some(text.to_owned());
+    }
+    let named = value.as_array()?.iter().find(|entry| entry["name"] == "default")?;
+    named["template"].as_str().map(str::to_owned)
+}
+
+/// The ids that the post-processor puts before and after a text.
+fn surroundings(inner: &tokenizers::Tokenizer) -> Result<[Vec<u32>; 2], TokenizerError> {
+    let ids = |add| {
+        let encoding = inner.encode("a", add).map_err(TokenizerError::coding("encode"))?;
+        Ok::<_, TokenizerError>(encoding.get_ids().to_vec())
+    };
+    let (bare, full) = (ids(false)?, ids(true)?);
+    let at =
+        (0..=full.len() - bare.len().min(full.len())).find(|&at| full[at..].starts_with(&bare)).unwrap_or(0);
+    Ok([full[..at].to_vec(), full.get(at + bare.len()..).unwrap_or_default().to_vec()])
+}
