@@ -5,6 +5,7 @@
 //! valid UTF-8. Good text stays as it is, quotes and dashes included.
 
 mod badness;
+#[rustfmt::skip]
 mod tables;
 
 use std::borrow::Cow;
