@@ -1,0 +1,201 @@
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+use crate::config::Secret;
+use crate::{ClientConfig, Ledger, LlmError, RetryConfig, wire};
+
+/// No reply is read beyond this: a server gone mad must not fill the memory.
+const MAX_REPLY_BYTES: u64 = 64 << 20;
+
+/// The line to one server.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) address: String,
+    agent: Agent,
+    key: Option<Secret>,
+    key_header: &'static str,
+    key_env: String,
+    retry: RetryConfig,
+}
+
+/// How an attempt went wrong.
+enum Fault {
+    /// It may go right next time, after at least this wait where the server says so.
+    Passing { last: String, wait: Option<Duration> },
+    /// It will not.
+    Lasting(LlmError),
+}
+
+impl Line {
+    pub(crate) fn new(config: &ClientConfig) -> Result<Self, LlmError> {
+        let address = config.address()?;
+        let mut settings = Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(config.timeout_s.max(1))))
+            .timeout_connect(Some(Duration::from_secs(config.timeout_s.clamp(1, 10))))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("ferrotune/", env!("CARGO_PKG_VERSION")));
+        if ["://127.", "://localhost", "://[::1]", "://0.0.0.0"].iter().any(|host| address.contains(host)) {
+            // A server on this machine is not reached through a proxy.
+            settings = settings.proxy(None);
+        }
+        Ok(Line {
+            address,
+            agent: settings.build().into(),
+            key: config.key()?,
+            key_header: config.provider.traits().key_header,
+            key_env: config.key_env().to_owned(),
+            retry: config.retry,
+        })
+    }
+
+    /// Posts a request until it is answered or given up, paying each attempt from the ledger.
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        body: &Value,
+        max_reply_tokens: u64,
+        ledger: &Ledger,
+    ) -> Result<Value, LlmError> {
+        let url = format!("{}/{path}", self.address);
+        let prompt = wire::estimate_tokens(body);
+        self.retrying(&url, || {
+            let held = ledger.reserve(prompt, max_reply_tokens).map_err(Fault::Lasting)?;
+            let reply = self.attempt(&url, body).and_then(|response| self.read_json(&url, response));
+            let used =
+                reply.as_ref().ok().map(|reply| wire::usage(reply).unwrap_or((prompt, max_reply_tokens)));
+            ledger.settle(held, used);
+            reply
+        })
+    }
+
+    /// Posts a request and hands over the open reply, for streams. Retries end where the reply begins.
+    pub(crate) fn open(&self, path: &str, body: &Value) -> Result<Response<Body>, LlmError> {
+        let url = format!("{}/{path}", self.address);
+        self.retrying(&url, || self.attempt(&url, body))
+    }
+
+    fn retrying<T>(&self, url: &str, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T, LlmError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.retry.seed);
+        let attempts = self.retry.attempts.max(1);
+        let mut number = 1;
+        loop {
+            let (last, asked) = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Fault::Lasting(error)) => return Err(error),
+                Err(Fault::Passing { last, wait }) => (last, wait),
+            };
+            if number >= attempts {
+                return Err(LlmError::GaveUp { url: url.to_owned(), attempts, last });
+            }
+            let limit = Duration::from_millis(self.retry.max_ms);
+            if let Some(asked) = asked.filter(|asked| *asked > limit) {
+                let (asked_s, limit_s) = (asked.as_secs(), limit.as_secs());
+                return Err(LlmError::WaitTooLong { url: url.to_owned(), asked_s, limit_s });
+            }
+            let doubled = self.retry.base_ms.saturating_mul(1 << (number - 1).min(20));
+            // Half of the wait is drawn, so that clients that failed together do not come back together.
+            let jittered = Duration::from_millis(doubled).mul_f64(rng.random_range(0.5..1.0)).min(limit);
+            std::thread::sleep(asked.map_or(jittered, |asked| asked.max(jittered)));
+            number += 1;
+        }
+    }
+
+    fn attempt(&self, url: &str, body: &Value) -> Result<Response<Body>, Fault> {
+        let mut request = self.agent.post(url).header("content-type", "application/json");
+        if let Some(Secret(key)) = &self.key {
+            let value =
+                if self.key_header == "authorization" { format!("Bearer {key}") } else { key.clone() };
+            request = request.header(self.key_header, value);
+        }
+        match request.send(body.to_string()) {
+            Ok(response) if response.status().is_success() => Ok(response),
+            Ok(response) => Err(self.refusal(url, response)),
+            Err(error) => Err(self.broken(url, &error)),
+        }
+    }
+
+    fn read_json(&self, url: &str, mut response: Response<Body>) -> Result<Value, Fault> {
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_REPLY_BYTES)
+            .read_to_string()
+            .map_err(|error| self.broken(url, &error))?;
+        serde_json::from_str(&text).map_err(|error| {
+            let start: String = text.chars().take(120).collect();
+            let last = self.hiding(&format!("the reply is no JSON ({error}): {start}"));
+            Fault::Passing { last, wait: None }
+        })
+    }
+
+    /// An error below HTTP: most may pass; a bad address or an oversized reply will not.
+    fn broken(&self, url: &str, error: &ureq::Error) -> Fault {
+        let last = self.hiding(&error.to_string());
+        match error {
+            ureq::Error::BadUri(_)
+            | ureq::Error::Http(_)
+            | ureq::Error::BodyExceedsLimit(_)
+            | ureq::Error::RequireHttpsOnly(_)
+            | ureq::Error::InvalidProxyUrl => {
+                Fault::Lasting(LlmError::Refused { url: url.to_owned(), status: 0, message: last })
+            }
+            _ => Fault::Passing { last, wait: None },
+        }
+    }
+
+    fn refusal(&self, url: &str, mut response: Response<Body>) -> Fault {
+        let status = response.status();
+        let wait = wait_asked(response.headers());
+        let text = response.body_mut().with_config().limit(1 << 16).lossy_utf8(true).read_to_string();
+        let text = text.unwrap_or_default();
+        let message = self.hiding(&told(&text));
+        let is_spent = text.contains("insufficient_quota") || text.contains("billing");
+        let url = url.to_owned();
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let key_from = if self.key.is_some() { self.key_env.clone() } else { "nowhere".to_owned() };
+                Fault::Lasting(LlmError::Denied { url, status: status.as_u16(), message, key_from })
+            }
+            // A used-up account answers 429 like a busy one, and waiting does not fill it.
+            StatusCode::TOO_MANY_REQUESTS if is_spent => {
+                Fault::Lasting(LlmError::Refused { url, status: 429, message })
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                Fault::Passing { last: format!("{status}: {message}"), wait }
+            }
+            _ if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
+                Fault::Passing { last: format!("{status}: {message}"), wait }
+            }
+            _ => Fault::Lasting(LlmError::Refused { url, status: status.as_u16(), message }),
+        }
+    }
+
+    /// The text without the key, which some servers repeat in their complaints.
+    fn hiding(&self, text: &str) -> String {
+        match &self.key {
+            Some(Secret(key)) if key.len() >= 4 => text.replace(key.as_str(), "[hidden]"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// The server's own words: `error.message`, `error`, `message` or `detail`, else the beginning of the text.
+fn told(text: &str) -> String {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let found = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]];
+    let message = found.into_iter().find_map(Value::as_str).unwrap_or(text);
+    message.trim().chars().take(500).collect()
+}
+
+/// `retry-after-ms`, or `retry-after` in seconds. A date there is left aside: our own wait is then as good.
+fn wait_asked(headers: &ureq::http::HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}

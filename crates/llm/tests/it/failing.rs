@@ -1,0 +1,133 @@
+use std::time::{Duration, Instant};
+
+use ferrotune_llm::{Client, ClientConfig, RetryConfig};
+use ferrotune_types::{GenerateParams, LanguageModel, ModelError};
+
+use crate::server::{Act, Server, says};
+use crate::{config, hello};
+
+fn answer(status: u16, body: &str) -> Act {
+    Act::Answer(status, "", body.to_owned())
+}
+
+fn ask(server: &Server) -> Result<String, ModelError> {
+    let model = Client::new(config(server)).unwrap();
+    model.chat(&hello(), &GenerateParams::default()).map(|reply| reply.text)
+}
+
+#[test]
+fn what_may_pass_is_tried_again() {
+    for fault in [
+        answer(500, "oops"),
+        answer(502, "<html>bad gateway</html>"),
+        answer(429, r#"{"error": {"message": "slow down"}}"#),
+        answer(408, ""),
+        answer(200, "{\"choices\": [{\"mess"),
+        answer(200, "not json"),
+        Act::CutShort("{\"choices\"".to_owned()),
+        Act::HangUp,
+        Act::Sleep,
+    ] {
+        let server = Server::new(vec![fault.clone(), says("fine")]);
+        assert_eq!(ask(&server).unwrap(), "fine", "{fault:?}");
+        assert_eq!(server.seen().len(), 2, "{fault:?}");
+    }
+}
+
+#[test]
+fn what_cannot_pass_is_not() {
+    let check = |status, body: &str, expect: &str| {
+        let server = Server::new(vec![answer(status, body), says("fine")]);
+        let error = ask(&server).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+        assert_eq!(server.seen().len(), 1, "{status}");
+    };
+    check(400, r#"{"error": {"message": "context too long"}}"#, "400: context too long");
+    check(401, r#"{"error": "no key"}"#, "refuses the API key (401): no key; the key is read from nowhere");
+    check(404, r#"{"detail": "no such model"}"#, "404: no such model");
+    check(422, "bad field", "422: bad field");
+    check(501, "never", "501: never");
+    check(
+        429,
+        r#"{"error": {"message": "You exceeded", "code": "insufficient_quota"}}"#,
+        "429: You exceeded",
+    );
+    check(302, "", "302");
+    check(200, r#"{"object": "list"}"#, "replied without choices[0].message");
+}
+
+#[test]
+fn a_bad_request_is_told_apart() {
+    let server = Server::new(vec![answer(400, "no")]);
+    assert!(matches!(ask(&server), Err(ModelError::BadRequest(_))));
+    let server = Server::new(vec![answer(500, "no")]);
+    let error = ask(&server).unwrap_err();
+    assert!(matches!(error, ModelError::Failed(_)));
+    assert!(error.to_string().contains("failed 3 times, last: 500") && server.seen().len() == 3, "{error}");
+}
+
+#[test]
+fn retry_after_is_obeyed_within_its_limit() {
+    let timed = |header: &'static str| {
+        let server = Server::new(vec![Act::Answer(429, header, String::new()), says("fine")]);
+        let start = Instant::now();
+        (ask(&server), start.elapsed(), server.seen().len())
+    };
+    let (found, took, n) = timed("Retry-After: 0.3");
+    assert_eq!((found.unwrap().as_str(), n), ("fine", 2));
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    let (found, took, _) = timed("retry-after-ms: 200");
+    assert!(found.is_ok() && took >= Duration::from_millis(200), "{took:?}");
+    let (found, _, n) = timed("Retry-After: 3600");
+    assert!(found.unwrap_err().to_string().contains("asks to wait 3600 s") && n == 1);
+    // A date, or nonsense, leaves our own wait.
+    assert!(timed("Retry-After: Wed, 21 Oct 2015 07:28:00 GMT").0.is_ok());
+    assert!(timed("Retry-After: -5").0.is_ok());
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
+    let retry = RetryConfig { attempts: 2, base_ms: 1, ..RetryConfig::default() };
+    let config = ClientConfig {
+        api_key_env: None,
+        retry,
+        timeout_s: 1,
+        ..ClientConfig::at("http://127.0.0.1:1", "m")
+    };
+    let start = Instant::now();
+    let error = Client::new(config).unwrap().chat(&hello(), &GenerateParams::default()).unwrap_err();
+    assert!(error.to_string().contains("failed 2 times"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// The key is this process's PATH, so that no test sets an environment variable.
+#[test]
+fn the_key_is_never_shown() {
+    let key = std::env::var("PATH").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let complaint = serde_json::json!({"error": {"message": format!("Incorrect API key provided: {key}")}});
+    let body = complaint.to_string();
+    let server = Server::new(vec![answer(401, &body), answer(500, &body), answer(200, &key), says("ok")]);
+    let config = ClientConfig {
+        api_key_env: Some("PATH".into()),
+        cache: Some(folder.path().to_owned()),
+        retry: RetryConfig { attempts: 1, ..RetryConfig::default() },
+        ..config(&server)
+    };
+    let model = Client::new(config).unwrap();
+    let mut shown = vec![format!("{model:?}")];
+    for _ in 0..3 {
+        let error = model.chat(&hello(), &GenerateParams::default()).unwrap_err();
+        shown.extend([error.to_string(), format!("{error:?}")]);
+    }
+    assert!(model.chat(&hello(), &GenerateParams::default()).is_ok());
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        for file in std::fs::read_dir(entry.unwrap().path()).unwrap() {
+            shown.push(std::fs::read_to_string(file.unwrap().path()).unwrap());
+        }
+    }
+    assert_eq!(shown.len(), 8);
+    assert!(shown.iter().all(|text| !text.contains(&key)));
+    assert!(shown[1].contains("[hidden]") && shown[1].contains("read from PATH"), "{}", shown[1]);
+    assert!(server.seen()[0].headers.contains(&key), "and yet it was sent");
+}
