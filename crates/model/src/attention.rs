@@ -76,6 +76,14 @@ impl Qkv {
         }
     }
 
+    /// x of (…, C) → queries, keys and values side by side, (…, (H + 2·Hkv)·D).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match self.project(x) {
+            Projected::Whole(whole) => whole,
+            Projected::Parts(q, k, v) => Tensor::cat(&[q, k, v], -1),
+        }
+    }
+
     fn project(&self, x: &Tensor) -> Projected {
         match self {
             Qkv::Fused(qkv_proj) => Projected::Whole(qkv_proj.forward(x)),

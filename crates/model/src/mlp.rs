@@ -68,7 +68,7 @@ impl GateUp {
     }
 
     /// x of (…, C) → gate and up, (…, I) each.
-    fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
+    pub fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
         let whole = match self {
             GateUp::Fused(gate_up_proj) => gate_up_proj.forward(x),
             GateUp::Split { gate_proj, up_proj, joined: JoinedGateUp(joined) } => {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 
@@ -30,7 +30,8 @@ impl Tensors for BTreeMap<String, Tensor> {
 /// what is left over can be named at the end.
 pub struct WeightMap<'a> {
     source: &'a dyn Tensors,
-    taken: Vec<String>,
+    names: BTreeSet<String>,
+    taken: BTreeSet<String>,
     kind: Kind,
     device: Device,
 }
@@ -38,7 +39,13 @@ pub struct WeightMap<'a> {
 impl<'a> WeightMap<'a> {
     /// Tensors of `source`, cast to `kind` on `device`.
     pub fn new(source: &'a dyn Tensors, kind: Kind, device: Device) -> Self {
-        WeightMap { source, taken: Vec::new(), kind, device }
+        let names = source.names().into_iter().collect();
+        WeightMap { source, names, taken: BTreeSet::new(), kind, device }
+    }
+
+    /// Whether the checkpoint has the tensor `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// The tensor `name`, which must have exactly this size.
@@ -73,7 +80,7 @@ impl<'a> WeightMap<'a> {
             let found = tensor.size();
             return Err(ModelError::Tensors(format!("{name} is {found:?}, the config asks for {size:?}")));
         }
-        self.taken.push(name.to_owned());
+        self.taken.insert(name.to_owned());
         Ok(Some(tensor.to_device(self.device).to_kind(kind)))
     }
 
@@ -132,13 +139,11 @@ impl<'a> WeightMap<'a> {
     /// # Errors
     /// [`ModelError::Tensors`] naming the first few.
     pub fn finish(self, ignore: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let taken: std::collections::BTreeSet<&str> = self.taken.iter().map(String::as_str).collect();
-        let extra: Vec<String> =
-            self.source.names().into_iter().filter(|n| !taken.contains(n.as_str()) && !ignore(n)).collect();
+        let extra: Vec<&String> = self.names.difference(&self.taken).filter(|n| !ignore(n)).collect();
         if extra.is_empty() {
             return Ok(());
         }
-        let shown = extra.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let shown = extra.iter().take(5).map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
         Err(ModelError::Tensors(format!("{} tensors belong to no layer: {shown}", extra.len())))
     }
 }

@@ -1,8 +1,10 @@
+use std::path::Path;
+
 use serde_json::Value;
 use tch::{Device, Kind};
 
-use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, read_json};
-use crate::{Decoder, ModelError, Tensors, WeightMap, families};
+use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, format_error, read_json};
+use crate::{Decoder, Encoder, ModelError, Pooling, Tensors, WeightMap, families};
 
 /// A decoder with what its checkpoint says besides the weights.
 #[derive(Debug)]
@@ -52,6 +54,72 @@ pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
                 gguf_tokenizer: Some(tokenizer),
             })
         }
+    }
+}
+
+/// An encoder with what its checkpoint says besides the weights.
+#[derive(Debug)]
+pub struct LoadedEncoder {
+    /// The model.
+    pub encoder: Encoder,
+    /// config.json.
+    pub config_json: Value,
+    /// How sentence-transformers makes one vector of a text, where the checkpoint says so: mean otherwise.
+    pub pooling: Pooling,
+    /// Whether it then scales the vector to unit length.
+    pub normalise: bool,
+}
+
+/// Reads an encoder: config, every tensor cast to `kind` on `device`, and how it pools.
+///
+/// # Errors
+/// As [`load_decoder`].
+pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<LoadedEncoder, ModelError> {
+    let Source::Directory(folder) = source else {
+        return Err(format_error(source.path(), "is a GGUF file; encoders are read from safetensors"));
+    };
+    let config_json = load_config(source)?;
+    let config = families::encoder_config(&config_json)?;
+    let tensors = Safetensors::open(folder)?;
+    let mut weights = WeightMap::new(&tensors, kind, device);
+    let encoder = Encoder::load(config, &mut weights, kind, device)?;
+    weights.finish(is_no_encoder_weight)?;
+    let (pooling, normalise) = sentence_pooling(folder)?;
+    Ok(LoadedEncoder { encoder, config_json, pooling, normalise })
+}
+
+/// Buffers, and heads that are not used: of pretraining, or under a model that is read without its head.
+fn is_no_encoder_weight(name: &str) -> bool {
+    name.ends_with("position_ids")
+        || name.contains("pooler.dense")
+        || ["cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "head.", "decoder."]
+            .iter()
+            .any(|head| name.starts_with(head))
+}
+
+/// sentence-transformers' `modules.json` and `1_Pooling/config.json`.
+fn sentence_pooling(folder: &Path) -> Result<(Pooling, bool), ModelError> {
+    let normalise = match folder.join("modules.json") {
+        path if path.is_file() => read_json(&path)?.as_array().is_some_and(|modules| {
+            modules.iter().any(|m| m["type"].as_str().is_some_and(|t| t.ends_with("Normalize")))
+        }),
+        _ => true,
+    };
+    let path = folder.join("1_Pooling/config.json");
+    if !path.is_file() {
+        return Ok((Pooling::Mean, normalise));
+    }
+    let json = read_json(&path)?;
+    let named = json.get("pooling_mode").and_then(Value::as_str);
+    let is = |key: &str, name: &str| json[key].as_bool() == Some(true) || named == Some(name);
+    if is("pooling_mode_mean_tokens", "mean") {
+        Ok((Pooling::Mean, normalise))
+    } else if is("pooling_mode_cls_token", "cls") {
+        Ok((Pooling::Cls, normalise))
+    } else if is("pooling_mode_max_tokens", "max") {
+        Ok((Pooling::Max, normalise))
+    } else {
+        Err(format_error(&path, "asks for a pooling other than mean, cls and max"))
     }
 }
 

@@ -16,7 +16,7 @@ mod source;
 pub use gguf::{Gguf, GgufArray, GgufValue};
 pub use gguf_hf::{GgufTensors, GgufTokenizerData};
 pub use gguf_quant::GgufType;
-pub use load::{Loaded, load_config, load_decoder};
+pub use load::{Loaded, LoadedEncoder, load_config, load_decoder, load_encoder};
 pub use safetensors::{Safetensors, write_safetensors};
 pub use save::{SaveOptions, save_decoder};
 pub use source::{HubOptions, Source};

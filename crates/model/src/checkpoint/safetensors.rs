@@ -1,6 +1,7 @@
 //! Safetensors: one file, or several with an index.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -185,10 +186,13 @@ pub fn write_safetensors(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let metadata = metadata.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let partial = path.with_extension("safetensors.partial");
     let failed = |source| ModelError::Io { op: "write", path: path.to_owned(), source };
+    let partial = path.with_extension("safetensors.partial");
+    // The safetensors crate makes files that only their owner may read; take the usual rights instead.
+    let rights = File::create(&partial).and_then(|file| file.metadata()).map_err(failed)?.permissions();
     safetensors::serialize_to_file(views, Some(metadata), &partial)
         .map_err(|e| failed(std::io::Error::other(e)))?;
+    std::fs::set_permissions(&partial, rights).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)
 }
 

@@ -1,23 +1,30 @@
-//! One file a family: how its `config.json` reads as a [`DecoderConfig`].
+//! One file a family: how its `config.json` reads as a [`DecoderConfig`] or an [`EncoderConfig`].
 //!
 //! A family begins as Llama and changes what differs. To add one: a file here, a line in `DECODERS`, a tiny
 //! checkpoint with the logits of transformers in `fixtures/golden/tiny_models.py`.
 
+mod bert;
+mod distilbert;
 mod gemma2;
 mod gemma3;
 mod gpt2;
 mod llama;
 mod mistral;
 mod mixtral;
+mod modernbert;
+mod mpnet;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod roberta;
+pub(crate) mod t5;
 
 use serde_json::Value;
 
-use crate::{DecoderConfig, ModelError};
+use crate::encoder_head::classifier_pooling;
+use crate::{DecoderConfig, EncoderConfig, HeadKind, ModelError};
 
 /// `model_type` → how to read its config.json.
 type Reader = fn(&Value) -> Result<DecoderConfig, ModelError>;
@@ -54,6 +61,67 @@ pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
 /// Every `model_type` that [`decoder_config`] knows.
 pub fn decoder_types() -> Vec<&'static str> {
     DECODERS.iter().map(|(name, _)| *name).collect()
+}
+
+type EncoderReader = fn(&Value) -> Result<EncoderConfig, ModelError>;
+
+const ENCODERS: &[(&str, EncoderReader)] = &[
+    ("bert", bert::config),
+    ("distilbert", distilbert::config),
+    ("modernbert", modernbert::config),
+    ("mpnet", mpnet::config),
+    ("roberta", roberta::config),
+    ("xlm-roberta", roberta::config),
+];
+
+/// Reads an encoder's `config.json`.
+///
+/// # Errors
+/// [`ModelError::Config`] for an unknown `model_type` (the known ones are listed) or a missing field.
+pub fn encoder_config(config: &Value) -> Result<EncoderConfig, ModelError> {
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("");
+    let Some((_, read)) = ENCODERS.iter().find(|(name, _)| *name == model_type) else {
+        let known = encoder_types().join(", ");
+        return Err(ModelError::Config(format!(
+            "unknown model_type {model_type:?}; known encoders: {known}"
+        )));
+    };
+    let config = read(config)?;
+    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+        return Err(ModelError::Config(format!(
+            "hidden_size {} is no multiple of {} heads",
+            config.hidden_size, config.num_attention_heads
+        )));
+    }
+    Ok(config)
+}
+
+/// Every `model_type` that [`encoder_config`] knows.
+pub fn encoder_types() -> Vec<&'static str> {
+    ENCODERS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Which head the checkpoint's class has.
+fn head_kind(config: &Value) -> Result<Option<HeadKind>, ModelError> {
+    let class = config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str).unwrap_or("");
+    Ok(if class.ends_with("ForMaskedLM") {
+        Some(HeadKind::MaskedLm)
+    } else if class.ends_with("ForTokenClassification") {
+        Some(HeadKind::Tokens)
+    } else if class.ends_with("ForSequenceClassification") {
+        let pooling = config.get("classifier_pooling").and_then(Value::as_str);
+        Some(HeadKind::Sequence(classifier_pooling(pooling)?))
+    } else {
+        None
+    })
+}
+
+/// Classes of a classifier: `id2label` lists them.
+fn label_count(config: &Value) -> Result<usize, ModelError> {
+    match config.get("id2label").and_then(Value::as_object) {
+        Some(labels) => Ok(labels.len()),
+        None => count_or(config, "num_labels", 2),
+    }
 }
 
 /// A config.json field that must be there.

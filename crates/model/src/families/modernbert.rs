@@ -1,0 +1,56 @@
+//! ModernBERT (arXiv 2412.13663): rotary positions, norms before, gated layers, a window on two of three layers.
+
+use serde_json::{Value, json};
+
+use super::{bert, count_or, flag_or, layer_windows, llama, number_or};
+use crate::{Activation, EncoderConfig, EncoderNames, HeadActivation, ModelError, NormKind};
+
+const NAMES: EncoderNames = EncoderNames {
+    prefix: "model",
+    embedding: "embeddings.tok_embeddings",
+    position_embedding: "",
+    type_embedding: "",
+    embedding_norm: "embeddings.norm",
+    layers: "layers",
+    qkv: &["attn.Wqkv"],
+    o_proj: "attn.Wo",
+    attention_norm: "attn_norm",
+    up: "mlp.Wi",
+    down: "mlp.Wo",
+    mlp_norm: "mlp_norm",
+    final_norm: "final_norm",
+    lm: ["head.dense", "head.norm", "decoder", "decoder.bias"],
+    tokens: ["head.dense", "head.norm", "classifier"],
+    sequence: ["head.dense", "head.norm", "classifier"],
+    sequence_activation: HeadActivation::Plain(Activation::Gelu),
+};
+
+pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
+    let mut renamed = json.clone();
+    renamed["type_vocab_size"] = json!(1);
+    renamed["hidden_act"] = json.get("hidden_activation").cloned().unwrap_or_else(|| json!("gelu"));
+    let mut config = bert::config(&renamed)?;
+    let (context, heads) = (config.max_position_embeddings, config.num_attention_heads);
+    let head_dim = config.hidden_size / heads;
+    let rope = |kind: &str, key: &str, default: f64| {
+        let mut parameters =
+            json.get("rope_parameters").and_then(|p| p.get(kind)).cloned().unwrap_or(json!({}));
+        if parameters.get("rope_theta").is_none_or(Value::is_null) {
+            parameters["rope_theta"] = json!(number_or(json, key, default));
+        }
+        llama::rope(json, &parameters, head_dim, context)
+    };
+    config.rope = Some(rope("full_attention", "global_rope_theta", 160_000.0)?);
+    config.rope_local = Some(rope("sliding_attention", "local_rope_theta", 10_000.0)?);
+    let every = count_or(json, "global_attn_every_n_layers", 3)?;
+    let window = Some(count_or(json, "local_attention", 128)? / 2);
+    config.window =
+        layer_windows(json, config.num_hidden_layers, window, |layer_idx| !layer_idx.is_multiple_of(every))?;
+    config.type_vocab_size = 0;
+    config.norm = NormKind::Layer { eps: number_or(json, "norm_eps", 1e-5) };
+    config.bias = flag_or(json, "attention_bias", false);
+    config.pre_norm = true;
+    config.gated = true;
+    config.names = &NAMES;
+    Ok(config)
+}

@@ -1,0 +1,155 @@
+//! Encoders and T5 against transformers (`fixtures/golden/tiny_models.py`), and all-MiniLM-L6-v2 against
+//! sentence-transformers (`fixtures/golden/minilm.py`).
+
+use std::path::PathBuf;
+
+use ferrotune_model::checkpoint::{Safetensors, Source, load_config, load_encoder};
+use ferrotune_model::{Encoder, HeadKind, Pooling, T5, Tensors, WeightMap};
+use ferrotune_types::{Batch, Example};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden").join(path)
+}
+
+struct Golden(Safetensors);
+
+impl Golden {
+    fn open(family: &str) -> Self {
+        Golden(Safetensors::open(&golden("tiny_models").join(family).join("golden.safetensors")).unwrap())
+    }
+
+    fn tensor(&self, name: &str) -> Tensor {
+        self.0.read(name).unwrap().unwrap()
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        let ids: Vec<i64> = self.tensor(name).try_into().unwrap();
+        ids.into_iter().map(|id| id as u32).collect()
+    }
+}
+
+fn encoder(family: &str) -> Encoder {
+    let source = Source::Directory(golden("tiny_models").join(family));
+    load_encoder(&source, Kind::Float, Device::Cpu).unwrap().encoder
+}
+
+fn batch(texts: &[Vec<u32>]) -> Batch {
+    let examples: Vec<_> =
+        texts.iter().map(|ids| Example::new("x", ids.clone(), vec![false; ids.len()]).unwrap()).collect();
+    Batch::from_examples(&examples.iter().collect::<Vec<_>>()).unwrap()
+}
+
+fn check_close(got: &Tensor, expect: &Tensor, what: &str) {
+    assert_eq!(got.size(), expect.size(), "{what}");
+    let difference = (got - expect).abs().max().double_value(&[]);
+    assert!(difference < 2e-5, "{what}: differs by {difference:.2e}");
+}
+
+const ENCODERS: [&str; 11] = [
+    "bert_mlm",
+    "bert_classify",
+    "roberta_tokens",
+    "roberta_classify",
+    "roberta_mlm",
+    "distilbert_classify",
+    "distilbert_mlm",
+    "mpnet_mlm",
+    "mpnet_classify",
+    "modernbert_mlm",
+    "modernbert_classify",
+];
+
+#[test]
+fn every_encoder_family_and_head_agrees_with_transformers() {
+    for family in ENCODERS {
+        let (encoder, golden) = (encoder(family), Golden::open(family));
+        // Both texts in one pass: neither may see the other.
+        let batch = batch(&[golden.ids("ids.0"), golden.ids("ids.1")]);
+        let hidden = Tensor::cat(&[golden.tensor("hidden.0"), golden.tensor("hidden.1")], 0);
+        check_close(&encoder.hidden(&batch).unwrap(), &hidden, family);
+        let logits = [golden.tensor("logits.0"), golden.tensor("logits.1")];
+        let expect = match encoder.head.as_ref().unwrap().kind() {
+            HeadKind::Sequence(_) => Tensor::stack(&logits, 0),
+            HeadKind::Tokens | HeadKind::MaskedLm => Tensor::cat(&logits, 0),
+        };
+        check_close(&encoder.predict(&batch).unwrap(), &expect, family);
+    }
+}
+
+#[test]
+fn t5_agrees_with_transformers() {
+    for family in ["t5", "t5_gated"] {
+        let folder = golden("tiny_models").join(family);
+        let tensors = Safetensors::open(&folder).unwrap();
+        let mut weights = WeightMap::new(&tensors, Kind::Float, Device::Cpu);
+        let config = load_config(&Source::Directory(folder)).unwrap();
+        let t5 = T5::load(&config, &mut weights, Device::Cpu).unwrap();
+        weights.finish(|_| false).unwrap();
+        let golden = Golden::open(family);
+        for n in 0..2 {
+            let encoded = t5.encode(&golden.ids(&format!("ids.{n}"))).unwrap();
+            let logits = t5.decode(&encoded, &golden.ids(&format!("decoder_ids.{n}"))).unwrap();
+            check_close(&logits, &golden.tensor(&format!("logits.{n}")), family);
+        }
+        assert!(t5.encode(&[]).is_err() && t5.encode(&[48]).is_err());
+        assert!(t5.generate_greedy(&golden.ids("ids.0"), 47, 5).unwrap().len() <= 5);
+    }
+}
+
+#[test]
+fn what_a_text_is_batched_with_changes_nothing() {
+    let encoder = encoder("bert_mlm");
+    let texts: Vec<Vec<u32>> = (1..30).map(|n| (0..n).map(|i| 3 + (i * n) % 40).collect()).collect();
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Max] {
+        let together = encoder.embed(&texts, pooling, true).unwrap();
+        for (text, got) in texts.iter().zip(&together) {
+            let alone = &encoder.embed(&[text], pooling, true).unwrap()[0];
+            let difference = got.iter().zip(alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-5, "{pooling:?}: {difference:e}");
+            assert!((got.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_named() {
+    let encoder = encoder("roberta_mlm");
+    let check = |texts: &[&[u32]], expect: &str| {
+        let error = encoder.embed(texts, Pooling::Mean, true).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    check(&[&[3], &[]], "text 1 has no tokens");
+    check(&[&[48]], "id 48 is outside");
+    // 40 rows, of which the first two belong to no token.
+    check(&[&[3; 39]], "longer than the model's context of 38");
+    assert_eq!(encoder.embed(&[], Pooling::Mean, true).unwrap().len(), 0);
+}
+
+#[test]
+fn minilm_agrees_with_sentence_transformers() {
+    let cache = std::env::var_os("FERROTUNE_CACHE").map(PathBuf::from);
+    let cache =
+        cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ferrotune"))).unwrap();
+    let folder = cache.join("models/all-minilm-l6-v2");
+    if !folder.is_dir() {
+        eprintln!("skipped: {} is absent; `cargo xtask setup` fetches it", folder.display());
+        return;
+    }
+    let loaded = load_encoder(&Source::Directory(folder), Kind::Float, Device::Cpu).unwrap();
+    assert_eq!((loaded.pooling, loaded.normalise), (Pooling::Mean, true));
+    let rows: Value = serde_json::from_slice(&std::fs::read(golden("minilm.json")).unwrap()).unwrap();
+    let numbers = |v: &Value| v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    let rows = rows.as_array().unwrap();
+    let ids: Vec<Vec<u32>> =
+        rows.iter().map(|r| numbers(&r["ids"]).into_iter().map(|id| id as u32).collect()).collect();
+    let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+    for (row, got) in rows.iter().zip(loaded.encoder.embed(&ids, loaded.pooling, true).unwrap()) {
+        let expect = numbers(&row["vector"]);
+        let dot: f64 = got.iter().zip(&expect).map(|(a, b)| f64::from(*a) * b).sum();
+        let length: f64 = expect.iter().map(|x| x * x).sum::<f64>().sqrt();
+        assert!(dot / length > 0.99999, "{}: cosine {}", row["text"], dot / length);
+    }
+}
