@@ -228,7 +228,7 @@ pub(super) fn exact_clusters<T: Texts + ?Sized>(texts: &T) -> Clusters {
     Clusters { of, stats: ClusterStats { exact, largest, ..ClusterStats::default() } }
 }
 
-fn largest(of: &[usize]) -> usize {
+pub(super) fn largest(of: &[usize]) -> usize {
     let mut sizes = vec![0_usize; of.len()];
     for &first in of {
         sizes[first] += 1;

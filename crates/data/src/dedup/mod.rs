@@ -33,22 +33,40 @@
 //! assert!(result.dropped[0].detail.starts_with("Jaccard 0."), "{}", result.dropped[0].detail);
 //! ```
 
-mod banding;
-mod columns;
-mod facets;
-mod forest;
-mod keep;
-mod lsh;
+// What a pipeline calls.
 mod rows;
+
+// What of a row is compared, and which row is kept.
+mod facets;
+mod keep;
+
+// The engine: cluster, shingle, sketch, band, spill, join.
+mod lsh;
+
 mod shingle;
+
 mod sketch;
 
+mod banding;
+
+mod columns;
+
+mod forest;
+
+// Other notions of alike.
+mod embedding;
+mod simhash;
+mod substring;
+
 pub use banding::Banding;
+pub use embedding::{EmbeddingConfig, embedding_clusters, vector_clusters};
 pub use facets::{Rows, View, facets};
 pub use keep::Keep;
 pub use lsh::{ClusterStats, Clusters, Facet, MinHashConfig, Texts, clusters};
 pub use rows::{ClusterReport, DedupConfig, Deduped, KeptTwin, LostTwin, SourceLoss, dedup, dedup_against};
 pub use shingle::{Shingling, jaccard};
+pub use simhash::{simhash, simhash_clusters};
+pub use substring::{Cutout, SubstringConfig, substring_dedup};
 
 pub(crate) use {
     forest::Forest,

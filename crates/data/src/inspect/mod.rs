@@ -1,1 +1,271 @@
-//! inspect
+//! Looks at a dataset before anyone trains on it: a checklist with figures, histograms, topics, rows to read, a
+//! dataset card and a page.
+//!
+//! [`inspect`] returns an [`Inspection`], plain data that serialises; [`card`] writes it as a Markdown dataset
+//! card and [`html`] as one self-contained page. Nothing is changed and nothing is fetched.
+//!
+//! Every [`Check`] has a [`Verdict`]: `Pass`, `Fail` or, where what it needs was not given, `Unknown`. A dataset
+//! is ready where every check passes: what was not checked is not taken for good.
+//!
+//! ```
+//! use ferrotune_data::{inspect::{inspect, Context, InspectConfig, Verdict}, Item, Origin, Record};
+//! use ferrotune_types::{Conversation, Message, Role};
+//! let row = |id: &str, question: &str, answer: &str| Record {
+//!     item: Item::Chat(Conversation {
+//!         id: id.into(),
+//!         messages: vec![Message::new(Role::User, question), Message::new(Role::Assistant, answer)],
+//!         tools: vec![],
+//!         meta: Default::default(),
+//!     }),
+//!     origin: Origin::default(),
+//! };
+//! let rows = [
+//!     row("a", "When do you open?", "We open at nine, every day but Sunday."),
+//!     row("b", "When do you open?", "We open at nine, every day but Sunday."),
+//! ];
+//! let seen = inspect(&rows, &Context::default(), &InspectConfig::default()).unwrap();
+//! let check = seen.check("deduplicated").unwrap();
+//! assert_eq!(check.verdict, Verdict::Fail);
+//! assert_eq!(check.rows, ["b"]);
+//! ```
+
+mod card;
+mod checks;
+mod distribution;
+mod html;
+mod kmeans;
+mod phrases;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rand::SeedableRng;
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::dedup::DedupConfig;
+use crate::pii::PiiConfig;
+
+use crate::{DataError, Item, Record, Spoken};
+
+pub use card::card;
+pub use checks::{Check, Verdict};
+pub use distribution::{Bin, Distribution};
+pub use html::html;
+pub use phrases::{is_honest_gap, is_refusal};
+pub use topics::{Topic, TopicConfig, topics};
+
+/// What a dataset should look like. The defaults fit a help desk's tickets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InspectConfig {
+    /// The dataset's name.
+    pub name: String,
+    /// What it is, in a sentence or two, for the card.
+    pub description: String,
+    /// Its licence, for the card.
+    pub license: String,
+    /// ISO 639-3 code of its language, such as `eng`; the commonest one found if unset.
+    pub language: Option<String>,
+    /// The column that names a row's category.
+    pub category: String,
+    /// What counts as a duplicate.
+    pub dedup: DedupConfig,
+    /// What counts as personal data.
+    pub pii: PiiConfig,
+    /// Words and phrases that must not occur, in any case: competitors, old product names, slurs.
+    pub banned: Vec<String>,
+    /// How topics are found.
+    pub topics: TopicConfig,
+    /// A topic may hold at most this share of the rows.
+    pub max_topic_share: f64,
+    /// Share of the rows that must be in the main language.
+    pub min_language_share: f64,
+    /// The 90th percentile of the answers' lengths must be at least this many times the 10th.
+    pub min_length_spread: f64,
+    /// Share of answers that say they do not know or will not help: at least, at most.
+    pub honest_gaps: [f64; 2],
+    /// Rows that people must have read.
+    pub min_read: usize,
+    /// Who read how many.
+    pub reviews: Vec<Review>,
+    /// Rows to show for reading.
+    pub sample: usize,
+    /// Chooses them.
+    pub seed: u64,
+}
+
+impl Default for InspectConfig {
+    fn default() -> Self {
+        InspectConfig {
+            name: "dataset".to_owned(),
+            description: String::new(),
+            license: String::new(),
+            language: None,
+            category: "category".to_owned(),
+            dedup: DedupConfig { max_source_loss: 1.0, ..DedupConfig::default() },
+            pii: PiiConfig::default(),
+            banned: Vec::new(),
+            topics: TopicConfig::default(),
+            max_topic_share: 0.4,
+            min_language_share: 0.98,
+            min_length_spread: 1.5,
+            honest_gaps: [0.01, 0.2],
+            min_read: 50,
+            reviews: Vec::new(),
+            sample: 50,
+            seed: 42,
+        }
+    }
+}
+
+/// A person's word that they read rows of this dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// Who.
+    pub name: String,
+    /// How many rows.
+    pub rows: usize,
+    /// When, as they write it.
+    #[serde(default)]
+    pub date: String,
+    /// What they saw.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// A judgement of one text by code from elsewhere: what is wrong with it, if anything is.
+pub type Judge<'a> = Box<dyn Fn(&str) -> Option<String> + Sync + 'a>;
+
+/// Renders a row with the target model's chat template.
+pub type Render<'a> = Box<dyn Fn(&Record) -> Result<(), String> + Sync + 'a>;
+
+/// What lies around the rows. What is left out makes its check [`Verdict::Unknown`].
+#[derive(Default)]
+pub struct Context<'a> {
+    /// The held-out rows.
+    pub validation: Option<&'a [Record]>,
+    /// The files that will be trained from, expected to be JSONL.
+    pub files: Vec<PathBuf>,
+    /// Renders a row for the target model.
+    pub render: Option<Render<'a>>,
+    /// Finds toxic text.
+    pub toxic: Option<Judge<'a>>,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The dataset's name.
+    pub name: String,
+    /// Rows in all.
+    pub rows: usize,
+    /// The checklist, in reading order.
+    pub checklist: Vec<Check>,
+    /// Lengths and turns.
+    pub distributions: Vec<Distribution>,
+    /// Rows by kind of row, file, language, category, ….
+    pub counts: BTreeMap<String, BTreeMap<String, usize>>,
+    /// What the rows are about, largest first.
+    pub topics: Vec<Topic>,
+    /// Rows to read, drawn by the seed.
+    pub sample: Vec<SampleRow>,
+}
+
+/// A row to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleRow {
+    /// Its id.
+    pub id: String,
+    /// Its texts with who says them.
+    pub texts: Vec<(String, String)>,
+}
+
+impl Inspection {
+    /// A check by its key.
+    pub fn check(&self, key: &str) -> Option<&Check> {
+        self.checklist.iter().find(|check| check.key == key)
+    }
+
+    /// Whether every check passes.
+    pub fn is_ready(&self) -> bool {
+        self.checklist.iter().all(|check| check.verdict == Verdict::Pass)
+    }
+}
+
+/// Looks at `records`. The same rows and settings give the same inspection.
+///
+/// # Errors
+/// [`DataError::Config`] for settings out of range. A file that cannot be read fails its check.
+pub fn inspect(
+    records: &[Record],
+    context: &Context<'_>,
+    config: &InspectConfig,
+) -> Result<Inspection, DataError> {
+    let topics = topics(records, &config.topics);
+    let languages = checks::languages(records);
+    let mut counts: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    let mut count = |what: &str, value: String| {
+        *counts.entry(what.to_owned()).or_default().entry(value).or_default() += 1;
+    };
+    for (record, language) in records.iter().zip(&languages) {
+        let kind = match record.item {
+            Item::Chat(_) => "chat",
+            Item::Pair(_) => "preference pair",
+            Item::Document(_) => "document",
+        };
+        count("kind", kind.to_owned());
+        count("source", record.origin.file.clone());
+        count("language", language.clone());
+        match record.meta().get(&config.category) {
+            None | Some(serde_json::Value::Null) => {}
+            Some(serde_json::Value::String(text)) => count(&config.category, text.clone()),
+            Some(other) => count(&config.category, other.to_string()),
+        }
+    }
+    Ok(Inspection {
+        name: config.name.clone(),
+        rows: records.len(),
+        checklist: checks::run(records, &languages, &topics, context, config)?,
+        distributions: distribution::all(records),
+        counts,
+        topics,
+        sample: sample(records, config),
+    })
+}
+
+/// The first texts of a row: what is asked, and what is answered. Empty where a row has no such part.
+pub(super) fn asked_and_answered(record: &Record) -> (Vec<&str>, Vec<&str>) {
+    use ferrotune_types::{Message, Role};
+    fn said(messages: &[Message], who: Role) -> Vec<&str> {
+        messages.iter().filter(|m| m.role == who).map(|m| m.content.as_str()).collect()
+    }
+    match &record.item {
+        Item::Chat(c) => (said(&c.messages, Role::User), said(&c.messages, Role::Assistant)),
+        Item::Pair(p) => (said(&p.prompt, Role::User), said(&p.chosen, Role::Assistant)),
+        Item::Document(d) => (Vec::new(), vec![&d.text]),
+    }
+}
+
+fn sample(records: &[Record], config: &InspectConfig) -> Vec<SampleRow> {
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    let mut rows = index::sample(&mut rng, records.len(), config.sample.min(records.len())).into_vec();
+    rows.sort_unstable();
+    let show = |row: usize| {
+        let texts = records[row].spoken().into_iter().map(|s| (speaker(&s), s.text.to_owned())).collect();
+        SampleRow { id: records[row].id().to_owned(), texts }
+    };
+    rows.into_iter().map(show).collect()
+}
+
+/// Who speaks; of a pair's answers, which one it is.
+fn speaker(spoken: &Spoken<'_>) -> String {
+    match (spoken.field.split('[').next(), spoken.role) {
+        (Some(answer @ ("chosen" | "rejected")), _) => answer.to_owned(),
+        (_, Some(role)) => role.to_string(),
+        (_, None) => "text".to_owned(),
+    }
+}
