@@ -1,0 +1,81 @@
+use crate::pii::scan::Scan;
+use crate::pii::{Kind, Span};
+
+/// `local@domain.tld` (RFC 5321's dot-string with the signs that are in use, and letters of any script).
+///
+/// Not one: the `user@` of a URL, `icon@2x.png`, `lodash@4.17.21`, the `git@` of a clone address.
+pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
+    for &at in &scan.ats {
+        if let Some(span) = around(scan, at) {
+            out.push(span);
+        }
+    }
+}
+
+fn around(scan: &Scan, at: usize) -> Option<Span> {
+    let (left, right) = (&scan.text[..at], &scan.text[at + 1..]);
+    let is_local = |c: char| c.is_alphanumeric() || "._%+-'’".contains(c);
+    let local = left.char_indices().rev().take_while(|&(_, c)| is_local(c)).take(64).last()?.0;
+    let local = local + left[local..].find(|c: char| c.is_alphanumeric() || c == '_')?;
+    if in_userinfo(scan, at) {
+        return None;
+    }
+    let is_domain = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
+    let length = right.find(|c: char| !is_domain(c)).unwrap_or(right.len()).min(255);
+    let domain = right.get(..length)?.trim_end_matches(['.', '-']);
+    // "Mail sam@example.org.Then": the last label must look like a top-level domain.
+    let (name, tld) = domain.rsplit_once('.')?;
+    let tld_is_good = (2..=24).contains(&tld.len()) && tld.chars().all(char::is_alphabetic);
+    let labels_are_good =
+        name.split('.').all(|l| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-'));
+    let is_file = ["png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "pdf"]
+        .iter()
+        .any(|e| tld.eq_ignore_ascii_case(e));
+    let end = at + 1 + domain.len();
+    let is_clone_address = &scan.text[local..at] == "git" && scan.byte(end) == Some(b':');
+    if !tld_is_good || !labels_are_good || is_file || is_clone_address {
+        return None;
+    }
+    Some(Span::new(local, end, Kind::Email, 0.95))
+}
+
+/// Whether the `@` ends the user part of a URL.
+fn in_userinfo(scan: &Scan, at: usize) -> bool {
+    let i = scan.urls.partition_point(|u| u.end <= at);
+    let Some(url) = scan.urls.get(i).filter(|u| u.contains(&at)) else { return false };
+    let before = &scan.text[url.start..at];
+    before.find("://").is_some_and(|colon| !before[colon + 3..].contains(['/', '?', '#']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use crate::pii::Kind::Email;
+
+    #[test]
+    fn addresses() {
+        check("Mail <sam.o'neil+x@mail.example.co.uk>, please.", Email, &["sam.o'neil+x@mail.example.co.uk"]);
+        check("to:müller@bücher.example.", Email, &["müller@bücher.example"]);
+        check("mailto:a@b.io?subject=c", Email, &["a@b.io"]);
+        check("http://x.org/?mail=joe@x.org", Email, &["joe@x.org"]);
+    }
+
+    #[test]
+    fn not_addresses() {
+        for text in [
+            "@sam",
+            "sam@",
+            "a@b",
+            "icon@2x.png",
+            "lodash@4.17.21",
+            "git@github.com:a/b.git",
+            "x @ y.com",
+            "ssh://git@host.org/a",
+            "a@-b.com",
+            "@@@",
+            "a@b..com",
+        ] {
+            check(text, Email, &[]);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
+use crate::pii::scan::Scan;
+use crate::pii::{Kind, Span};
+
+/// How issuers begin their keys, and how many characters follow at least. `(prefix, rest, score)`.
+const PREFIXES: &[(&str, usize, f32)] = &[
+    ("AKIA", 16, 0.95), // Amazon
+    ("ASIA", 16, 0.95),
+    ("AIza", 35, 0.95), // Google
+    ("ya29.", 20, 0.95),
+    ("GOCSPX-", 20, 0.95),
+    ("ghp_", 30, 1.0), // GitHub
+    ("gho_", 30, 1.0),
+    ("ghu_", 30, 1.0),
+    ("ghs_", 30, 1.0),
+    ("ghr_", 30, 1.0),
+    ("github_pat_", 22, 1.0),
+    ("glpat-", 20, 1.0),   // GitLab
+    ("sk-", 20, 0.9),      // OpenAI, Anthropic and others
+    ("sk_live_", 16, 1.0), // Stripe
+    ("sk_test_", 16, 1.0),
+    ("rk_live_", 16, 1.0),
+    ("whsec_", 20, 1.0),
+    ("xoxb-", 10, 1.0), // Slack
+    ("xoxp-", 10, 1.0),
+    ("xoxa-", 10, 1.0),
+    ("xoxr-", 10, 1.0),
+    ("xoxs-", 10, 1.0),
+    ("hooks.slack.com/services/", 20, 0.95),
+    ("npm_", 30, 1.0),
+    ("pypi-AgE", 30, 1.0),
+    ("hf_", 30, 1.0),     // Hugging Face
+    ("SG.", 40, 0.95),    // SendGrid
+    ("dop_v1_", 40, 1.0), // DigitalOcean
+    ("shpat_", 30, 1.0),  // Shopify
+    ("AGE-SECRET-KEY-1", 40, 1.0),
+    ("eyJ", 30, 0.9),        // JSON web token: checked further
+    ("-----BEGIN ", 0, 1.0), // PEM: checked further
+];
+
+static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .match_kind(aho_corasick::MatchKind::LeftmostLongest)
+        .build(PREFIXES.iter().map(|p| p.0))
+        .expect("the prefixes are a fixed list")
+});
+
+/// Keys known by their issuer's prefix, JSON web tokens, PEM private keys, and the value after "password" and
+/// its like. A row of random characters alone is not one: hashes and ids look the same.
+pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
+    for found in FINDER.find_iter(scan.text) {
+        let (prefix, at_least, score) = PREFIXES[found.pattern().as_usize()];
+        let start = found.start();
+        if scan.byte_before(start).is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            continue;
+        }
+        let end = match prefix {
+            "-----BEGIN " => pem_end(scan.text, start),
+            "eyJ" => jwt_end(scan.text, start),
+            _ => {
+                let rest = &scan.text[found.end()..];
+                let length =
+                    rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_-./+=".contains(b)).count();
+                let rest = rest[..length].trim_end_matches(['.', '-', '/', '=']);
+                let is_random =
+                    rest.bytes().any(|b| b.is_ascii_digit()) && rest.bytes().any(|b| b.is_ascii_alphabetic());
+                (rest.len() >= at_least && is_random).then(|| found.end() + rest.len())
+            }
+        };
+        if let Some(end) = end {
+            out.push(Span::new(start, end, Kind::Secret, score));
+        }
+    }
+    for &i in &scan.secret {
+        out.extend(assigned(scan, i));
+    }
+}
+
+/// `-----BEGIN … PRIVATE KEY-----` to its END line, or to the end of a text that was cut.
+fn pem_end(text: &str, start: usize) -> Option<usize> {
+    let rest = &text[start..];
+    let first_line = &rest[..rest.find('\n').unwrap_or(rest.len())];
+    if !first_line.contains("PRIVATE KEY") {
+        return None;
+    }
+    let Some(end) = rest.find("-----END ") else { return Some(start + rest.trim_end().len()) };
+    let tail = &rest[end + 9..];
+    Some(start + end + 9 + tail.find("-----").map_or(tail.len(), |dashes| dashes + 5))
+}
+
+/// Three parts of URL-safe Base64 joined by dots; the first two are JSON objects, so both begin with `eyJ`.
+fn jwt_end(text: &str, start: usize) -> Option<usize> {
+    let rest = &text[start..];
+    let length = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_-.".contains(b)).count();
+    let token = rest[..length].trim_end_matches('.');
+    let mut parts = token.split('.');
+    let (header, claims) = (parts.next()?, parts.next()?);
+    (header.len() >= 10 && claims.starts_with("eyJ") && claims.len() >= 8).then_some(start + token.len())
+}
+
+/// The value after `password:`, `api_key = "…"`, "my password is …", where token `i` announces it.
+fn assigned(scan: &Scan, i: usize) -> Option<Span> {
+    // A key is a secret if it is an API key or the like; most keys are names.
+    let is_key = scan.str(i).eq_ignore_ascii_case("key");
+    let opens = [
+        "api",
+        "access",
+        "secret",
+        "private",
+        "auth",
+        "encryption",
+        "signing",
+        "license",
+        "account",
+        "master",
+    ];
+    if is_key && !scan.before(i, 1).any(|j| opens.iter().any(|o| scan.str(j).eq_ignore_ascii_case(o))) {
+        return None;
+    }
+    let mut at = scan.tokens[i].end;
+    let rest = &scan.text[at..];
+    let lead = rest.find(|c: char| !matches!(c, '"' | '\'' | ' ' | '`' | '*')).unwrap_or(rest.len()).min(8);
+    at += lead;
+    let mut rest = scan.text.get(at..)?;
+    let verb = [":=", "=>", "=", ":", "is ", "was "].into_iter().find(|v| rest.starts_with(v))?;
+    let is_prose = verb.ends_with(' ');
+    at += verb.len();
+    rest = &scan.text[at..];
+    at += rest.find(|c: char| !matches!(c, '"' | '\'' | ' ' | '`' | '*')).unwrap_or(rest.len());
+    rest = scan.text.get(at..)?;
+    // "password is: …", "Authorization: Bearer …"
+    for filler in [": ", "Bearer ", "Basic ", "\"", "'"] {
+        if let Some(stripped) = rest.strip_prefix(filler) {
+            at += filler.len();
+            rest = stripped;
+        }
+    }
+    let length =
+        rest.find(|c: char| c.is_whitespace() || "\"'`,;<>()[]{}|&".contains(c)).unwrap_or(rest.len());
+    let value = rest[..length].trim_end_matches(['.', '!', '?', ':']);
+    let has = |test: fn(char) -> bool| value.chars().any(test);
+    let mixes = has(|c| c.is_ascii_digit()) && has(char::is_alphabetic)
+        || has(char::is_lowercase) && has(char::is_uppercase) && value.len() >= 10 && !is_prose
+        || has(|c| "!@#$%^*?~+".contains(c)) && has(char::is_alphanumeric);
+    let is_code = rest[length..].starts_with(['(', '[', '{'])
+        || value.contains("::")
+        || value.contains("->")
+        || value.contains("//")
+        || value.starts_with(['$', '%', '*']);
+    let is_long_enough = value.chars().count() >= 6 && value.chars().count() <= 256;
+    (mixes && is_long_enough && !is_code).then(|| {
+        let score = if is_prose { 0.65 } else { 0.75 };
+        Span::new(at, at + value.len(), Kind::Secret, score)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use crate::pii::Kind::Secret;
+
+    #[test]
+    fn keys_by_their_prefix() {
+        check("key AKIAIOSFODNN7EXAMPLE here", Secret, &["AKIAIOSFODNN7EXAMPLE"]);
+        let token = format!("ghp_{}", "a1B2c3".repeat(6));
+        check(&format!("export T={token};"), Secret, &[&token]);
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N";
+        check(&format!("Authorization: Bearer {jwt}."), Secret, &[jwt]);
+        let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----";
+        check(&format!("x\n{pem}\ny"), Secret, &[pem]);
+    }
+
+    #[test]
+    fn values_that_are_announced() {
+        check("password: hunter2!", Secret, &["hunter2"]);
+        check("my password is Tr0ub4dor&3 ok", Secret, &["Tr0ub4dor"]);
+        check(r#"{"api_key": "f3a9c0d1e2"}"#, Secret, &["f3a9c0d1e2"]);
+        check("DB_PASSWORD=correct-horse-9", Secret, &["correct-horse-9"]);
+    }
+
+    #[test]
+    fn not_secrets() {
+        for text in [
+            "the password is wrong",
+            "password: string",
+            "token = getToken2(x)",
+            "password=${DB_PASS1}",
+            "commit 9f2c41d07ab39f2c41d07ab39f2c41d07ab39f2c",
+            "the secret is out",
+            "-----BEGIN CERTIFICATE-----",
+            "key: value",
+            "sk-learn",
+        ] {
+            check(text, Secret, &[]);
+        }
+    }
+}
