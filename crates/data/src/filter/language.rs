@@ -27,6 +27,8 @@ pub struct LanguageId {
     pub script: Script,
     /// How many letters were read.
     pub letters: usize,
+    /// Whether there is enough to act on: the script alone decides, or there are letters and common words enough.
+    pub is_sure: bool,
 }
 
 /// Scripts that tell languages apart.
@@ -132,8 +134,8 @@ const FEW_LETTERS: usize = 24;
 
 /// The language of a text. Links, addresses and code words without letters do not count.
 ///
-/// A text of a script that none of the known languages uses, of fewer than three letters, or in Latin letters
-/// without a common word of the language that its letters suggest is unknown.
+/// Unknown is a text of a script that none of the known languages uses, of fewer than three letters, and a longer
+/// one in Latin letters without the common words of any known language.
 ///
 /// ```
 /// use ferrotune_data::filter::{Engine, identify};
@@ -148,13 +150,13 @@ pub fn identify(text: &str, engine: Engine) -> LanguageId {
         counts[script_of(c) as usize] += 1;
     }
     let letters = counts.iter().sum();
-    let unknown = |script| LanguageId { code: None, script, letters };
+    let unknown = |script| LanguageId { code: None, script, letters, is_sure: false };
     if letters == 0 {
         return unknown(Script::None);
     }
     // Kana make Japanese of any number of Chinese characters.
     if counts[Script::Kana as usize] * 10 >= letters {
-        return LanguageId { code: Some("ja"), script: Script::Kana, letters };
+        return LanguageId { code: Some("ja"), script: Script::Kana, letters, is_sure: true };
     }
     let most = counts.iter().enumerate().max_by_key(|&(i, n)| (*n, usize::MAX - i)).map_or(0, |(i, _)| i);
     let script = [
@@ -181,9 +183,12 @@ pub fn identify(text: &str, engine: Engine) -> LanguageId {
         Script::Devanagari => Some("hi"),
         Script::Han => Some("zh"),
         Script::Hangul => Some("ko"),
-        Script::Latin => latin(&text, letters, engine),
+        Script::Latin => {
+            let (code, is_sure) = latin(&text, letters, engine);
+            return LanguageId { code, script, letters, is_sure };
+        }
     };
-    LanguageId { code, script, letters }
+    LanguageId { code, script, letters, is_sure: code.is_some() }
 }
 
 /// Whether letters of another language are more than a slip or a name.
@@ -192,38 +197,42 @@ fn is_share(text: &str, foreign: &str, letters: usize) -> bool {
     n * 50 > letters
 }
 
-fn latin(text: &str, letters: usize, engine: Engine) -> Option<&'static str> {
+/// The language and whether it is sure.
+fn latin(text: &str, letters: usize, engine: Engine) -> (Option<&'static str>, bool) {
     let words: Vec<String> = text
         .split(|c: char| !c.is_alphabetic() && c != '\'' && c != '’')
         .filter(|w| !w.is_empty())
         .map(|w| w.to_lowercase().split(['\'', '’']).next().unwrap_or_default().to_owned())
         .collect();
-    let hits = |code: &str| -> usize {
-        let set = WORD_SETS.iter().find(|(c, _)| *c == code).map(|(_, set)| set);
-        set.map_or(0, |set| words.iter().filter(|w| set.binary_search(&w.as_str()).is_ok()).count())
-    };
-    let best = || WORDS.iter().map(|&(code, _)| (hits(code), code)).max_by_key(|&(n, _)| n);
+    let hits = |set: &[&str]| words.iter().filter(|w| set.binary_search(&w.as_str()).is_ok()).count();
+    let mut hits: Vec<(usize, &'static str)> =
+        WORD_SETS.iter().map(|(code, set)| (hits(set), *code)).collect();
+    hits.sort_by_key(|&(n, _)| std::cmp::Reverse(n));
+    let (most, most_code) = hits[0];
+    let is_tie = hits[1].0 == most;
     let guess = detect(text, engine);
+    let guess_hits = hits.iter().find(|(_, code)| Some(*code) == guess).map_or(0, |&(n, _)| n);
     if letters < FEW_LETTERS {
         // Too few letters to trust their frequencies: common words decide, and the guess only breaks ties.
-        let (most, code) = best()?;
-        let guessed = hits(guess?);
         return match most {
-            0 => None,
-            n if guessed == n => guess,
-            _ => Some(code),
+            0 if letters < 12 => (None, false),
+            0 => (guess, false),
+            n if guess_hits == n => (guess, true),
+            _ => (Some(most_code), !is_tie),
         };
     }
-    let guess = guess?;
-    let n_hits = hits(guess);
-    // Every language says its small words; a longer text without them is of one that is not known here.
-    if n_hits == 0 && words.len() >= 8 {
-        return best().filter(|&(n, _)| n * 5 >= words.len()).map(|(_, code)| code);
+    if guess_hits > 0 {
+        // Names and brands pull letters about; common words outvote them.
+        let outvoted = most >= guess_hits + 3 && most >= 2 * guess_hits;
+        return (if outvoted { Some(most_code) } else { guess }, true);
     }
-    // Names and brands pull letters about; small words outvote them.
-    match best() {
-        Some((n, code)) if n >= n_hits + 3 && n >= 2 * n_hits => Some(code),
-        _ => Some(guess),
+    // Every language says its common words; a longer text without them is of one that is not known here.
+    match most {
+        0 if words.len() >= 12 => (None, false),
+        0 => (guess, words.len() < 4),
+        _ if is_tie => (guess, false),
+        1 if words.len() >= 12 => (None, false),
+        _ => (Some(most_code), most >= 2),
     }
 }
 
@@ -317,7 +326,7 @@ impl Language {
         let wanted = |code: &str| self.languages.iter().any(|l| l == code);
         match found.code {
             Some(code) if wanted(code) => Ok(()),
-            Some(code) if found.letters >= self.min_letters => {
+            Some(code) if found.is_sure && found.letters >= self.min_letters => {
                 Err(Drop::new("wrong_language", format!("{field} is {code}: {}", shown(text))))
             }
             Some(_) => Ok(()),

@@ -34,7 +34,10 @@ impl RecordStep for MixedLanguage {
             let mut letters: Vec<(&'static str, usize, &str)> = Vec::new();
             for sentence in sentences(spoken.text) {
                 let found = identify(sentence, self.engine);
-                let Some(code) = found.code.filter(|_| found.letters >= self.min_letters) else { continue };
+                let Some(code) = found.code.filter(|_| found.is_sure && found.letters >= self.min_letters)
+                else {
+                    continue;
+                };
                 match letters.iter_mut().find(|(c, ..)| *c == code) {
                     Some((_, n, _)) => *n += found.letters,
                     None => letters.push((code, found.letters, sentence)),

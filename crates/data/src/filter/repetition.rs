@@ -30,6 +30,8 @@ pub struct Loop {
     pub times: usize,
     /// Share of the text's words that it covers, 0 to 1.
     pub share: f64,
+    /// Words of the unit; in a script without blanks, half its characters.
+    pub words: usize,
 }
 
 /// Longest unit looked for, in words.
@@ -71,16 +73,18 @@ pub fn find_loop(text: &str) -> Option<Loop> {
         }
     }
     let (unit, start, covered) = best?;
+    let is_spaced = std::ptr::eq(pieces, &raw const *words);
     Some(Loop {
-        unit: pieces[start..start + unit].join(if std::ptr::eq(pieces, &*words) { " " } else { "" }),
+        unit: pieces[start..start + unit].join(if is_spaced { " " } else { "" }),
         times: covered / unit,
         share: covered as f64 / n as f64,
+        words: if is_spaced { unit } else { unit.div_ceil(2) },
     })
 }
 
 impl Repetition {
     fn is_loop(&self, found: &Loop) -> bool {
-        let n_words = found.unit.split_whitespace().count();
+        let n_words = found.words;
         let often = found.times >= self.min_times && found.share >= 0.25 && found.times * n_words >= 10;
         // One word three times is emphasis ("no no no").
         let mostly = found.times >= 3 && found.share >= self.min_share && found.times * n_words >= 6;

@@ -79,13 +79,16 @@ impl GopherRepetition {
         over("dup_line_frac", n as f64 / lines.len() as f64, self.dup_lines)?;
         over("dup_line_char_frac", chars as f64 / total, self.dup_line_chars)?;
         let words = words(text);
-        for (i, limit) in self.top_n_grams.into_iter().enumerate() {
-            if let Some(chars) = top_n_gram(&words, i + 2) {
-                over(TOP[i], chars as f64 / total, limit)?;
+        let mut grams = Grams::new(&words);
+        for (reason, limit) in TOP.into_iter().zip(self.top_n_grams) {
+            grams.lengthen();
+            if let Some(chars) = grams.top() {
+                over(reason, chars as f64 / total, limit)?;
             }
         }
-        for (i, limit) in self.dup_n_grams.into_iter().enumerate() {
-            over(DUPLICATED[i], duplicated_n_grams(&words, i + 5) as f64 / total, limit)?;
+        for (reason, limit) in DUPLICATED.into_iter().zip(self.dup_n_grams) {
+            grams.lengthen();
+            over(reason, grams.duplicated() as f64 / total, limit)?;
         }
         Ok(())
     }
@@ -98,33 +101,74 @@ pub(super) fn duplicates(elements: &[&str]) -> (usize, usize) {
     repeated.fold((0, 0), |(n, chars), e| (n + 1, chars + n_chars(e)))
 }
 
-/// Characters of the commonest sequence of `n` words, blanks included, times how often it stands; the first of
-/// equally common ones counts.
-fn top_n_gram(words: &[&str], n: usize) -> Option<usize> {
-    let mut counts: HashMap<&[&str], (usize, usize)> = HashMap::new();
-    for (at, gram) in words.windows(n).enumerate() {
-        counts.entry(gram).or_insert((0, at)).0 += 1;
-    }
-    let (gram, (count, _)) =
-        counts.into_iter().max_by_key(|&(_, (count, at))| (count, std::cmp::Reverse(at)))?;
-    Some((gram.iter().map(|w| n_chars(w)).sum::<usize>() + n - 1) * count)
+/// The sequences of `n` words of a text, each as a number that equal sequences share.
+struct Grams {
+    n: usize,
+    /// Of the sequence that begins at each word.
+    ids: Vec<u32>,
+    n_ids: usize,
+    /// The words alone.
+    words: Vec<u32>,
+    /// Characters before each word.
+    starts: Vec<usize>,
 }
 
-/// Characters of the sequences of `n` words that stand earlier too, none counted twice.
-fn duplicated_n_grams(words: &[&str], n: usize) -> usize {
-    let mut seen: HashSet<String> = HashSet::new();
-    let (mut at, mut chars) = (0, 0);
-    while at + n <= words.len() {
-        let gram = words[at..at + n].concat();
-        let len = n_chars(&gram);
-        if seen.insert(gram) {
-            at += 1;
-        } else {
-            chars += len;
-            at += n;
+impl Grams {
+    fn new(words: &[&str]) -> Self {
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        let mut starts = vec![0];
+        let mut ids = Vec::with_capacity(words.len());
+        for word in words {
+            let next = known.len() as u32;
+            ids.push(*known.entry(word).or_insert(next));
+            starts.push(starts[starts.len() - 1] + n_chars(word));
         }
+        Grams { n: 1, n_ids: known.len(), words: ids.clone(), ids, starts }
     }
-    chars
+
+    /// Goes on to sequences of one word more.
+    fn lengthen(&mut self) {
+        let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+        let pairs = self.ids.iter().zip(self.words.iter().skip(self.n));
+        let longer = pairs.map(|(&head, &last)| {
+            let next = known.len() as u32;
+            *known.entry((head, last)).or_insert(next)
+        });
+        self.ids = longer.collect();
+        self.n_ids = known.len();
+        self.n += 1;
+    }
+
+    /// Characters of the sequence that begins at a word, blanks not counted.
+    fn chars(&self, at: usize) -> usize {
+        self.starts[at + self.n] - self.starts[at]
+    }
+
+    /// Characters of the commonest sequence, blanks included, times how often it stands; the first of equally
+    /// common ones counts.
+    fn top(&self) -> Option<usize> {
+        let mut counts = vec![0usize; self.n_ids];
+        self.ids.iter().for_each(|&id| counts[id as usize] += 1);
+        // Numbers are given in order of appearance, so the first sequence has the lowest.
+        let (id, count) = counts.into_iter().enumerate().max_by_key(|&(id, n)| (n, std::cmp::Reverse(id)))?;
+        let at = self.ids.iter().position(|&i| i as usize == id)?;
+        Some((self.chars(at) + self.n - 1) * count)
+    }
+
+    /// Characters of the sequences that stand earlier too, none counted twice.
+    fn duplicated(&self) -> usize {
+        let mut seen = vec![false; self.n_ids];
+        let (mut at, mut chars) = (0, 0);
+        while let Some(&id) = self.ids.get(at) {
+            if std::mem::replace(&mut seen[id as usize], true) {
+                chars += self.chars(at);
+                at += self.n;
+            } else {
+                at += 1;
+            }
+        }
+        chars
+    }
 }
 
 impl RecordStep for GopherRepetition {

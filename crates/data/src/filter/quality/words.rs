@@ -117,6 +117,10 @@ fn suffix_len(word: &str) -> usize {
 }
 
 fn cut<'a>(piece: &'a str, out: &mut Vec<&'a str>) {
+    // Most words are letters only, and then nothing but an exception cuts them.
+    if piece.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return cut_exception(piece, out).unwrap_or_else(|| out.push(piece));
+    }
     let mut word = piece;
     let mut suffixes: Vec<&'a str> = Vec::new();
     while !word.is_empty() && !is_exception(word) {
@@ -146,21 +150,25 @@ fn cut<'a>(piece: &'a str, out: &mut Vec<&'a str>) {
             break;
         }
     }
-    if let Some(parts) = EXCEPTIONS.get(word) {
-        let mut at = 0;
-        for part in parts {
-            // The parts spell the word.
-            if let Some(part) = word.get(at..at + part.len()) {
-                out.push(part);
-            }
-            at += part.len();
-        }
+    if cut_exception(word, out).is_some() {
+        // Cut by rule.
     } else if LINK.is_match(word) {
         out.push(word);
     } else {
         cut_infixes(word, out);
     }
     out.extend(suffixes.into_iter().rev());
+}
+
+/// Cuts a word that a rule names.
+fn cut_exception<'a>(word: &'a str, out: &mut Vec<&'a str>) -> Option<()> {
+    let mut at = 0;
+    for part in EXCEPTIONS.get(word)? {
+        // The parts spell the word.
+        out.extend(word.get(at..at + part.len()));
+        at += part.len();
+    }
+    Some(())
 }
 
 fn cut_infixes<'a>(word: &'a str, out: &mut Vec<&'a str>) {
