@@ -16,8 +16,8 @@ pub(crate) const PREFIX: &str = "base_model.model.";
 
 /// A LoRA adapter: its config, and the trained tensors that it shares with the layers they hang on.
 ///
-/// The base model is never changed, not even by PiSSA or OLoRA, so that switching the adapter off gives the
-/// base again, bit by bit.
+/// The base's weights are never changed, not even by PiSSA or OLoRA, so that switching the adapter off gives
+/// the base again.
 #[derive(Debug)]
 pub struct Adapter {
     /// What it is.
@@ -113,8 +113,8 @@ impl Adapter {
         whole::place(decoder, &self.whole, self.config.ensure_weight_tying, true);
     }
 
-    /// Switches the adapter off (the model is its base, for instance DPO's reference) or on again, in place:
-    /// one flag, no walk over the model.
+    /// Switches the adapter off (the model computes what its base does, for instance as DPO's reference) or on
+    /// again, in place: one flag, no walk over the model.
     ///
     /// Do not switch between a forward pass and its backward pass.
     pub fn set_enabled(&mut self, on: bool) {
@@ -212,13 +212,12 @@ impl Adapter {
 
 /// The layers that a config chooses on this model.
 pub(crate) fn targets(decoder: &Decoder, config: &LoraConfig) -> Result<Vec<Target>, PeftError> {
-    if let Some(crate::config::Targets::Suffixes(list)) = &config.target_modules {
-        if let Some(name) = list.iter().find(|n| ["lm_head", "embed_tokens"].contains(&n.as_str())) {
-            let reason = format!(
-                "a low-rank update of {name} (the loss reads that weight in chunks; name it in modules_to_save)"
-            );
-            return Err(PeftError::Unsupported(reason));
-        }
+    if let Some(crate::config::Targets::Suffixes(list)) = &config.target_modules
+        && let Some(name) = list.iter().find(|n| ["lm_head", "embed_tokens"].contains(&n.as_str()))
+    {
+        return Err(PeftError::Unsupported(format!(
+            "a low-rank update of {name} (the loss reads that weight in chunks; name it in modules_to_save)"
+        )));
     }
     let names: Vec<String> = decoder.linears().iter().map(|l| l.name.clone()).collect();
     resolve(config, &names)
@@ -313,7 +312,7 @@ impl ParameterTable {
 
 impl std::fmt::Display for ParameterTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+        let mib = |bytes: usize| bytes as f64 / 1_048_576.0;
         writeln!(f, "{:<24}{:>10}{:>16}{:>12}", "trained", "tensors", "parameters", "MiB")?;
         for row in &self.rows {
             let ParameterRow { kind, n_tensors, n_parameters, n_bytes } = row;

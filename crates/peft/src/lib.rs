@@ -6,7 +6,7 @@
 //! [`Nf4Weight`] is a 4-bit base to hang one on (QLoRA).
 //!
 //! **Invariants.** A new adapter changes nothing: B is zero (PiSSA and OLoRA subtract their own beginning).
-//! The base is frozen and never written; with the adapter off it is the base bit by bit. The same seed gives the
+//! The base is frozen and never written: without the adapter it is what it was, bit by bit. The same seed gives the
 //! same A on every machine, because its numbers do not come from libtorch. A file is loaded whole or not at
 //! all: every tensor finds its layer and every layer its tensor, shapes agree, and an adapter whose updates
 //! are all zero is refused. A file is replaced by rename, so a full disk loses nothing.

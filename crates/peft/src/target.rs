@@ -43,11 +43,11 @@ pub(crate) fn resolve(config: &LoraConfig, names: &[String]) -> Result<Vec<Targe
         return Err(PeftError::Target { field: "target_modules", asked, existing: kinds(names) });
     }
     // PEFT lets a suffix that matches nothing pass when another one matches; a typo would then go unseen.
-    if let Targets::Suffixes(list) = asked {
-        if let Some(lost) = list.iter().find(|s| !names.iter().any(|n| is_suffix(n, s))) {
-            let asked = format!("{lost:?}");
-            return Err(PeftError::Target { field: "target_modules", asked, existing: kinds(names) });
-        }
+    if let Targets::Suffixes(list) = asked
+        && let Some(lost) = list.iter().find(|s| !names.iter().any(|n| is_suffix(n, s)))
+    {
+        let asked = format!("{lost:?}");
+        return Err(PeftError::Target { field: "target_modules", asked, existing: kinds(names) });
     }
     Ok(targets)
 }

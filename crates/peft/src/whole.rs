@@ -56,15 +56,14 @@ pub(crate) fn collect(
     targets: &[Target],
 ) -> Result<Vec<WholeTensor>, PeftError> {
     let mut whole = Vec::new();
+    let embedding = decoder.config.names.embedding;
     let mut linears = decoder.linears();
     linears.extend(&decoder.lm_head);
     for module in modules_to_save(config) {
         let before = whole.len();
         let tied = decoder.lm_head.is_none();
-        if is_suffix("model.embed_tokens", module)
-            || (tied && config.ensure_weight_tying && module == "lm_head")
-        {
-            whole.push(WholeTensor::new("model.embed_tokens.weight".to_owned(), &decoder.embedding));
+        if is_suffix(embedding, module) || (tied && config.ensure_weight_tying && module == "lm_head") {
+            whole.push(WholeTensor::new(format!("{embedding}.weight"), &decoder.embedding));
         } else if tied && module == "lm_head" {
             whole.push(WholeTensor::new("lm_head.weight".to_owned(), &decoder.embedding));
         }
@@ -82,7 +81,7 @@ pub(crate) fn collect(
         }
         if whole.len() == before {
             let names: Vec<String> = linears.iter().map(|l| l.name.clone()).collect();
-            let existing = format!("embed_tokens, lm_head, {}", kinds(&names));
+            let existing = format!("{embedding}, lm_head, {}", kinds(&names));
             return Err(PeftError::Target {
                 field: "modules_to_save",
                 asked: format!("{module:?}"),
@@ -113,12 +112,13 @@ pub(crate) fn collect(
 pub(crate) fn place(decoder: &mut Decoder, whole: &[WholeTensor], keep_tied: bool, back: bool) {
     let pick = |w: &WholeTensor| if back { w.base.shallow_clone() } else { w.live.shallow_clone() };
     let head_is_tied = decoder.config.tie_word_embeddings;
+    let embedding = decoder.config.names.embedding;
     if head_is_tied && back {
         decoder.lm_head = None;
     }
     for tensor in whole {
         match tensor.name.as_str() {
-            "model.embed_tokens.weight" => {
+            name if name.strip_suffix(".weight") == Some(embedding) => {
                 // PEFT unties: the head goes on with the base's embedding unless `ensure_weight_tying`.
                 if head_is_tied && !keep_tied && !back && decoder.lm_head.is_none() {
                     decoder.lm_head = Some(Linear::new("lm_head", tensor.base.shallow_clone(), None));

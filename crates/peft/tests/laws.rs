@@ -10,6 +10,10 @@ fn diff(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
+fn weights(decoder: &ferrotune_model::Decoder) -> Vec<(String, Tensor)> {
+    decoder.named_tensors().into_iter().map(|(name, t)| (name, t.copy())).collect()
+}
+
 fn variants() -> Vec<(&'static str, LoraConfig)> {
     let plain = LoraConfig::all_linear(4, 8.0);
     let with = |init| LoraConfig { init_lora_weights: init, ..plain.clone() };
@@ -39,31 +43,35 @@ fn a_new_adapter_changes_nothing() {
             let before = logits(&decoder);
             inject(&mut decoder, &config, 3).unwrap();
             let found = diff(&logits(&decoder), &before);
-            // PiSSA, OLoRA and DoRA add up to the base by rounding; the others add an exact zero.
-            let limit = if ["pissa", "olora", "dora"].contains(&name) { 2e-5 } else { 0.0 };
+            // PiSSA, OLoRA and DoRA add up to the base by rounding; the others add an exact zero, but the base
+            // alone multiplies q, k and v in one product, whose sums may round otherwise.
+            let limit = if ["pissa", "olora", "dora"].contains(&name) { 2e-5 } else { 2e-6 };
             assert!(found <= limit, "{name}: {found}");
         }
     }
 }
 
-/// With the adapter off, or taken off, the model is its base bit by bit, even after training.
+/// With the adapter off the model computes what its base does, and taken off it is its base bit by bit, even
+/// after training.
 #[test]
-fn off_is_the_base_bit_by_bit_and_on_is_the_adapter_again() {
+fn off_is_the_base_and_on_is_the_adapter_again() {
     for (name, config) in variants() {
         let mut decoder = base(true);
-        let before = logits(&decoder);
+        let (before, weights) = (logits(&decoder), weights(&decoder));
         let mut adapter = inject(&mut decoder, &config, 3).unwrap();
         tch::no_grad(|| {
             adapter.parameters().iter_mut().for_each(|(_, p)| {
                 let _ = p.g_add_scalar_(0.01);
-            })
+            });
         });
         let adapted = logits(&decoder);
         assert!(diff(&adapted, &before) > 1e-3, "{name}");
-        assert_eq!(adapter.without(|| logits(&decoder)), before, "{name}: switched off");
+        let off = adapter.without(|| logits(&decoder));
+        assert!(diff(&off, &before) < 2e-6, "{name}: switched off");
         assert_eq!(logits(&decoder), adapted, "{name}: on again");
         adapter.detach(&mut decoder);
         assert_eq!(logits(&decoder), before, "{name}: detached");
+        assert_eq!(self::weights(&decoder), weights, "{name}: detached");
         adapter.attach(&mut decoder).unwrap();
         assert_eq!(logits(&decoder), adapted, "{name}: attached again");
     }
@@ -132,7 +140,7 @@ fn merged_equals_adapted_and_unmerge_restores_every_bit() {
         tch::no_grad(|| {
             adapter.parameters().iter_mut().for_each(|(_, p)| {
                 let _ = p.g_add_scalar_(0.01);
-            })
+            });
         });
         let adapted = logits(&decoder);
         let (merged, report) = merge_checked(&mut decoder, adapter, &batch()).unwrap();

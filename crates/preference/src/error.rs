@@ -41,12 +41,4 @@ pub enum PreferenceError {
         /// What it must be.
         expected: f64,
     },
-    /// A row of preference data cannot be read.
-    #[error("row {row}: {reason}")]
-    Row {
-        /// Counted from 1.
-        row: usize,
-        /// What is wrong.
-        reason: String,
-    },
 }

@@ -7,6 +7,9 @@
 //! reference-free and unpaired ones are [`orpo`], [`Cpo`] (SimPO too) and [`Kto`]; reward models learn by
 //! [`bradley_terry`].
 //!
+//! The data's side needs no tensor: [`pairs::check_pairs`] says with figures what is wrong with pairs, and
+//! [`pairs::from_ranking`], [`pairs::from_scores`], [`pairs::from_thumbs`] and [`pairs::from_log`] make them.
+//!
 //! **Invariants.** An empty answer is refused, so that no loss can become NaN by it. Rewards carry no gradient.
 //! A setting that no chosen loss reads is an error. With policy = reference the loss is
 //! [`Objective::expected_at_start`], and [`Objective::check_start`] holds a run to it.
@@ -35,6 +38,7 @@ mod orpo;
 mod reward;
 
 pub mod losses;
+pub mod pairs;
 
 pub use cpo::{Cpo, CpoLoss};
 pub use divergence::Divergence;

@@ -123,7 +123,7 @@ pub(crate) fn train(adapter: &Adapter) {
     tch::no_grad(|| {
         adapter.parameters().iter_mut().for_each(|(_, p)| {
             let _ = p.g_mul_scalar_(1.5);
-        })
+        });
     });
 }
 
