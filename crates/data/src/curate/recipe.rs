@@ -1,0 +1,164 @@
+//! A recipe: what to read, and the steps in their order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::step::Step;
+use super::suggest::{nearest, with_suggestion};
+use crate::DataError;
+use crate::filter::CountTokens;
+use crate::read::ReadOptions;
+
+/// A recipe, checked: every step's settings are known and within their ranges.
+///
+/// ```toml
+/// version = 1
+/// name = "my tickets"
+/// [read.columns]              # only where detection needs help
+/// question = "Customer said"
+/// [[step]]                    # run from top to bottom
+/// kind = "html"
+/// [[step]]
+/// kind = "length"
+/// min_words = 3
+/// ```
+#[derive(Clone)]
+pub struct Recipe {
+    /// What it is called.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// How inputs are read.
+    pub read: ReadOptions,
+    /// Each step's kind and settings.
+    steps: Vec<(String, Table)>,
+    /// Paths in settings are relative to the recipe's file.
+    folder: Option<PathBuf>,
+    count_tokens: Option<CountTokens>,
+}
+
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recipe").field("name", &self.name).field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+/// The recipes that come with the crate.
+const BUILTIN: [(&str, &str); 4] = [
+    ("tickets", include_str!("../../recipes/tickets.toml")),
+    ("instructions", include_str!("../../recipes/instructions.toml")),
+    ("web", include_str!("../../recipes/web.toml")),
+    ("preferences", include_str!("../../recipes/preferences.toml")),
+];
+
+impl Recipe {
+    /// Reads a recipe from its text.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] with the place of the fault and, for an unknown key or kind, the nearest known one.
+    pub fn parse(text: &str) -> Result<Self, DataError> {
+        Recipe::parse_in(text, None)
+    }
+
+    fn parse_in(text: &str, folder: Option<PathBuf>) -> Result<Self, DataError> {
+        let error = |what: String| DataError::Config(format!("recipe: {what}"));
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| error(e.to_string()))?;
+        match table.remove("version") {
+            Some(Value::Integer(1)) => {}
+            Some(other) => return Err(error(format!("version {other} is not known, this program reads 1"))),
+            None => return Err(error("`version = 1` is missing".into())),
+        }
+        let mut take_text = |key: &str| match table.remove(key) {
+            Some(Value::String(text)) => Ok(text),
+            None => Ok(String::new()),
+            Some(_) => Err(error(format!("`{key}` must be a text"))),
+        };
+        let (name, description) = (take_text("name")?, take_text("description")?);
+        let read = match table.remove("read") {
+            Some(read) => {
+                read.try_into().map_err(|e| error(format!("[read]: {}", with_suggestion(&e.to_string()))))?
+            }
+            None => ReadOptions::default(),
+        };
+        let listed = match table.remove("step") {
+            Some(Value::Array(steps)) => steps,
+            None => Vec::new(),
+            Some(_) => return Err(error("steps must be written as [[step]]".into())),
+        };
+        if let Some(key) = table.keys().next() {
+            let known = ["version", "name", "description", "read", "step"];
+            let hint = nearest(key, known).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
+            return Err(error(format!("unknown key `{key}`{hint}")));
+        }
+        let mut steps = Vec::new();
+        for (i, step) in listed.into_iter().enumerate() {
+            let Value::Table(mut settings) = step else { return Err(error("a step must be a table".into())) };
+            let Some(Value::String(kind)) = settings.remove("kind") else {
+                return Err(error(format!("step {} has no `kind`", i + 1)));
+            };
+            steps.push((kind, settings));
+        }
+        let recipe = Recipe { name, description, read, steps, folder, count_tokens: None };
+        recipe.steps()?;
+        Ok(recipe)
+    }
+
+    /// Reads a recipe's file. Paths in its settings are relative to the file.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], or as [`Self::parse`].
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let text = fs::read_to_string(path).map_err(DataError::io("read", path))?;
+        Recipe::parse_in(&text, path.parent().map(Path::to_owned))
+    }
+
+    /// One of the recipes that come with the crate: `tickets`, `instructions`, `web` or `preferences`.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] for another name.
+    pub fn builtin(name: &str) -> Result<Self, DataError> {
+        let text = BUILTIN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text);
+        let text = text.ok_or_else(|| {
+            let names: Vec<&str> = BUILTIN.iter().map(|(n, _)| *n).collect();
+            DataError::Config(format!(
+                "no built-in recipe is called `{name}`: there are {}",
+                names.join(", ")
+            ))
+        })?;
+        Recipe::parse(text)
+    }
+
+    /// The text of a built-in recipe, to start one's own from.
+    pub fn builtin_text(name: &str) -> Option<&'static str> {
+        BUILTIN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+    }
+
+    /// Counts tokens by a tokenizer instead of by the rule of thumb.
+    #[must_use]
+    pub fn with_token_counter(mut self, count: CountTokens) -> Self {
+        self.count_tokens = Some(count);
+        self
+    }
+
+    /// The kinds of its steps, in order.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|(kind, _)| kind.as_str())
+    }
+
+    /// The steps, ready to run.
+    pub(super) fn steps(&self) -> Result<Vec<Step>, DataError> {
+        let build = |(i, (kind, settings)): (usize, &(String, Table))| {
+            Step::build(kind, settings.clone(), self.folder.as_deref(), self.count_tokens.as_ref()).map_err(
+                |e| match e {
+                    DataError::Config(what) => {
+                        DataError::Config(format!("recipe: step {} ({kind}): {what}", i + 1))
+                    }
+                    other => other,
+                },
+            )
+        };
+        self.steps.iter().enumerate().map(build).collect()
+    }
+}

@@ -1,0 +1,175 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/bluesky").join(name)
+}
+
+#[test]
+fn the_tickets_recipe_catches_what_was_planted() {
+    let planted: Value = serde_json::from_slice(&fs::read(fixture("planted.json")).unwrap()).unwrap();
+    let outcome = run(&[fixture("tickets.jsonl")], &Recipe::builtin("tickets").unwrap(), &mut ()).unwrap();
+    let kept: BTreeMap<&str, String> = outcome
+        .kept
+        .iter()
+        .map(|r| (r.id(), r.texts().iter().map(|t| t.1).collect::<Vec<_>>().join("\n")))
+        .collect();
+    let lines: BTreeSet<usize> = outcome.dropped.iter().map(|d| d.origin.line).collect();
+    let text = |v: &Value, key: &str| v[key].as_str().map(str::to_owned);
+    let mut failures = Vec::new();
+    for (kind, entries) in planted["planted"].as_object().unwrap() {
+        let entries = entries.as_array().unwrap();
+        let is_caught = |e: &&Value| {
+            if let Some(line) = e["line"].as_u64() {
+                return lines.contains(&(line as usize));
+            }
+            if let Some(cluster) = e["cluster"].as_array() {
+                return cluster.iter().filter(|id| kept.contains_key(id.as_str().unwrap())).count() <= 1;
+            }
+            let row = kept.get(e["id"].as_str().unwrap());
+            match e["expect"].as_str() {
+                Some("dropped") => row.is_none(),
+                _ => row.is_none_or(|row| {
+                    // A repaired name is personal data, and goes as such.
+                    let stays = |p: String| row.contains(&p) || row.contains("[PERSON_");
+                    text(e, "absent").is_none_or(|a| !row.contains(&a))
+                        && text(e, "present").is_none_or(stays)
+                }),
+            }
+        };
+        let missed: Vec<&Value> = entries.iter().filter(|e| !is_caught(e)).collect();
+        println!("{kind}: {} of {}", entries.len() - missed.len(), entries.len());
+        for e in &missed {
+            println!("  missed {e}: {:?}", e["id"].as_str().and_then(|id| kept.get(id)));
+        }
+        if (missed.len() as f64) > 0.05 * entries.len() as f64 {
+            failures.push(kind.clone());
+        }
+    }
+    let clean: Vec<&str> = planted["clean"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    let lost: Vec<&&str> = clean.iter().filter(|id| !kept.contains_key(**id)).collect();
+    println!("clean rows lost: {} of {}", lost.len(), clean.len());
+    for d in outcome.dropped.iter().filter(|d| lost.iter().any(|id| **id == d.id)) {
+        println!("  lost {} {} {}", d.id, d.reason, d.detail);
+    }
+    for e in planted["not_pii"].as_array().unwrap() {
+        let present = text(e, "present").unwrap();
+        if kept.get(e["id"].as_str().unwrap()).is_some_and(|row| !row.contains(&present)) {
+            println!("  not PII but gone: {e}");
+            failures.push("not_pii".into());
+        }
+    }
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(lost.len() as f64 <= 0.02 * clean.len() as f64);
+    assert_eq!(
+        outcome.report.read,
+        outcome.kept.len() + outcome.dropped.len(),
+        "no row is lost without a word"
+    );
+    assert_eq!(outcome.report.n_dropped(), outcome.dropped.len());
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let recipe = Recipe::builtin("tickets").unwrap();
+    let with = |n: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        pool.install(|| run(&[fixture("tickets.jsonl")], &recipe, &mut ()).unwrap())
+    };
+    assert_eq!(with(1), with(5));
+}
+
+#[test]
+fn a_second_run_over_what_was_kept_keeps_it() {
+    let recipe = Recipe::builtin("tickets").unwrap();
+    let folder = TempDir::new().unwrap();
+    let report = run_to(folder.path(), &[fixture("tickets.jsonl")], &recipe, &mut ()).unwrap();
+    let again = run(&[folder.path().join("kept.jsonl")], &recipe, &mut ()).unwrap();
+    assert_eq!(
+        again.kept.len(),
+        report.kept,
+        "{:?}",
+        again.dropped.iter().map(|d| (&d.id, &d.reason, &d.detail)).collect::<Vec<_>>()
+    );
+    assert_eq!(again.edits, vec![]);
+    for name in ["dropped.jsonl", "edits.jsonl", "report.json"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn disk_and_memory_agree() {
+    let recipe =
+        Recipe::parse("version = 1\n[[step]]\nkind = \"placeholder\"\n[[step]]\nkind = \"html\"").unwrap();
+    let folder = TempDir::new().unwrap();
+    let outcome = run(&[fixture("tickets.jsonl")], &recipe, &mut ()).unwrap();
+    let report = run_to(folder.path(), &[fixture("tickets.jsonl")], &recipe, &mut ()).unwrap();
+    assert_eq!(report, outcome.report);
+    let lines = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap().lines().count();
+    assert_eq!(lines("kept.jsonl"), outcome.kept.len());
+    assert_eq!(lines("dropped.jsonl"), outcome.dropped.len());
+    assert_eq!(lines("edits.jsonl"), outcome.edits.len());
+}
+
+#[test]
+fn equal_ids_in_two_files_are_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let paths = ["a.jsonl", "b.jsonl"].map(|name| folder.path().join(name));
+    for path in &paths {
+        fs::write(path, "{\"id\": \"1\", \"text\": \"x\"}\n").unwrap();
+    }
+    let outcome = run(&paths, &Recipe::parse("version = 1").unwrap(), &mut ()).unwrap();
+    assert_eq!(outcome.kept.iter().map(Record::id).collect::<Vec<_>>(), ["1", "b:1"]);
+    assert_eq!(outcome.edits[0].after, "b:1");
+}
+
+#[test]
+fn faults_of_a_recipe_are_named() {
+    let check = |text: &str, expect: &str| {
+        let error = Recipe::parse(text).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    check("version = 2", "version 2 is not known");
+    check("", "`version = 1` is missing");
+    check("version = 1\nsteps = []", "did you mean `step`?");
+    check("version = 1\n[[step]]\nkind = \"mojibak\"", "did you mean `mojibake`?");
+    check("version = 1\n[[step]]\nkind = \"length\"\nmin_chrs = 3", "did you mean `min_chars`?");
+    check("version = 1\n[[step]]\nkind = \"html\"\nx = 3", "step 1 (html): unknown field `x`");
+    check("version = 1\n[[step]]\nkind = \"length\"\nmin_chars = \"a\"", "step 1 (length): invalid type");
+    check("version = 1\n[[step]]\nmin_chars = 1", "step 1 has no `kind`");
+    check("version = 1\n[read]\nshap = \"alpaca\"", "did you mean `shape`?");
+    check("version = 1\n[[step]]\nkind = \"toxic\"\nword_lists = [\"/no/such/file\"]", "/no/such/file");
+    assert!(Recipe::builtin("nope").unwrap_err().to_string().contains("tickets, instructions"));
+}
+
+#[test]
+fn every_builtin_recipe_parses() {
+    for name in ["tickets", "instructions", "web", "preferences"] {
+        let recipe = Recipe::builtin(name).unwrap();
+        assert_eq!(recipe.name, name);
+        assert!(recipe.kinds().count() > 4);
+    }
+}
+
+#[test]
+fn inputs_that_give_nothing_are_errors() {
+    let recipe = Recipe::builtin("tickets").unwrap();
+    let error = |inputs: &[PathBuf]| run(inputs, &recipe, &mut ()).unwrap_err().to_string();
+    assert!(error(&[]).contains("no input files"));
+    assert!(error(&["/no/such.jsonl".into()]).contains("/no/such.jsonl"));
+}
+
+#[test]
+fn a_set_of_only_dropped_rows_is_an_empty_outcome() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("t.jsonl");
+    fs::write(&path, "{\"question\": \"a\", \"answer\": \"\"}\n{\"question\": \"b\", \"answer\": \"-\"}\n")
+        .unwrap();
+    let outcome = run(&[path], &Recipe::builtin("tickets").unwrap(), &mut ()).unwrap();
+    assert_eq!((outcome.kept.len(), outcome.dropped.len()), (0, 2));
+}
