@@ -8,8 +8,8 @@ use ferrotune_data::clean::{Email, Html, Markdown, Mojibake, Unicode, Whitespace
 use ferrotune_data::curate::{self, Recipe};
 use ferrotune_data::filter::toxicity::ToxicConfig;
 use ferrotune_data::filter::{
-    FineWebQuality, GopherQuality, GopherRepetition, Language, MixedLanguage, Placeholder, Refusal, Repetition, Toxic,
-    Truncated,
+    FineWebQuality, GopherQuality, GopherRepetition, Language, MixedLanguage, Placeholder, Refusal,
+    Repetition, Toxic, Truncated,
 };
 use ferrotune_data::read::{ReadOptions, open};
 use ferrotune_data::{Record, RecordStep};

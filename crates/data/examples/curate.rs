@@ -39,7 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     writeln!(out, "read {}, kept {}, dropped {}", report.read, report.kept, report.n_dropped())?;
     for step in &report.per_step {
-        writeln!(out, "  {:<18} {:>6} rows, {:>4} edits, dropped {:?}", step.step, step.rows, step.edits, step.dropped)?;
+        writeln!(
+            out,
+            "  {:<18} {:>6} rows, {:>4} edits, dropped {:?}",
+            step.step, step.rows, step.edits, step.dropped
+        )?;
     }
     Ok(())
 }

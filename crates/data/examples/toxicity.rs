@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             options.columns.text = Some(text.clone());
             let (records, dropped, detection) = open(Path::new(file), &options)?;
             writeln!(out, "{detection}; {} rows cannot be used", dropped.len())?;
-            let label_of = |r: &ferrotune_data::Record| r.meta().get(label).map(|v| v.to_string().replace('"', ""));
+            let label_of =
+                |r: &ferrotune_data::Record| r.meta().get(label).map(|v| v.to_string().replace('"', ""));
             let is_in = |list: &str, label: &str| list.split(',').any(|l| l == label);
             records
                 .iter()
@@ -33,16 +34,26 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .map(|(text, label)| (text, !is_in(harmless, &label)))
                 .collect()
         }
-        _ => ["you vile fool", "what a lovely day", "vile people, all of them", "a lovely shop", "a vile, vile man"]
-            .iter()
-            .chain(&["the lovely weather", "vile idiots", "lovely, thanks"])
-            .map(|text| ((*text).to_owned(), text.contains("vile")))
-            .collect(),
+        _ => [
+            "you vile fool",
+            "what a lovely day",
+            "vile people, all of them",
+            "a lovely shop",
+            "a vile, vile man",
+        ]
+        .iter()
+        .chain(&["the lovely weather", "vile idiots", "lovely, thanks"])
+        .map(|text| ((*text).to_owned(), text.contains("vile")))
+        .collect(),
     };
     let folds = 5.min(examples.len() / 3);
     let result = cross_validate(&examples, folds, &TrainConfig::default())?;
     writeln!(out, "{folds} folds over {} texts", result.n)?;
-    writeln!(out, "toxic: precision {:.4}, recall {:.4}, F1 {:.4}", result.precision, result.recall, result.f1)?;
+    writeln!(
+        out,
+        "toxic: precision {:.4}, recall {:.4}, F1 {:.4}",
+        result.precision, result.recall, result.f1
+    )?;
     writeln!(out, "harmless: F1 {:.4}; macro F1 {:.4}", result.harmless_f1, result.macro_f1)?;
     Ok(())
 }

@@ -180,18 +180,17 @@ pub fn text(path: &Path, text: &str) -> Result<(), DataError> {
 pub fn records(path: &Path, records: &[Record]) -> Result<(), DataError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let plain = name.trim_end_matches(".gz").trim_end_matches(".zst");
-    let ends = |ending: &str| plain.ends_with(ending);
-    if ends(".jsonl") || ends(".ndjson") {
-        return jsonl(path, records.iter().map(|r| &r.item)).map(|_| ());
-    }
-    if name.ends_with(".json") {
-        return json(path, &records.iter().map(|r| &r.item).collect::<Vec<_>>());
-    }
-    let is_csv = name.ends_with(".csv");
-    if !is_csv && !name.ends_with(".parquet") {
-        let reason = format!("cannot write {}: expected .jsonl, .json, .parquet or .csv", path.display());
-        return Err(DataError::Config(reason));
-    }
+    let ending = plain.rsplit('.').next().unwrap_or_default();
+    let is_csv = match ending {
+        "jsonl" | "ndjson" => return jsonl(path, records.iter().map(|r| &r.item)).map(|_| ()),
+        "json" if plain == name => return json(path, &records.iter().map(|r| &r.item).collect::<Vec<_>>()),
+        "csv" if plain == name => true,
+        "parquet" if plain == name => false,
+        _ => {
+            let reason = format!("cannot write {}: expected .jsonl, .json, .parquet or .csv", path.display());
+            return Err(DataError::Config(reason));
+        }
+    };
     let mut file = Atomic::create(path)?;
     let written = frame(records, is_csv)?.and_then(|mut frame| {
         if is_csv {
@@ -253,7 +252,7 @@ fn frame(records: &[Record], flat: bool) -> Result<PolarsResult<DataFrame>, Data
 }
 
 /// Free-form values as a JSON text; nothing where there is nothing.
-fn json_text(value: Value) -> Value {
+fn json_text(value: &Value) -> Value {
     let is_empty =
         value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
     if is_empty { Value::Null } else { Value::String(value.to_string()) }
@@ -264,16 +263,16 @@ fn nested_cell(record: &Record, name: &str) -> Value {
         let turn = |m: &Message| {
             json!({
                 "role": m.role, "content": m.content,
-                "tool_calls": json_text(json!(m.tool_calls)), "extra": json_text(json!(m.extra)),
+                "tool_calls": json_text(&json!(m.tool_calls)), "extra": json_text(&json!(m.extra)),
             })
         };
         messages.iter().map(turn).collect()
     };
     match (&record.item, name) {
         (_, "id") => json!(record.id()),
-        (_, "meta") => json_text(json!(record.meta())),
+        (_, "meta") => json_text(&json!(record.meta())),
         (Item::Chat(c), "messages") => turns(&c.messages),
-        (Item::Chat(c), _) => json_text(json!(c.tools)),
+        (Item::Chat(c), _) => json_text(&json!(c.tools)),
         (Item::Pair(p), "prompt") => turns(&p.prompt),
         (Item::Pair(p), "chosen") => turns(&p.chosen),
         (Item::Pair(p), _) => turns(&p.rejected),

@@ -91,7 +91,7 @@ fn prose_and_code(text: &str) -> Vec<(bool, &str)> {
 }
 
 /// Applies `fix` to the prose of a text and leaves fenced code as it is.
-fn fix_prose<'a>(text: &'a str, fix: impl Fn(&str) -> String) -> Cow<'a, str> {
+fn fix_prose(text: &str, fix: impl Fn(&str) -> String) -> Cow<'_, str> {
     let mut fixed = String::with_capacity(text.len());
     for (is_code, part) in prose_and_code(text) {
         if is_code {

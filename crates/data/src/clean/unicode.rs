@@ -65,10 +65,10 @@ impl TextStep for Unicode {
 }
 
 impl Unicode {
-    fn push(&self, c: char, out: &mut String) {
+    fn push(self, c: char, out: &mut String) {
         match c {
             'ﬀ'..='ﬆ' | 'Ĳ' | 'ĳ' | 'Ǆ'..='ǌ' | 'Ǳ'..='ǳ' if self.0.ligatures => {
-                out.extend([c].into_iter().nfkc())
+                out.extend([c].into_iter().nfkc());
             }
             '\u{2018}'..='\u{201b}' | '\u{2bc}' if self.0.straight_quotes => out.push('\''),
             '\u{201c}'..='\u{201f}' if self.0.straight_quotes => out.push('"'),

@@ -1,3 +1,5 @@
+#![expect(clippy::print_stdout, reason = "tests tell what they measured, or why they are skipped")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+use whichlang::Lang;
 
 use super::shown;
 use crate::{Drop, Edit, Record, RecordStep};
@@ -242,7 +243,6 @@ fn detect(text: &str, engine: Engine) -> Option<&'static str> {
         return accurate(text);
     }
     let _ = engine;
-    use whichlang::Lang;
     match whichlang::detect_language(text) {
         Lang::Eng => Some("en"),
         Lang::Deu => Some("de"),
@@ -329,7 +329,6 @@ impl Language {
             Some(code) if found.is_sure && found.letters >= self.min_letters => {
                 Err(Drop::new("wrong_language", format!("{field} is {code}: {}", shown(text))))
             }
-            Some(_) => Ok(()),
             // The script alone can rule a text out: no wanted language is written in it.
             None if found.letters >= self.min_letters
                 && !self.languages.iter().any(|l| uses(l, found.script)) =>
@@ -342,7 +341,8 @@ impl Language {
             None if self.drop_unknown => {
                 Err(Drop::new("unknown_language", format!("{field}: {}", shown(text))))
             }
-            None => Ok(()),
+            // Too little to act on.
+            Some(_) | None => Ok(()),
         }
     }
 }

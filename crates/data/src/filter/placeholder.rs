@@ -96,8 +96,9 @@ fn is_mashed(plain: &str) -> bool {
         w.chars().count() >= 2 && !w.starts_with(char::is_numeric) && w.chars().all(|c| Some(c) == first)
     };
     // Halves of a word such as `asdfasdf` count too.
-    let is_twice =
-        |w: &str| w.is_ascii() && w.len() >= 6 && w.len() % 2 == 0 && w[..w.len() / 2] == w[w.len() / 2..];
+    let is_twice = |w: &str| {
+        w.is_ascii() && w.len() >= 6 && w.len().is_multiple_of(2) && w[..w.len() / 2] == w[w.len() / 2..]
+    };
     words.len() <= 3
         && words.iter().all(|w| is_row(w) || is_one(w) || is_twice(w) && is_row(&w[..w.len() / 2]))
 }

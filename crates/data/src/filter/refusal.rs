@@ -126,10 +126,10 @@ impl Refusal {
     /// A chat of several answers goes where any refuses, or where all of them say nothing.
     fn judge_many(&self, answers: &[crate::Spoken<'_>]) -> Result<(), Drop> {
         let verdicts: Vec<_> = answers.iter().map(|a| self.judge(a.text)).collect();
-        let nothing = |v: &Option<&str>| *v == Some("says_nothing");
-        let all_nothing = verdicts.iter().all(nothing);
+        let nothing = |v: Option<&str>| v == Some("says_nothing");
+        let all_nothing = verdicts.iter().all(|v| nothing(*v));
         for (answer, verdict) in answers.iter().zip(&verdicts) {
-            if let Some(reason) = verdict.filter(|_| all_nothing || !nothing(verdict)) {
+            if let Some(reason) = verdict.filter(|_| all_nothing || !nothing(*verdict)) {
                 return Err(Drop::new(reason, format!("{}: {}", answer.field, shown(answer.text))));
             }
         }

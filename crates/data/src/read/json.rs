@@ -85,8 +85,8 @@ fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
         // A list under `messages` or `conversations` is one row's turns.
         let is_row =
             ["messages", "conversations", "conversation", "chosen"].iter().any(|k| columns.contains_key(*k));
-        if let Some(rows) = rows.filter(|r| !is_row && !r.is_empty()) {
-            values = rows.clone();
+        if let Some(rows) = rows.filter(|r| !is_row && !r.is_empty()).cloned() {
+            values = rows;
         } else if columns.len() > 1 && columns.values().all(Value::is_object) {
             values = columns.values().cloned().collect();
         }
@@ -117,13 +117,18 @@ fn next_significant(source: &mut impl BufRead, line: &mut usize) -> io::Result<O
             return Ok(None);
         }
         let blank = buffer.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        *line += buffer[..blank].iter().filter(|&&b| b == b'\n').count();
+        *line += newlines(&buffer[..blank]);
         let next = buffer.get(blank).copied();
         source.consume(blank);
         if next.is_some() {
             return Ok(next);
         }
     }
+}
+
+/// How many lines end in some bytes.
+pub(super) fn newlines(bytes: &[u8]) -> usize {
+    bytes.split(|&b| b == b'\n').count() - 1
 }
 
 /// The elements of an array, cut out by counting brackets outside strings, so that one bad element does not

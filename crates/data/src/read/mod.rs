@@ -347,7 +347,7 @@ fn detect(
         return Err(format(format!(
             "no known shape has the columns [{}]. Known shapes:\n{}Rename the columns, or name them in `columns`.",
             columns.join(", "),
-            Shape::ALL.iter().map(|s| format!("  {s}: {}\n", s.needs())).collect::<String>(),
+            Shape::ALL.map(|s| format!("  {s}: {}\n", s.needs())).concat(),
         )));
     };
     let mut evidence: Vec<String> = Vec::new();

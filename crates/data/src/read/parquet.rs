@@ -15,9 +15,17 @@ use crate::DataError;
 pub(super) fn rows(path: &Path) -> Result<Rows, DataError> {
     let groups = guarded(path, || {
         let mut reader = ParquetReader::new(File::open(path)?);
-        Ok(reader.get_metadata()?.row_groups.iter().map(|g| g.num_rows()).collect())
+        let groups = &reader.get_metadata()?.row_groups;
+        // The type of a group cannot be named here.
+        Ok(groups
+            .iter()
+            .map(|group| {
+                let n: usize = group.num_rows();
+                n
+            })
+            .collect())
     })?;
-    Ok(Rows { path: path.to_owned(), groups, next_group: 0, n_read: 0, rows: Vec::new().into_iter() })
+    Ok(Rows { path: path.to_owned(), groups, next_group: 0, n_read: 0, loaded: Vec::new().into_iter() })
 }
 
 pub(super) struct Rows {
@@ -26,7 +34,7 @@ pub(super) struct Rows {
     groups: Vec<usize>,
     next_group: usize,
     n_read: usize,
-    rows: std::vec::IntoIter<Value>,
+    loaded: std::vec::IntoIter<Value>,
 }
 
 impl Rows {
@@ -37,10 +45,10 @@ impl Rows {
         self.next_group += 1;
         let json = guarded(&self.path, || {
             let file = File::open(&self.path)?;
-            to_json(ParquetReader::new(file).with_slice(Some((start, len))).finish()?)
+            to_json(&ParquetReader::new(file).with_slice(Some((start, len))).finish()?)
         })?;
         let rows = serde_json::Deserializer::from_slice(&json).into_iter().collect::<Result<Vec<Value>, _>>();
-        self.rows = rows.map_err(|e| format_error(&self.path, e))?.into_iter();
+        self.loaded = rows.map_err(|e| format_error(&self.path, e))?.into_iter();
         Ok(true)
     }
 }
@@ -50,7 +58,7 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(row) = self.rows.next() {
+            if let Some(row) = self.loaded.next() {
                 self.n_read += 1;
                 return Some(Ok(Raw::value(self.n_read, row)));
             }
@@ -67,7 +75,7 @@ impl Iterator for Rows {
 }
 
 /// One JSON object a row. Columns of bytes (pictures) are left out: nothing here reads them.
-fn to_json(frame: DataFrame) -> PolarsResult<Vec<u8>> {
+fn to_json(frame: &DataFrame) -> PolarsResult<Vec<u8>> {
     let named: Vec<String> = frame
         .columns()
         .iter()

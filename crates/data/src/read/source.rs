@@ -120,15 +120,14 @@ fn sniff(path: &Path, head: &[u8]) -> Result<Format, DataError> {
         ("jsonl" | "ndjson" | "jsonlines", _) => Ok(Format::Jsonl),
         ("csv" | "tsv", _) => Ok(Format::Csv),
         ("txt" | "md" | "markdown" | "text", _) => Ok(Format::Text),
-        (_, Some(b'[')) => Ok(Format::Json),
         (_, Some(b'{')) => {
             // One object a line where the first line is a whole object, one big value otherwise.
             let line = head.split(|&b| b == b'\n').find(|l| !l.trim_ascii().is_empty()).unwrap_or_default();
             let whole = serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
-            let more = head.iter().filter(|&&b| b == b'\n').count() > 1 || extension != "json";
+            let more = super::json::newlines(head) > 1 || extension != "json";
             Ok(if whole && more { Format::Jsonl } else { Format::Json })
         }
-        ("json", _) => Ok(Format::Json),
+        ("json", _) | (_, Some(b'[')) => Ok(Format::Json),
         ("parquet", _) => Err(format_error(path, "is named .parquet but does not begin with PAR1")),
         (_, None) => Err(format_error(path, "the file is empty")),
         _ => Err(format_error(

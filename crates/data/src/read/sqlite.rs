@@ -43,7 +43,7 @@ fn each_row(
     send: &SyncSender<Result<Raw, DataError>>,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(query)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([])?;
     let mut line = 0;
     while let Some(row) = rows.next()? {
@@ -55,13 +55,13 @@ fn each_row(
                 ValueRef::Null | ValueRef::Blob(_) => Value::Null,
                 ValueRef::Integer(n) => Value::Number(n.into()),
                 ValueRef::Real(x) => Number::from_f64(x).map_or(Value::Null, Value::Number),
-                ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-                    Ok(text) => Value::String(text.to_owned()),
-                    Err(_) => {
+                ValueRef::Text(bytes) => {
+                    let Ok(text) = std::str::from_utf8(bytes) else {
                         refused = Some(Raw::refused(line, "not_utf8", format!("column `{name}`"), bytes));
                         break;
-                    }
-                },
+                    };
+                    Value::String(text.to_owned())
+                }
             };
             columns.insert(name.clone(), value);
         }

@@ -1,3 +1,5 @@
+#![expect(clippy::print_stdout, reason = "tests tell what they measured, or why they are skipped")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,47 +25,47 @@ fn read(name: &str, bytes: &[u8]) -> (Vec<Record>, Vec<Dropped>, Detection) {
 }
 
 /// Reads one JSON row and compares its shape and its item.
-fn check(row: Value, shape: Shape, expect: Value) {
+fn check(row: &Value, shape: Shape, expect: &Value) {
     let (records, dropped, detection) = read("rows.jsonl", row.to_string().as_bytes());
     assert_eq!(dropped, [], "{row}");
     assert_eq!(detection.shape, shape, "{row}");
-    assert_eq!(serde_json::to_value(&records[0].item).unwrap(), expect);
+    assert_eq!(serde_json::to_value(&records[0].item).unwrap(), *expect);
 }
 
 #[test]
 fn every_shape_is_known() {
     let turns = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
     let chat = json!({"id": "rows-1", "messages": turns});
-    check(json!({"messages": turns}), Shape::Messages, chat.clone());
+    check(&json!({"messages": turns}), Shape::Messages, &chat);
     check(
-        json!({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}),
+        &json!({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}),
         Shape::ShareGpt,
-        chat.clone(),
+        &chat,
     );
-    check(json!({"prompt": "Hi", "completion": "Hello"}), Shape::PromptCompletion, chat.clone());
-    check(json!({"instruction": "Hi", "input": "", "output": "Hello"}), Shape::Alpaca, chat);
+    check(&json!({"prompt": "Hi", "completion": "Hello"}), Shape::PromptCompletion, &chat);
+    check(&json!({"instruction": "Hi", "input": "", "output": "Hello"}), Shape::Alpaca, &chat);
     check(
-        json!({"instruction": "Add", "input": "1 2", "output": "3", "system": "Be exact", "history": [["a", "b"]]}),
+        &json!({"instruction": "Add", "input": "1 2", "output": "3", "system": "Be exact", "history": [["a", "b"]]}),
         Shape::Alpaca,
-        json!({"id": "rows-1", "messages": [
+        &json!({"id": "rows-1", "messages": [
             {"role": "system", "content": "Be exact"}, {"role": "user", "content": "a"},
             {"role": "assistant", "content": "b"}, {"role": "user", "content": "Add\n\n1 2"},
             {"role": "assistant", "content": "3"}]}),
     );
     check(
-        json!({"id": 7, "Question": "Hi", "agent reply": "Hello", "CSAT": 4, "queue": "x", "lang": "en"}),
+        &json!({"id": 7, "Question": "Hi", "agent reply": "Hello", "CSAT": 4, "queue": "x", "lang": "en"}),
         Shape::Tickets,
-        json!({"id": "7", "messages": turns, "meta": {"lang": "en", "satisfaction": 4, "category": "x"}}),
+        &json!({"id": "7", "messages": turns, "meta": {"lang": "en", "satisfaction": 4, "category": "x"}}),
     );
     check(
-        json!({"text": "A page.", "meta": {"url": "u"}}),
+        &json!({"text": "A page.", "meta": {"url": "u"}}),
         Shape::Document,
-        json!({"id": "rows-1", "text": "A page.", "meta": {"url": "u"}}),
+        &json!({"id": "rows-1", "text": "A page.", "meta": {"url": "u"}}),
     );
     check(
-        json!({"prompt": "Hi", "completion": "Hello", "label": true}),
+        &json!({"prompt": "Hi", "completion": "Hello", "label": true}),
         Shape::Kto,
-        json!({"id": "rows-1", "messages": turns, "meta": {"label": true}}),
+        &json!({"id": "rows-1", "messages": turns, "meta": {"label": true}}),
     );
 }
 
@@ -72,24 +74,24 @@ fn every_preference_form_is_known() {
     let turn = |role: &str, text: &str| json!({"role": role, "content": text});
     let expect = json!({"id": "rows-1", "prompt": [turn("user", "Hi")],
         "chosen": [turn("assistant", "Hello!")], "rejected": [turn("assistant", "What?")]});
-    let check = |row: Value| check(row, Shape::Preference, expect.clone());
-    check(json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}));
-    check(json!({"question": "Hi", "response_j": "Hello!", "response_k": "What?"}));
-    check(json!({"instruction": "Hi", "input": "", "chosen": "Hello!", "rejected": "What?"}));
-    check(json!({"instruction": "Hi", "output": ["Hello!", "What?"]}));
-    check(json!({"prompt": [turn("user", "Hi")], "chosen": [turn("assistant", "Hello!")],
+    let check = |row: &Value| check(row, Shape::Preference, &expect);
+    check(&json!({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}));
+    check(&json!({"question": "Hi", "response_j": "Hello!", "response_k": "What?"}));
+    check(&json!({"instruction": "Hi", "input": "", "chosen": "Hello!", "rejected": "What?"}));
+    check(&json!({"instruction": "Hi", "output": ["Hello!", "What?"]}));
+    check(&json!({"prompt": [turn("user", "Hi")], "chosen": [turn("assistant", "Hello!")],
         "rejected": [turn("assistant", "What?")]}));
-    check(json!({"chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
+    check(&json!({"chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
         "rejected": [turn("user", "Hi"), turn("assistant", "What?")]}));
-    check(json!({"prompt": "Hi", "chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
+    check(&json!({"prompt": "Hi", "chosen": [turn("user", "Hi"), turn("assistant", "Hello!")],
         "rejected": [turn("user", "Hi"), turn("assistant", "What?")]}));
-    check(json!({"conversations": [{"from": "human", "value": "Hi"}],
+    check(&json!({"conversations": [{"from": "human", "value": "Hi"}],
         "chosen": {"from": "gpt", "value": "Hello!"}, "rejected": {"from": "gpt", "value": "What?"}}));
     check(
-        json!({"chosen": "\n\nHuman: Hi\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"}),
+        &json!({"chosen": "\n\nHuman: Hi\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"}),
     );
     check(
-        json!({"input": {"messages": [turn("user", "Hi")]}, "preferred_output": [turn("assistant", "Hello!")],
+        &json!({"input": {"messages": [turn("user", "Hi")]}, "preferred_output": [turn("assistant", "Hello!")],
         "non_preferred_output": [turn("assistant", "What?")]}),
     );
 }
@@ -102,19 +104,19 @@ fn tool_calls_survive() {
         {"role": "tool", "content": "[1]"}, {"role": "assistant", "content": "One."}],
         "tools": [{"type": "function", "function": {"name": "find"}}]});
     check(
-        json!({"conversations": [{"from": "human", "value": "Find x"},
+        &json!({"conversations": [{"from": "human", "value": "Find x"},
             {"from": "function_call", "value": "{\"name\": \"find\", \"arguments\": {\"q\": \"x\"}}"},
             {"from": "observation", "value": "[1]"}, {"from": "gpt", "value": "One."}],
             "tools": "[{\"name\": \"find\"}]"}),
         Shape::ShareGpt,
-        expect.clone(),
+        &expect,
     );
     check(
-        json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Find x"}]},
+        &json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Find x"}]},
             {"role": "assistant", "content": null, "tool_calls": [call]}, {"role": "tool", "content": "[1]"},
             {"role": "assistant", "content": "One."}], "tools": [{"name": "find"}]}),
         Shape::Messages,
-        expect,
+        &expect,
     );
 }
 
@@ -365,4 +367,120 @@ proptest! {
         let (_folder, path) = file(["a.jsonl", "a.json", "a.csv"][ending], text.as_bytes());
         let _ = open(&path, &ReadOptions::default());
     }
+}
+
+/// A server of its own in a temporary folder, reached through a socket there; ends with the value.
+#[cfg(feature = "postgres")]
+struct Server {
+    folder: TempDir,
+    child: std::process::Child,
+}
+
+#[cfg(feature = "postgres")]
+impl Server {
+    /// `Err` tells why there is none.
+    fn start() -> Result<Self, String> {
+        use std::process::{Command, Stdio};
+        use std::time::{Duration, Instant};
+        let debian =
+            fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut folders = debian.chain(std::env::split_paths(&path));
+        let bin = folders.find(|f| f.join("initdb").exists() && f.join("postgres").exists());
+        let bin = bin.ok_or("no initdb and postgres on PATH or under /usr/lib/postgresql")?;
+        let folder = TempDir::new().map_err(|e| e.to_string())?;
+        let data = folder.path().join("data");
+        // The server refuses to run as root; `setpriv` hands the folder to `nobody` then.
+        let is_root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+        let command = |name: &str| {
+            if is_root {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(bin.join(name));
+                command
+            } else {
+                Command::new(bin.join(name))
+            }
+        };
+        if is_root {
+            std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).map_err(|e| e.to_string())?;
+        }
+        let made = command("initdb")
+            .args(["-A", "trust", "-U", "desk", "-E", "UTF8", "--no-sync", "-D"])
+            .arg(&data)
+            .output();
+        let made = made.map_err(|e| format!("initdb: {e}"))?;
+        if !made.status.success() {
+            return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        let child = command("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args(["-F", "-c", "listen_addresses=", "-c"])
+            .arg(format!("unix_socket_directories={}", folder.path().display()))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        let server = Server { folder, child };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while ::postgres::Client::connect(&server.url(), ::postgres::NoTls).is_err() {
+            if Instant::now() > deadline {
+                return Err("the server does not answer".into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(server)
+    }
+
+    fn url(&self) -> String {
+        format!("host={} user=desk dbname=postgres", self.folder.path().display())
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl std::ops::Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_rows_are_tickets() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int, question text, answer text, csat numeric, at timestamptz, tags text[]);
+             INSERT INTO t SELECT i, 'Where is ' || i || '?', 'Here é.', 4.5, now(), ARRAY['a'] FROM generate_series(1, 2500) i;
+             INSERT INTO t VALUES (9999, NULL, 'x', NULL, NULL, NULL);",
+        )
+        .unwrap();
+    let rows =
+        super::postgres(&server.url(), "SELECT * FROM t ORDER BY id;", &ReadOptions::default()).unwrap();
+    assert_eq!(rows.detection.shape, Shape::Tickets);
+    let rows: Vec<Row> = rows.collect::<Result<_, _>>().unwrap();
+    assert_eq!(rows.len(), 2501);
+    let Row::Record(first) = &rows[0] else { panic!() };
+    assert_eq!(
+        (first.id(), &first.meta()["satisfaction"], &first.meta()["tags"]),
+        ("1", &json!(4.5), &json!(["a"]))
+    );
+    let Row::Dropped(last) = &rows[2500] else { panic!() };
+    assert_eq!((last.id.as_str(), last.reason.as_str()), ("9999", "missing_field"));
+    let error =
+        |query: &str| super::postgres(&server.url(), query, &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error("SELECT nope FROM t").contains("nope"));
+    assert!(error("SELECT 1 AS x WHERE false").contains("no rows"));
+    assert!(error("DELETE FROM t RETURNING *").contains("postgres"), "a query cannot write");
+    let away =
+        super::postgres("host=/no/such user=x", "SELECT 1", &ReadOptions::default()).unwrap_err().to_string();
+    assert!(away.contains("postgres"), "{away}");
 }

@@ -258,6 +258,7 @@ fn decode_variants(bytes: Vec<u8>) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stdout, reason = "tests tell why they are skipped")]
 mod tests {
     use std::path::Path;
 

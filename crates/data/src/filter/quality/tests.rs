@@ -1,3 +1,5 @@
+#![expect(clippy::print_stdout, reason = "tests tell what they measured, or why they are skipped")]
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -164,7 +164,9 @@ fn features(text: &str) -> Features {
         *n = 1.0 + n.ln();
     }
     let norm = out.iter().map(|(_, x)| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-    out.iter_mut().for_each(|(_, x)| *x /= norm);
+    for (_, x) in &mut out {
+        *x /= norm;
+    }
     out
 }
 

@@ -149,6 +149,18 @@ fn tokens(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Swear words as people mask them.
+const MASKED: [(&str, &str); 8] = [
+    ("f*ck", "fuck"),
+    ("f**k", "fuck"),
+    ("f***", "fuck"),
+    ("sh*t", "shit"),
+    ("s**t", "shit"),
+    ("s***", "shit"),
+    ("b*tch", "bitch"),
+    ("a**hole", "asshole"),
+];
+
 fn plain(word: &str) -> String {
     let has_letter = word.chars().any(char::is_alphabetic);
     let mut out = String::with_capacity(word.len());
@@ -157,9 +169,8 @@ fn plain(word: &str) -> String {
             '\'' | '’' => continue,
             '@' if has_letter => 'a',
             '$' if has_letter => 's',
-            '!' if has_letter => 'i',
             '0' if has_letter => 'o',
-            '1' if has_letter => 'i',
+            '1' | '!' if has_letter => 'i',
             '3' if has_letter => 'e',
             c => c,
         };
@@ -174,16 +185,6 @@ fn plain(word: &str) -> String {
     if !out.contains('*') {
         return out;
     }
-    const MASKED: [(&str, &str); 8] = [
-        ("f*ck", "fuck"),
-        ("f**k", "fuck"),
-        ("f***", "fuck"),
-        ("sh*t", "shit"),
-        ("s**t", "shit"),
-        ("s***", "shit"),
-        ("b*tch", "bitch"),
-        ("a**hole", "asshole"),
-    ];
     for (masked, word) in MASKED {
         if out.starts_with(masked) {
             return out.replacen(masked, word, 1);

@@ -88,13 +88,13 @@ impl RecordStep for Toxic {
 
     fn apply(&self, record: &mut Record, _: &mut Vec<Edit>) -> Result<(), Drop> {
         // What a pair rejects may be abusive: that can be why it is rejected.
-        let is_judged = |role: Option<Role>, field: &str| {
-            !field.starts_with("rejected")
-                && !matches!(role, Some(Role::Tool | Role::System | Role::Developer))
-                && !(self.config.answers_only && role == Some(Role::User))
+        let is_skipped = |role: Option<Role>, field: &str| match role {
+            Some(Role::Tool | Role::System | Role::Developer) => true,
+            Some(Role::User) => self.config.answers_only,
+            Some(Role::Assistant) | None => field.starts_with("rejected"),
         };
         for spoken in record.spoken() {
-            if is_judged(spoken.role, &spoken.field)
+            if !is_skipped(spoken.role, &spoken.field)
                 && let Some(why) = self.judge(spoken.text)
             {
                 return Err(Drop::new("toxic", format!("{}: {why}: {}", spoken.field, shown(spoken.text))));

@@ -30,7 +30,7 @@ const ANSWER: [&str; 9] = [
 ];
 
 /// What the other columns are called in `meta`, and the names they are found under.
-fn known<'a>(columns: &'a Columns) -> [(&'static str, Option<&'a str>, &'static [&'static str]); 4] {
+fn known(columns: &Columns) -> [(&'static str, Option<&str>, &'static [&'static str]); 4] {
     [
         (
             "satisfaction",
