@@ -1,1 +1,34 @@
-fn main() {}
+//! The `ferrotune` command. What needs libtorch it hands to `ferrotune-torch`, which lies beside it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ferrotune::cli::{self, Args};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.command.is_light() {
+        return cli::finish(args.json, cli::data::run(&args.command));
+    }
+    hand_over()
+}
+
+/// Becomes `ferrotune-torch` with the same arguments.
+fn hand_over() -> ExitCode {
+    let beside = std::env::current_exe().map(|path| path.with_file_name("ferrotune-torch"));
+    let Ok(program) = beside else {
+        eprintln!("error: cannot tell where this program lies");
+        return ExitCode::FAILURE;
+    };
+    let mut command = std::process::Command::new(&program);
+    command.args(std::env::args_os().skip(1));
+    #[cfg(unix)]
+    let error = std::os::unix::process::CommandExt::exec(&mut command);
+    #[cfg(not(unix))]
+    let error = match command.status() {
+        Ok(status) => return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)),
+        Err(error) => error,
+    };
+    eprintln!("error: cannot start {}: {error} (it is built with the feature `torch`)", program.display());
+    ExitCode::FAILURE
+}

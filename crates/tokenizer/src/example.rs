@@ -71,6 +71,8 @@ pub enum SkipReason {
     PromptNotPrefix,
     /// The model has no way to say the text.
     Unencodable,
+    /// The chat template refused the conversation.
+    NotRendered,
 }
 
 impl fmt::Display for SkipReason {
@@ -83,6 +85,7 @@ impl fmt::Display for SkipReason {
             SkipReason::EmptyAnswer => "empty_answer",
             SkipReason::PromptNotPrefix => "prompt_not_prefix",
             SkipReason::Unencodable => "unencodable",
+            SkipReason::NotRendered => "not_rendered",
         })
     }
 }

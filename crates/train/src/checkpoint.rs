@@ -26,9 +26,10 @@ pub struct RunState {
     /// The best validation so far.
     pub early_stop: EarlyStop,
     /// Losses of the steps so far.
+    #[serde(with = "exact_list")]
     pub losses: Vec<f64>,
     /// Figures that the recipe wants to go on with.
-    #[serde(default)]
+    #[serde(default, with = "exact_map")]
     pub figures: BTreeMap<String, f64>,
 }
 
@@ -156,5 +157,38 @@ impl View for Float32 {
 
     fn data_len(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+/// Numbers as text: Rust prints and parses an f64 without loss, serde_json's reader may be off by one bit, and
+/// a resumed run must report what an uninterrupted one does.
+mod exact_list {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &[f64], s: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(f64::to_string).collect::<Vec<_>>().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
+        let texts = Vec::<String>::deserialize(d)?;
+        texts.iter().map(|t| t.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+/// As [`exact_list`], by name.
+mod exact_map {
+    use std::collections::BTreeMap;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(values: &BTreeMap<String, f64>, s: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(|(k, v)| (k, v.to_string())).collect::<BTreeMap<_, _>>().serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, f64>, D::Error> {
+        let texts = BTreeMap::<String, String>::deserialize(d)?;
+        texts.into_iter().map(|(k, t)| Ok((k, t.parse().map_err(D::Error::custom)?))).collect()
     }
 }

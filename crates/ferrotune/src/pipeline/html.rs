@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 
 use self::curve::{Curve, accuracy_curve, dpo_curve, sft_curve};
 use self::numbers::share;
-use super::report::{JudgeFacts, JudgedRow, Report};
+use super::report::{JudgeFacts, JudgedRow, PerplexityFacts, Report};
 
 /// Answers shown at once; the others are folded.
 const SHOWN: usize = 12;
@@ -56,6 +56,8 @@ struct View<'a> {
     sft: Option<Curve>,
     dpo: Option<Curve>,
     accuracy: Option<Curve>,
+    /// The final model's: DPO's, or SFT's where there was no DPO.
+    perplexity: f64,
     seconds: f64,
     slowest: f64,
     settings: Vec<(String, String)>,
@@ -74,10 +76,16 @@ fn view(report: &Report) -> View<'_> {
         sft: report.sft.as_ref().and_then(sft_curve),
         dpo: report.dpo.as_ref().and_then(dpo_curve),
         accuracy: report.dpo.as_ref().and_then(accuracy_curve),
+        perplexity: last_perplexity(report),
         seconds: report.stages.iter().map(|s| s.seconds).sum(),
         slowest: report.stages.iter().map(|s| s.seconds).fold(0.0, f64::max),
         settings: flattened("", &report.config),
     }
+}
+
+fn last_perplexity(report: &Report) -> f64 {
+    let of = |p: &PerplexityFacts| if report.dpo.is_some() { p.dpo } else { p.sft };
+    report.perplexity.as_ref().map_or(f64::NAN, of)
 }
 
 /// One sentence, its weighty part first.
@@ -96,7 +104,7 @@ fn verdict(report: &Report) -> Verdict {
             Some(p) => format!(
                 "the judge stage was skipped. On held-out answers perplexity went from {} to {}.",
                 numbers::significant(p.base, 3),
-                numbers::significant(p.dpo, 3)
+                numbers::significant(last_perplexity(report), 3)
             ),
             None => "the judge stage was skipped.".to_owned(),
         };

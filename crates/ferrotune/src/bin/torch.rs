@@ -1,0 +1,18 @@
+//! `ferrotune-torch`: the commands that need libtorch. People start it through `ferrotune`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ferrotune::cli::{self, Args};
+
+fn main() -> ExitCode {
+    ferrotune_model::keep_freed_memory();
+    let args = Args::parse();
+    let result = if args.command.is_light() {
+        cli::data::run(&args.command)
+    } else {
+        ferrotune::progress::catch_interrupts();
+        cli::torch::run(&args.command)
+    };
+    cli::finish(args.json, result)
+}

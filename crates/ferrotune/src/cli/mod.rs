@@ -1,0 +1,544 @@
+//! The `ferrotune` command: every stage alone.
+//!
+//! Two binaries share this: `ferrotune` holds the commands that need no model and starts in milliseconds;
+//! the others it hands to `ferrotune-torch` beside it, because loading libtorch takes a third of a second.
+
+pub mod data;
+#[cfg(feature = "torch")]
+pub mod torch;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Adapt a language model to your own data: curate, tune, align, measure, ground.
+#[derive(Debug, Parser)]
+#[command(name = "ferrotune", version, propagate_version = true)]
+pub struct Args {
+    /// Print the result as JSON on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The main job: raw data to a tuned model, a verdict and a report.
+    #[command(after_help = "Example:\n  ferrotune pipeline --config fixtures/bluesky/pipeline.toml --out out")]
+    Pipeline(PipelineArgs),
+    /// Clean, filter, strip PII and deduplicate files by a recipe; what is dropped is kept aside with its reason.
+    #[command(after_help = "Example:\n  ferrotune curate tickets.jsonl --recipe tickets --out curated")]
+    Curate(CurateArgs),
+    /// A data-quality checklist with figures and distributions.
+    #[command(after_help = "Example:\n  ferrotune inspect curated/kept.jsonl --html page.html")]
+    Inspect(InspectArgs),
+    /// Find personal data, row by row.
+    #[command(after_help = "Example:\n  ferrotune pii rows.jsonl --field text --json")]
+    Pii(FieldArgs),
+    /// Find exact and near duplicates.
+    #[command(after_help = "Example:\n  ferrotune dedup rows.jsonl --field text --threshold 0.7 --json")]
+    Dedup(DedupArgs),
+    /// Conversations as the model reads them, with the assistant's spans.
+    #[command(after_help = "Example:\n  ferrotune render chatml --chat-file chats.jsonl --json")]
+    Render(ChatFileArgs),
+    /// Conversations as token ids with their loss mask.
+    #[command(after_help = "Example:\n  ferrotune tokenize smollm2-135m-instruct --chat-file chats.jsonl --json")]
+    Tokenize(ChatFileArgs),
+    /// Answer a message.
+    #[command(after_help = "Example:\n  ferrotune generate smollm2-135m-instruct --chat \"What is the capital of France?\"")]
+    Generate(GenerateArgs),
+    /// How surprised a model is by a text.
+    #[command(after_help = "Example:\n  ferrotune perplexity smollm2-135m-instruct book.txt --window 1024")]
+    Perplexity(PerplexityArgs),
+    /// Supervised fine-tuning of a LoRA adapter.
+    #[command(
+        after_help = "Example:\n  ferrotune sft --model smollm2-135m-instruct --data chats.jsonl --steps 50 --out tuned"
+    )]
+    Sft(SftArgs),
+    /// Preference tuning of a LoRA adapter (DPO and its relatives).
+    #[command(
+        after_help = "Example:\n  ferrotune dpo --model smollm2-135m-instruct --data pairs.jsonl --beta 0.1 --out aligned"
+    )]
+    Dpo(DpoArgs),
+    /// Base and adapter to one checkpoint, checked.
+    #[command(after_help = "Example:\n  ferrotune merge smollm2-135m-instruct tuned/adapter --out merged")]
+    Merge(MergeArgs),
+    /// Texts to vectors.
+    #[command(after_help = "Example:\n  ferrotune embed all-minilm-l6-v2 rows.jsonl --out vectors.safetensors")]
+    Embed(EmbedArgs),
+    /// Is one model better than another? From answers in a file, offline or by an LLM.
+    #[command(after_help = "Example:\n  ferrotune judge answers.jsonl --json\n  (rows: id, question, reference, base, tuned)")]
+    Judge(JudgeArgs),
+    /// Answers from your own documents.
+    #[command(subcommand)]
+    Rag(RagCommand),
+}
+
+/// Answers from documents.
+#[derive(Debug, Subcommand)]
+pub enum RagCommand {
+    /// Cut, embed and index a folder of documents.
+    #[command(after_help = "Example:\n  ferrotune rag index docs --out index.sqlite")]
+    Index(RagIndexArgs),
+    /// Answer one question from an index, with citations.
+    #[command(after_help = "Example:\n  ferrotune rag ask index.sqlite \"How long may I return things?\"")]
+    Ask(RagAskArgs),
+    /// Measure retrieval and answers on questions with known documents.
+    #[command(after_help = "Example:\n  ferrotune rag eval index.sqlite questions.jsonl --json")]
+    Eval(RagEvalArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct PipelineArgs {
+    /// Settings; the default is the BlueSky shop that comes with the repository.
+    #[arg(long, default_value = "fixtures/bluesky/pipeline.toml")]
+    pub config: PathBuf,
+    /// Folder for everything that the run leaves.
+    #[arg(long, default_value = "out")]
+    pub out: PathBuf,
+    /// Keep what an earlier run of the same settings finished, and go on.
+    #[arg(long)]
+    pub resume: bool,
+    /// Run these stages again and no others (comma-separated).
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Your conversations instead of the configured ones.
+    #[arg(long)]
+    pub sft: Option<PathBuf>,
+    /// Your preference pairs.
+    #[arg(long)]
+    pub preference: Option<PathBuf>,
+    /// Your folder of documents.
+    #[arg(long)]
+    pub documents: Option<PathBuf>,
+    /// Your held-out questions.
+    #[arg(long)]
+    pub questions: Option<PathBuf>,
+    /// A folder, a GGUF file, a hub id or a known name.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long)]
+    pub dtype: Option<String>,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long)]
+    pub device: Option<String>,
+    /// An OpenAI-compatible server that judges instead of the offline reference judge.
+    #[arg(long, requires = "judge_model")]
+    pub judge_url: Option<String>,
+    /// Its model.
+    #[arg(long, requires = "judge_url")]
+    pub judge_model: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct CurateArgs {
+    /// JSONL, JSON, CSV or Parquet, also .gz and .zst.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// A recipe file, or one that ships: tickets, instructions, web, preferences.
+    #[arg(long, default_value = "instructions")]
+    pub recipe: String,
+    /// Folder for kept.jsonl, dropped.jsonl, edits.jsonl and report.json.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct InspectArgs {
+    /// The dataset.
+    pub file: PathBuf,
+    /// Also write a page with histograms.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+    /// Also write a dataset card.
+    #[arg(long)]
+    pub card: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct FieldArgs {
+    /// JSONL.
+    pub file: PathBuf,
+    /// The column to look at.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Report spans of at least this score.
+    #[arg(long, default_value_t = 0.5)]
+    pub min_score: f32,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct DedupArgs {
+    /// JSONL.
+    pub file: PathBuf,
+    /// The column to compare.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Jaccard similarity from which two texts are near duplicates.
+    #[arg(long, default_value_t = 0.7)]
+    pub threshold: f64,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct ChatFileArgs {
+    /// A model, or for `render` also a built-in template (chatml, llama3, …) or a .jinja file.
+    pub model: String,
+    /// JSONL with `messages`, or any shape that `curate` reads.
+    #[arg(long)]
+    pub chat_file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct GenerateArgs {
+    /// A folder, a GGUF file, a hub id or a known name.
+    pub model: String,
+    /// A LoRA adapter to put on it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// The message to answer; without it, a chat in the terminal.
+    #[arg(long)]
+    pub chat: Option<String>,
+    /// A system turn.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Tokens at most.
+    #[arg(long, default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// Do not stop before so many tokens (for timing).
+    #[arg(long, default_value_t = 0)]
+    pub min_new_tokens: usize,
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Keep the smallest set of tokens whose probability reaches this.
+    #[arg(long)]
+    pub top_p: Option<f64>,
+    /// Keep the k likeliest tokens.
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Above 1 makes tokens already seen less likely.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f64,
+    /// Same seed, same text.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct PerplexityArgs {
+    /// A folder, a GGUF file, a hub id or a known name.
+    pub model: String,
+    /// Plain text.
+    pub file: PathBuf,
+    /// A LoRA adapter to put on the model.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// Tokens a window; windows do not overlap.
+    #[arg(long, default_value_t = 1024)]
+    pub window: usize,
+    /// Only so many tokens.
+    #[arg(long)]
+    pub max_tokens: Option<usize>,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct TuneArgs {
+    /// A folder, a GGUF file, a hub id or a known name.
+    #[arg(long)]
+    pub model: String,
+    /// Conversations, or for dpo preference pairs; any usual shape.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Where the adapter, its metrics and the loss plot go.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// TOML with the settings of the recipe; options on the command line win.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Optimiser steps (default: one pass over the data).
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Examples or pairs a step.
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Tokens of an example at most.
+    #[arg(long, default_value_t = 1024)]
+    pub max_length: usize,
+    /// LoRA's rank.
+    #[arg(long, default_value_t = 16)]
+    pub lora_r: i64,
+    /// LoRA's α.
+    #[arg(long, default_value_t = 32.0)]
+    pub lora_alpha: f64,
+    /// LoRA's dropout.
+    #[arg(long, default_value_t = 0.0)]
+    pub lora_dropout: f64,
+    /// all-linear, a comma-separated list of suffixes, or a regex.
+    #[arg(long, default_value = "all-linear")]
+    pub targets: String,
+    /// Go on with this adapter instead of a new one.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// Peak learning rate.
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// constant, linear, cosine or wsd.
+    #[arg(long)]
+    pub schedule: Option<String>,
+    /// Steps of warm-up.
+    #[arg(long)]
+    pub warmup_steps: Option<usize>,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Examples in the order of the file.
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Go on from the newest checkpoint in --out.
+    #[arg(long)]
+    pub resume: bool,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct SftArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    /// Pack examples into rows of --max-length; attention stays inside each example.
+    #[arg(long)]
+    pub packing: bool,
+    /// Held-out conversations to validate on.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct DpoArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    /// How strongly the policy is held to the reference.
+    #[arg(long)]
+    pub beta: Option<f64>,
+    /// sigmoid, ipo, hinge, ….
+    #[arg(long)]
+    pub loss: Option<String>,
+    /// Held-out pairs to validate on.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct MergeArgs {
+    /// The model that the adapter was trained on.
+    pub base: String,
+    /// The adapter's folder.
+    pub adapter: PathBuf,
+    /// The merged model's folder.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct EmbedArgs {
+    /// An encoder: a folder, a hub id or a known name.
+    pub model: String,
+    /// JSONL.
+    pub file: PathBuf,
+    /// The column to embed.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// A safetensors file with `embeddings` (rows, dim), in the order of the rows.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "fp32")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct JudgeArgs {
+    /// JSONL: id, question, reference, base, tuned.
+    pub file: PathBuf,
+    /// An OpenAI-compatible server that judges, both orders, instead of the offline reference judge.
+    #[arg(long, requires = "judge_model")]
+    pub judge_url: Option<String>,
+    /// Its model.
+    #[arg(long, requires = "judge_url")]
+    pub judge_model: Option<String>,
+    /// Of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct RagIndexArgs {
+    /// A folder of .md and .txt files.
+    pub folder: PathBuf,
+    /// The index file.
+    #[arg(long, default_value = "index.sqlite")]
+    pub out: PathBuf,
+    /// An encoder, or `none` for words alone.
+    #[arg(long, default_value = "all-minilm-l6-v2")]
+    pub encoder: String,
+    /// Characters of a chunk at most.
+    #[arg(long, default_value_t = 700)]
+    pub chunk_chars: usize,
+    /// Characters that neighbours share.
+    #[arg(long, default_value_t = 80)]
+    pub overlap_chars: usize,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct RagAskArgs {
+    /// The index file.
+    pub index: PathBuf,
+    /// The question.
+    pub question: String,
+    #[command(flatten)]
+    pub with: RagModelArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct RagEvalArgs {
+    /// The index file.
+    pub index: PathBuf,
+    /// JSONL: id, question, documents.
+    pub questions: PathBuf,
+    #[command(flatten)]
+    pub with: RagModelArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(missing_docs, reason = "clap's help texts are the docs")]
+pub struct RagModelArgs {
+    /// The encoder that the index was made with, or `none`.
+    #[arg(long, default_value = "all-minilm-l6-v2")]
+    pub encoder: String,
+    /// The model that answers, or `none` to quote the documents.
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    pub model: String,
+    /// A LoRA adapter to put on it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// Chunks put before the model.
+    #[arg(long, default_value_t = 3)]
+    pub k: usize,
+    /// Tokens of an answer at most.
+    #[arg(long, default_value_t = 96)]
+    pub max_new_tokens: usize,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+impl Command {
+    /// Whether it runs without libtorch.
+    pub fn is_light(&self) -> bool {
+        match self {
+            Command::Curate(_) | Command::Inspect(_) | Command::Pii(_) | Command::Dedup(_) | Command::Judge(_) => {
+                true
+            }
+            Command::Render(args) => data::is_plain_template(&args.model),
+            _ => false,
+        }
+    }
+}
+
+/// What a command gives: JSON for machines, a text for people.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Output {
+    /// One document, or several that stand a line each.
+    pub json: Vec<serde_json::Value>,
+    /// For people; the JSON, pretty, where empty.
+    pub text: String,
+}
+
+impl Output {
+    /// One JSON document.
+    ///
+    /// # Errors
+    /// Where it cannot be written as JSON.
+    pub fn one(value: &impl serde::Serialize, text: impl Into<String>) -> Result<Self> {
+        Ok(Output { json: vec![serde_json::to_value(value)?], text: text.into() })
+    }
+}
+
+/// Prints a command's output, or its error on stderr; gives the exit code (0, or 1 for a failure).
+pub fn finish(json: bool, result: Result<Output>) -> ExitCode {
+    let printed = result.and_then(|output| {
+        let mut stdout = std::io::stdout().lock();
+        if json {
+            for value in &output.json {
+                writeln!(stdout, "{value}")?;
+            }
+        } else if output.text.is_empty() {
+            for value in &output.json {
+                writeln!(stdout, "{value:#}")?;
+            }
+        } else {
+            writeln!(stdout, "{}", output.text)?;
+        }
+        Ok(stdout.flush()?)
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever read our output has seen enough (`| head`).
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,455 @@
+//! Commands that run a model.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ferrotune_data::read::{self, ReadOptions};
+use ferrotune_data::Item;
+use ferrotune_peft::{LoadOptions, inject, load as load_adapter, save as save_adapter};
+use ferrotune_rag::{ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, SqliteStore, Splitter, answer, evaluate, index, retrieve};
+use ferrotune_tokenizer::{Limits, Packing, pack};
+use ferrotune_types::{Embed, Example, GenerateParams, LanguageModel, Message, PreferencePair, Role};
+use serde_json::{Value, json};
+
+use super::data::{conversations, render};
+use super::{
+    ChatFileArgs, Command, DpoArgs, EmbedArgs, GenerateArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs,
+    RagAskArgs, RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, SftArgs, TuneArgs,
+};
+use crate::files::{hash_parts, write_atomic};
+use crate::local_model::{LocalEmbedder, LocalModel};
+use crate::model_store::{self, LoadedModel, Place};
+use crate::pipeline::{self, PipelineConfig, RunOptions};
+use crate::recipes::{self, DpoConfig, SftConfig, SftData};
+
+/// Runs any command that is not light.
+///
+/// # Errors
+/// The command's own.
+pub fn run(command: &Command) -> Result<Output> {
+    match command {
+        Command::Pipeline(args) => run_pipeline(args),
+        Command::Render(args) => {
+            let (_, template) = model_store::load_words(&model_store::resolve(&args.model)?, "")?;
+            render(&template, args)
+        }
+        Command::Tokenize(args) => tokenize(args),
+        Command::Generate(args) => generate(args),
+        Command::Perplexity(args) => perplexity(args),
+        Command::Sft(args) => sft(args),
+        Command::Dpo(args) => dpo(args),
+        Command::Merge(args) => merge(args),
+        Command::Embed(args) => embed(args),
+        Command::Rag(RagCommand::Index(args)) => rag_index(args),
+        Command::Rag(RagCommand::Ask(args)) => rag_ask(args),
+        Command::Rag(RagCommand::Eval(args)) => rag_eval(args),
+        light => super::data::run(light),
+    }
+}
+
+fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
+    let mut config = PipelineConfig::read(&args.config)?;
+    if let Some(sft) = &args.sft {
+        // Another dataset: what belongs to the configured one does not belong to it.
+        config.data = pipeline::DataPaths {
+            sft: sft.clone(),
+            preference: None,
+            documents: None,
+            questions: None,
+            planted: None,
+        };
+        config.title = format!("Tuning on {}", sft.file_name().unwrap_or_default().to_string_lossy());
+        config.curate.system = String::new();
+        config.curate.recipe = pipeline::recipe_for(sft)?.to_owned();
+    }
+    for (given, place) in [
+        (&args.preference, &mut config.data.preference),
+        (&args.documents, &mut config.data.documents),
+        (&args.questions, &mut config.data.questions),
+    ] {
+        if given.is_some() {
+            place.clone_from(given);
+        }
+    }
+    let choice = &mut config.model;
+    for (given, place) in
+        [(&args.model, &mut choice.id), (&args.dtype, &mut choice.dtype), (&args.device, &mut choice.device)]
+    {
+        if let Some(value) = given {
+            place.clone_from(value);
+        }
+    }
+    if let (Some(url), Some(model)) = (&args.judge_url, &args.judge_model) {
+        config.judge.url.clone_from(url);
+        config.judge.model.clone_from(model);
+    }
+    let options = RunOptions { out: args.out.clone(), resume: args.resume, only: args.only.clone() };
+    let report = pipeline::run(&config, &options)?;
+    let verdict = report.judge.as_ref().map_or_else(String::new, |j| {
+        format!("The tuned model is {} ({} of {} won, {} tied; {} judge).\n", j.verdict, j.tuned, j.n, j.tie, j.kind)
+    });
+    let text = format!("{verdict}Report: {}", args.out.join("report.html").display());
+    Output::one(&report, text)
+}
+
+fn tokenize(args: &ChatFileArgs) -> Result<Output> {
+    let (tokenizer, template) = model_store::load_words(&model_store::resolve(&args.model)?, "")?;
+    let chats = conversations(&args.chat_file)?;
+    let limits = Limits { max_length: usize::MAX, ..Limits::default() };
+    let made = recipes::examples(&chats, &template, &tokenizer, &limits)?;
+    for skipped in &made.skipped {
+        eprintln!("warning: {}: row {}: {} ({})", args.chat_file.display(), skipped.id, skipped.reason, skipped.detail);
+    }
+    let row = |e: &Example| {
+        let mask: Vec<u8> = e.loss_mask().iter().map(|&m| u8::from(m)).collect();
+        json!({"id": e.id(), "ids": e.ids(), "loss_mask": mask})
+    };
+    Ok(Output { json: made.examples.iter().map(row).collect(), text: made.report.to_string() })
+}
+
+fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) -> Result<LoadedModel> {
+    let mut model = model_store::load(id, place, "")?;
+    if let Some(folder) = adapter {
+        load_adapter(&mut model.decoder, folder, &LoadOptions::default())
+            .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
+    }
+    Ok(model)
+}
+
+fn generate(args: &GenerateArgs) -> Result<Output> {
+    let place = Place::parse(&args.device, &args.dtype)?;
+    let model = LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place)?);
+    let params = GenerateParams {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
+        ..GenerateParams::default()
+    };
+    let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
+    let mut turns: Vec<Message> = system.collect();
+    let Some(chat) = &args.chat else { return chat_in_terminal(&model, turns, &params) };
+    turns.push(Message::new(Role::User, chat.clone()));
+    let started = Instant::now();
+    let answer = model.chat_at_least(&turns, &params, args.min_new_tokens)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = answer.completion_tokens as f64 / seconds;
+    let json = json!({
+        "text": answer.text,
+        "ids": answer.ids,
+        "prompt_tokens": answer.prompt_tokens,
+        "tokens_per_s": rate,
+        "peak_rss_mib": crate::progress::peak_rss_mib(),
+    });
+    Ok(Output { json: vec![json], text: answer.text })
+}
+
+fn chat_in_terminal(model: &LocalModel, mut turns: Vec<Message>, params: &GenerateParams) -> Result<Output> {
+    eprintln!("chat with {} (an empty line ends it)", model.name());
+    loop {
+        eprint!("> ");
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
+            return Ok(Output { json: Vec::new(), text: String::new() });
+        }
+        turns.push(Message::new(Role::User, line.trim()));
+        let mut stdout = std::io::stdout().lock();
+        let answer = model.chat_streaming(&turns, params, &mut |piece| {
+            // Whoever closed the terminal does not read on; the answer is still kept in the chat.
+            let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
+        })?;
+        writeln!(stdout)?;
+        turns.push(Message::new(Role::Assistant, answer.text));
+    }
+}
+
+fn perplexity(args: &PerplexityArgs) -> Result<Output> {
+    let place = Place::parse(&args.device, &args.dtype)?;
+    let text =
+        std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
+    let context = model.decoder.config.max_position_embeddings;
+    if args.window > context {
+        bail!("the window of {} tokens is longer than the model's context of {context}", args.window);
+    }
+    let ids = model.tokenizer.encode(&text, true)?;
+    let outcome = recipes::text_perplexity(&model.decoder, &ids, args.window, args.max_tokens)?;
+    Output::one(&outcome, format!("{:.4}", outcome.perplexity))
+}
+
+/// What a tuning run is, for its checkpoints.
+fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
+    let data = std::fs::read(&args.data).with_context(|| format!("cannot read {}", args.data.display()))?;
+    let adapter = match &args.adapter {
+        Some(folder) => std::fs::read(folder.join("adapter_model.safetensors"))
+            .with_context(|| format!("cannot read the adapter {}", folder.display()))?,
+        None => Vec::new(),
+    };
+    let lora = format!("{} {} {} {}", args.lora_r, args.lora_alpha, args.lora_dropout, args.targets);
+    let settings = settings.to_string();
+    let parts = [
+        args.model.as_bytes(),
+        place.dtype_name().as_bytes(),
+        settings.as_bytes(),
+        lora.as_bytes(),
+        &args.max_length.to_le_bytes(),
+        &data,
+        &adapter,
+    ];
+    Ok(hash_parts(&parts))
+}
+
+/// Clears an earlier run's state away unless it is to be gone on with.
+fn prepare(args: &TuneArgs) -> Result<()> {
+    if !args.resume {
+        for name in ["checkpoints", "reference.json", "metrics.jsonl"] {
+            let path = args.out.join(name);
+            let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        }
+    }
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))
+}
+
+/// The settings of `--config` with what the command line says put over them.
+fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(args: &TuneArgs, more: &[(&str, Value)]) -> Result<T> {
+    let text = match &args.config {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => String::new(),
+    };
+    let from_file: T = crate::settings::from_toml(&text, args.config.as_deref().unwrap_or(Path::new("--config")))?;
+    let mut value = serde_json::to_value(from_file)?;
+    let given = [
+        ("steps", args.steps.map(Value::from)),
+        ("batch", args.batch.map(Value::from)),
+        ("lr", args.lr.map(Value::from)),
+        ("schedule", args.schedule.clone().map(Value::from)),
+        ("warmup_steps", args.warmup_steps.map(Value::from)),
+        ("seed", Some(Value::from(args.seed))),
+        ("shuffle", args.no_shuffle.then_some(Value::Bool(false))),
+    ];
+    let more = more.iter().map(|(name, value)| (*name, Some(value.clone())));
+    for (name, setting) in given.into_iter().chain(more) {
+        if let Some(setting) = setting {
+            value[name] = setting;
+        }
+    }
+    Ok(serde_json::from_value(value)?)
+}
+
+fn sft(args: &SftArgs) -> Result<Output> {
+    let tune = &args.tune;
+    let place = Place::parse(&tune.device, &tune.dtype)?;
+    let mut config: SftConfig = settings(tune, &[])?;
+    if config.checkpoint_every == 0 {
+        config.checkpoint_every = 50;
+    }
+    prepare(tune)?;
+    let mut model = model_store::load(&tune.model, place, "")?;
+    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
+    let examples = |file: &Path| -> Result<Vec<Example>> {
+        let chats = conversations(file)?;
+        let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
+        eprintln!("{:>12}: {}: {}", "sft", file.display(), made.report);
+        Ok(made.examples)
+    };
+    let packing = if args.packing { Packing::BestFit } else { Packing::Padded };
+    let (train, packed) = pack(examples(&tune.data)?, tune.max_length, packing)?;
+    eprintln!("{:>12}: {packed}", "sft");
+    let validation = args.validation.as_deref().map(&examples).transpose()?.unwrap_or_default();
+    let adapter = start_adapter(tune, &mut model)?;
+    let table = adapter.parameter_table(&model.decoder);
+    let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
+    let outcome = recipes::sft(&model.decoder, &adapter, &SftData { train, validation }, &config, &tune.out, &hash)?;
+    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let mut json = serde_json::to_value(&outcome)?;
+    json["trainable_params"] = Value::from(table.trainable);
+    json["total_params"] = Value::from(table.trainable + table.base_parameters);
+    Ok(Output { json: vec![json], text: format!("adapter: {}", tune.out.join("adapter").display()) })
+}
+
+fn start_adapter(tune: &TuneArgs, model: &mut LoadedModel) -> Result<ferrotune_peft::Adapter> {
+    let Some(folder) = &tune.adapter else {
+        let lora =
+            recipes::lora_config(tune.lora_r, tune.lora_alpha, tune.lora_dropout, &tune.targets, &tune.model)?;
+        return Ok(inject(&mut model.decoder, &lora, tune.seed)?);
+    };
+    let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())?;
+    for (_, tensor) in adapter.parameters() {
+        let _ = tensor.set_requires_grad(true);
+    }
+    Ok(adapter)
+}
+
+fn dpo(args: &DpoArgs) -> Result<Output> {
+    let tune = &args.tune;
+    let place = Place::parse(&tune.device, &tune.dtype)?;
+    let mut more = Vec::new();
+    more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
+    more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
+    let mut config: DpoConfig = settings(tune, &more)?;
+    if config.checkpoint_every == 0 {
+        config.checkpoint_every = 50;
+    }
+    prepare(tune)?;
+    let mut model = model_store::load(&tune.model, place, "")?;
+    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
+    let examples = |file: &Path| {
+        let pairs = preference_pairs(file)?;
+        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
+        eprintln!("{:>12}: {}: {}", "dpo", file.display(), made.report);
+        anyhow::Ok(made.examples)
+    };
+    let train = examples(&tune.data)?;
+    let validation = args.validation.as_deref().map(examples).transpose()?.unwrap_or_default();
+    let mut adapter = start_adapter(tune, &mut model)?;
+    let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
+    let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
+    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
+}
+
+fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {
+    let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
+    for row in dropped.iter().take(5) {
+        eprintln!("warning: {}:{}: {} ({})", file.display(), row.origin.line, row.reason, row.detail);
+    }
+    let pairs: Vec<PreferencePair> = records
+        .into_iter()
+        .filter_map(|r| match r.item {
+            Item::Pair(pair) => Some(pair),
+            _ => None,
+        })
+        .collect();
+    if pairs.is_empty() {
+        bail!("{} holds no preference pair: {detection}", file.display());
+    }
+    Ok(pairs)
+}
+
+fn merge(args: &MergeArgs) -> Result<Output> {
+    let outcome = recipes::merge(&args.base, &args.adapter, &args.out, "")?;
+    let text =
+        format!("{} (logits differ by at most {:.2e})", args.out.display(), outcome.max_abs_logit_diff);
+    Output::one(&outcome, text)
+}
+
+fn embed(args: &EmbedArgs) -> Result<Output> {
+    let place = Place::parse(&args.device, &args.dtype)?;
+    let rows = text_column(&args.file, &args.field)?;
+    let embedder = LocalEmbedder::load(&args.model, place)?;
+    let texts: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let started = Instant::now();
+    let vectors = embedder.embed(&texts)?;
+    let rate = texts.len() as f64 / started.elapsed().as_secs_f64();
+    let dim = embedder.dim();
+    let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![vectors.len(), dim], &bytes)?;
+    write_atomic(&args.out, &safetensors::serialize([("embeddings", view)], None)?)?;
+    let json = json!({"rows": vectors.len(), "dim": dim, "docs_per_s": rate, "peak_rss_mib": crate::progress::peak_rss_mib()});
+    let text = format!("{} rows of {dim} numbers in {}", vectors.len(), args.out.display());
+    Ok(Output { json: vec![json], text })
+}
+
+fn text_column(file: &Path, field: &str) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| {
+            let at = || format!("{}:{}", file.display(), i + 1);
+            let row: Value = serde_json::from_str(line).with_context(at)?;
+            let text = row.get(field).and_then(Value::as_str);
+            Ok(text.with_context(|| format!("{}: no text in the column {field:?}", at()))?.to_owned())
+        })
+        .collect()
+}
+
+fn rag_index(args: &RagIndexArgs) -> Result<Output> {
+    let documents = crate::documents::read_folder(&args.folder)?;
+    let embedder = load_embedder(&args.encoder, "auto", "auto")?;
+    let mut store = SqliteStore::open_or_create(&args.out, ferrotune_rag::Language::English)?;
+    let chunks =
+        ChunkConfig { splitter: Splitter::Markdown, size: args.chunk_chars, overlap: args.overlap_chars };
+    let report = index(&mut store, &documents, &chunks, embedder.as_ref().map(|e| e as &dyn Embed))?;
+    let text = format!("{} documents, {} chunks written to {}", report.documents, report.chunks, args.out.display());
+    Output::one(&report, text)
+}
+
+fn load_embedder(name: &str, device: &str, dtype: &str) -> Result<Option<LocalEmbedder>> {
+    if name == "none" {
+        return Ok(None);
+    }
+    Ok(Some(LocalEmbedder::load(name, Place::parse(device, dtype)?)?))
+}
+
+struct RagParts {
+    store: SqliteStore,
+    embedder: Option<LocalEmbedder>,
+    model: Option<LocalModel>,
+    find: RetrieveConfig,
+    how: GroundConfig,
+}
+
+fn rag_parts(file: &PathBuf, with: &RagModelArgs) -> Result<RagParts> {
+    if !file.is_file() {
+        bail!("{} is not there; make it by `ferrotune rag index`", file.display());
+    }
+    let place = Place::parse(&with.device, &with.dtype)?;
+    let model = match with.model.as_str() {
+        "none" => None,
+        id => Some(LocalModel::new(id, load_with_adapter(id, with.adapter.as_deref(), place)?)),
+    };
+    Ok(RagParts {
+        store: SqliteStore::open(file)?,
+        embedder: load_embedder(&with.encoder, &with.device, &with.dtype)?,
+        model,
+        find: RetrieveConfig { k: with.k, ..RetrieveConfig::default() },
+        how: GroundConfig {
+            sources: with.k,
+            params: GenerateParams { max_new_tokens: with.max_new_tokens, ..GenerateParams::default() },
+            ..GroundConfig::default()
+        },
+    })
+}
+
+impl RagParts {
+    fn embedder(&self) -> Option<&dyn Embed> {
+        self.embedder.as_ref().map(|e| e as &dyn Embed)
+    }
+
+    fn model(&self) -> Option<&dyn LanguageModel> {
+        self.model.as_ref().map(|m| m as &dyn LanguageModel)
+    }
+}
+
+fn rag_ask(args: &RagAskArgs) -> Result<Output> {
+    let parts = rag_parts(&args.index, &args.with)?;
+    let hits = retrieve(&parts.store, parts.embedder(), &args.question, &parts.find)?;
+    let found = answer(parts.model(), parts.embedder(), &args.question, &hits, &parts.how)?;
+    let mut text = found.text.clone();
+    for citation in &found.citations {
+        text.push_str(&format!("\n  [{}] {}", citation.number, citation.doc_id));
+    }
+    Output::one(&found, text)
+}
+
+fn rag_eval(args: &RagEvalArgs) -> Result<Output> {
+    let parts = rag_parts(&args.index, &args.with)?;
+    let questions: Vec<RagQuestion> = pipeline::rag_questions(&args.questions)?;
+    let report = evaluate(&parts.store, parts.embedder(), parts.model(), &questions, &parts.find, &parts.how)?;
+    let text = format!(
+        "{} questions: recall@1 {:.3}, recall@3 {:.3}, MRR {:.3}, nDCG@10 {:.3}; answered {:.3}, cited {:.3}, citation precision {:.3}",
+        report.n,
+        report.recall_at_1,
+        report.recall_at_3,
+        report.mrr,
+        report.ndcg_at_10,
+        report.answered,
+        report.cited,
+        report.citation_precision
+    );
+    Output::one(&report, text)
+}

@@ -1,0 +1,189 @@
+//! Finding and loading models: weights by `ferrotune-model`, words by `ferrotune-tokenizer` and the chat
+//! template by `ferrotune-data`, put together here because those crates do not know each other.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ferrotune_data::chat::ChatTemplate;
+use ferrotune_model::checkpoint::{
+    Gguf, GgufTensors, GgufTokenizerData, HubOptions, Source, load_decoder, save_decoder, SaveOptions,
+};
+use ferrotune_model::{Decoder, parse_device, parse_dtype};
+use ferrotune_tokenizer::{GgufTokenizer, Tokenizer};
+use serde_json::Value;
+use tch::{Device, Kind};
+
+/// Models that `cargo xtask setup` puts into the cache, by the name under which every command knows them.
+pub const KNOWN: [&str; 2] = ["smollm2-135m-instruct", "all-minilm-l6-v2"];
+
+/// A model ready to run.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// As the user named it.
+    pub id: String,
+    /// The weights.
+    pub decoder: Decoder,
+    /// Words to ids.
+    pub tokenizer: Tokenizer,
+    /// Turns to text.
+    pub template: ChatTemplate,
+    /// Ids that end the assistant's turn.
+    pub eos_ids: Vec<u32>,
+    /// config.json, for saving.
+    pub config_json: Value,
+    /// generation_config.json, for saving.
+    pub generation_config: Option<Value>,
+}
+
+/// Where and in which numbers a model runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// CPU, CUDA, MPS.
+    pub device: Device,
+    /// fp32, bf16, fp16.
+    pub kind: Kind,
+}
+
+impl Place {
+    /// From the names that the command line takes.
+    ///
+    /// # Errors
+    /// An unknown name, or a device that is not there.
+    pub fn parse(device: &str, dtype: &str) -> Result<Self> {
+        let device = parse_device(device)?;
+        Ok(Place { device, kind: parse_dtype(dtype, device)? })
+    }
+
+    /// `fp32`, `bf16` or `fp16`.
+    pub fn dtype_name(self) -> &'static str {
+        match self.kind {
+            Kind::BFloat16 => "bf16",
+            Kind::Half => "fp16",
+            _ => "fp32",
+        }
+    }
+
+    /// `cpu`, `cuda:0`, `mps`.
+    pub fn device_name(self) -> String {
+        match self.device {
+            Device::Cuda(i) => format!("cuda:{i}"),
+            Device::Mps => "mps".to_owned(),
+            _ => "cpu".to_owned(),
+        }
+    }
+}
+
+/// The folder where `setup` keeps models: `FERROTUNE_CACHE`, else `XDG_CACHE_HOME/ferrotune`, else
+/// `~/.cache/ferrotune`, and in it `models`.
+pub fn models_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = set("FERROTUNE_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("ferrotune")))
+        .or_else(|| set("HOME").map(|p| p.join(".cache/ferrotune")))?;
+    Some(cache.join("models"))
+}
+
+/// A directory, a GGUF file, a known name, or a hub id.
+///
+/// # Errors
+/// Nothing of that name; the hub's own.
+pub fn resolve(id: &str) -> Result<Source> {
+    if KNOWN.contains(&id) && !Path::new(id).exists() {
+        let folder = models_folder().map(|m| m.join(id)).filter(|f| f.is_dir());
+        let folder = folder.with_context(|| format!("{id} is not in the cache: run `cargo xtask setup`"))?;
+        let gguf = std::fs::read_dir(&folder)?.flatten().map(|e| e.path()).find(|p| p.extension() == Some("gguf".as_ref()));
+        return Ok(gguf.map_or(Source::Directory(folder), Source::Gguf));
+    }
+    Source::resolve(id, &HubOptions::default())
+        .with_context(|| format!("cannot find the model {id:?} (a folder, a .gguf file, a hub id, or one of {})", KNOWN.join(", ")))
+}
+
+/// The tokenizer and chat template of a model, without its weights.
+///
+/// # Errors
+/// A broken file, or no chat template where `template` names none.
+pub fn load_words(source: &Source, template: &str) -> Result<(Tokenizer, ChatTemplate)> {
+    let tokenizer = match source {
+        Source::Directory(folder) => Tokenizer::from_dir(folder)?,
+        Source::Gguf(path) => {
+            let data = GgufTensors::new(Gguf::open(path)?)?.tokenizer();
+            Tokenizer::from_gguf_metadata(&tokenizer_metadata(data))?
+        }
+    };
+    let template = template_of(&tokenizer, template)?;
+    Ok((tokenizer, template))
+}
+
+/// The model's own template, or a built-in one by name.
+fn template_of(tokenizer: &Tokenizer, name: &str) -> Result<ChatTemplate> {
+    if !name.is_empty() {
+        let builtin = ChatTemplate::builtin(name)?;
+        // The words are the built-in's, the special tokens the model's own.
+        return Ok(ChatTemplate::new(builtin.source(), tokenizer.special())?);
+    }
+    match tokenizer.chat_template() {
+        Some(source) => Ok(ChatTemplate::new(source, tokenizer.special())?),
+        None => bail!("the model has no chat template; name a built-in one (chatml, llama3, …)"),
+    }
+}
+
+/// Loads a model with its tokenizer and template; `template` may name a built-in one, empty takes the model's.
+///
+/// # Errors
+/// Whatever is missing or broken, named.
+pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
+    let source = resolve(id)?;
+    let loaded = load_decoder(&source, place.kind, place.device)
+        .with_context(|| format!("cannot load the model {id:?} from {}", source.path().display()))?;
+    let (tokenizer, template) = load_words(&source, template)?;
+    let (vocabulary, largest) = (loaded.decoder.config.vocab_size, tokenizer.vocab_size());
+    if largest > vocabulary {
+        bail!("{id}: the tokenizer has {largest} tokens, the model's embedding only {vocabulary}: they do not belong together");
+    }
+    let mut eos_ids = loaded.eos_ids;
+    eos_ids.extend(tokenizer.ids().eos);
+    eos_ids.sort_unstable();
+    eos_ids.dedup();
+    Ok(LoadedModel {
+        id: id.to_owned(),
+        decoder: loaded.decoder,
+        tokenizer,
+        template,
+        eos_ids,
+        config_json: loaded.config_json,
+        generation_config: loaded.generation_config,
+    })
+}
+
+/// Writes a model so that transformers loads the folder: weights, config, tokenizer, template.
+///
+/// # Errors
+/// A full disk, …; the folder appears whole or not at all.
+pub fn save(model: &LoadedModel, folder: &Path, kind: Kind) -> Result<()> {
+    let partial = folder.with_extension("writing");
+    let _ = std::fs::remove_dir_all(&partial);
+    let options = SaveOptions { kind: Some(kind), ..SaveOptions::default() };
+    save_decoder(&model.decoder, &model.config_json, model.generation_config.as_ref(), &partial, options)?;
+    model.tokenizer.save(&partial)?;
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+fn tokenizer_metadata(data: GgufTokenizerData) -> GgufTokenizer {
+    GgufTokenizer {
+        model: data.model,
+        pre: Some(data.pre).filter(|pre| !pre.is_empty()),
+        tokens: data.tokens,
+        scores: data.scores,
+        token_types: data.token_types.into_iter().map(|t| t as i32).collect(),
+        merges: data.merges,
+        bos: data.bos,
+        eos: data.eos,
+        unk: data.unk,
+        pad: data.pad,
+        add_bos: data.add_bos,
+        add_eos: data.add_eos,
+        add_space_prefix: data.add_space_prefix,
+        chat_template: data.chat_template,
+    }
+}

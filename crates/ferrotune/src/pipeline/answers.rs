@@ -1,0 +1,173 @@
+//! The stages that ask the model: base against tuned, and answers grounded in documents.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use ferrotune_eval::{Case, Winner};
+use ferrotune_rag::{
+    ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, SqliteStore, Splitter, evaluate, ground, index, retrieve,
+};
+use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel, Message, ModelError};
+
+use super::{GroundedRow, JudgeFacts, JudgedRow, RagFacts, Run};
+use crate::cli::data::judge_with;
+use crate::local_model::{LocalEmbedder, LocalModel};
+
+pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
+    let settings = &run.config.judge;
+    let questions = run.questions(settings.max_questions)?;
+    let asked: Vec<Vec<Message>> = questions.iter().map(|q| q.messages(&run.config.curate.system)).collect();
+    let params = GenerateParams { max_new_tokens: settings.max_new_tokens, ..GenerateParams::default() };
+    let answer = |model: LocalModel| -> Result<Vec<Completion>> {
+        eprintln!("{:>12}: {} answers {} questions", "judge", model.name(), asked.len());
+        Ok(model.chat_batch(&asked, &params)?)
+    };
+    let base = answer(LocalModel::new("base", run.load(run.place)?))?;
+    let tuned = answer(LocalModel::new("tuned", run.tuned()?))?;
+    let cases: Vec<Case> = questions
+        .iter()
+        .zip(base.iter().zip(&tuned))
+        .map(|(q, (base, tuned))| Case {
+            id: q.id.clone(),
+            question: q.question.clone(),
+            reference: Some(q.reference.clone()),
+            base: base.text.trim().to_owned(),
+            tuned: tuned.text.trim().to_owned(),
+        })
+        .collect();
+    let report = judge_with(&cases, Some(&settings.url), Some(&settings.model), run.config.seed)?;
+    eprintln!(
+        "{:>12}: tuned {}, base {}, tie {}: {}",
+        "judge", report.tuned, report.base, report.tie, report.verdict
+    );
+    Ok(JudgeFacts {
+        kind: report.kind,
+        n: report.n,
+        tuned: report.tuned,
+        base: report.base,
+        tie: report.tie,
+        win_rate: report.win_rate,
+        ci95: report.ci95,
+        p_value: report.p_value,
+        verdict: report.verdict.to_string(),
+        rows: report
+            .rows
+            .into_iter()
+            .map(|row| JudgedRow {
+                id: row.case.id,
+                question: row.case.question,
+                reference: row.case.reference.unwrap_or_default(),
+                base: row.case.base,
+                tuned: row.case.tuned,
+                winner: word(row.winner),
+                reason: row.reason,
+            })
+            .collect(),
+    })
+}
+
+/// The word by which report.json names the winner.
+fn word(winner: Winner) -> String {
+    match winner {
+        Winner::Tuned => "tuned",
+        Winner::Base => "base",
+        Winner::Tie => "tie",
+    }
+    .to_owned()
+}
+
+pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
+    let settings = &run.config.rag;
+    let documents = run.config.data.documents.as_deref().context("no documents are configured")?;
+    let documents: Vec<Document> = crate::documents::read_folder(documents)?;
+    let questions = run.questions(settings.max_questions)?;
+    let embedder = match run.config.model.encoder.as_str() {
+        "none" => None,
+        id => Some(LocalEmbedder::load(id, run.place)?),
+    };
+    let embedder = embedder.as_ref().map(|e| e as &dyn Embed);
+
+    let folder = run.path("rag");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = folder.join("index.sqlite");
+    let _ = std::fs::remove_file(&file);
+    let mut store = SqliteStore::open(&file)?;
+    let chunks =
+        ChunkConfig { splitter: Splitter::Markdown, size: settings.chunk_chars, overlap: settings.overlap_chars };
+    let indexed = index(&mut store, &documents, &chunks, embedder)?;
+    eprintln!("{:>12}: {} documents in {} chunks", "rag", indexed.documents, indexed.chunks);
+
+    // All answers in one batch, then measured as if asked one by one.
+    let find = RetrieveConfig { k: settings.k, ..RetrieveConfig::default() };
+    let how = GroundConfig {
+        sources: settings.k,
+        source_chars: settings.chunk_chars,
+        params: GenerateParams { max_new_tokens: settings.max_new_tokens, ..GenerateParams::default() },
+        ..GroundConfig::default()
+    };
+    let mut prompts = Vec::with_capacity(questions.len());
+    for question in &questions {
+        let hits = retrieve(&store, embedder, &question.question, &find)?;
+        prompts.push(ground(&question.question, &hits, &how));
+    }
+    let model = LocalModel::new("tuned", run.tuned()?);
+    let answers = model.chat_batch(&prompts, &how.params)?;
+    let replay = Replay::new(model.name(), &prompts, answers)?;
+    let asked: Vec<RagQuestion> = questions
+        .iter()
+        .map(|q| RagQuestion { id: q.id.clone(), question: q.question.clone(), relevant: q.documents.clone() })
+        .collect();
+    let report = evaluate(&store, embedder, Some(&replay), &asked, &find, &how)?;
+    eprintln!(
+        "{:>12}: recall@3 {:.3}, answered {:.3}, cited {:.3}, citation precision {:.3}",
+        "rag", report.recall_at_3, report.answered, report.cited, report.citation_precision
+    );
+    let rows = report
+        .rows
+        .iter()
+        .take(12)
+        .map(|row| GroundedRow {
+            question: row.question.clone(),
+            answer: row.answer.text.clone(),
+            sources: row.answer.citations.iter().map(|c| c.doc_id.clone()).collect(),
+            hit: row.retrieved.iter().take(3).any(|doc| row.relevant.contains(doc)),
+        })
+        .collect();
+    Ok(RagFacts {
+        n: report.n,
+        recall_at_1: report.recall_at_1,
+        recall_at_3: report.recall_at_3,
+        mrr: report.mrr,
+        ndcg_at_10: report.ndcg_at_10,
+        answered: report.answered,
+        cited: report.cited,
+        citation_precision: report.citation_precision,
+        rows,
+    })
+}
+
+/// Answers that were generated in a batch, given out by prompt.
+struct Replay {
+    name: String,
+    answers: RefCell<HashMap<String, Completion>>,
+}
+
+impl Replay {
+    fn new(name: &str, prompts: &[Vec<Message>], answers: Vec<Completion>) -> Result<Self> {
+        let keys = prompts.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        Ok(Replay { name: name.to_owned(), answers: RefCell::new(keys.into_iter().zip(answers).collect()) })
+    }
+}
+
+impl LanguageModel for Replay {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn chat(&self, messages: &[Message], _params: &GenerateParams) -> Result<Completion, ModelError> {
+        let key = serde_json::to_string(messages).map_err(ModelError::failed)?;
+        let found = self.answers.borrow().get(&key).cloned();
+        found.ok_or_else(|| ModelError::BadRequest("a prompt that was not generated for".to_owned()))
+    }
+}

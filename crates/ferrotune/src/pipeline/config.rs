@@ -1,0 +1,241 @@
+//! `pipeline.toml`: every setting of the main job, with its default.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::recipes::{DpoConfig, SftConfig};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// Format of this file: 1.
+    pub version: u32,
+    /// A name for the report's title.
+    pub title: String,
+    /// From which every random choice comes.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where the data lies.
+    pub data: DataPaths,
+    /// Which model.
+    #[serde(default)]
+    pub model: ModelChoice,
+    /// Cleaning.
+    #[serde(default)]
+    pub curate: CurateConfig,
+    /// What is held out.
+    #[serde(default)]
+    pub split: SplitConfig,
+    /// Text to tokens.
+    #[serde(default)]
+    pub tokenize: TokenizeConfig,
+    /// The adapter.
+    #[serde(default)]
+    pub lora: LoraChoice,
+    /// Supervised fine-tuning.
+    #[serde(default)]
+    pub sft: SftConfig,
+    /// Preference tuning.
+    #[serde(default)]
+    pub dpo: DpoConfig,
+    /// Base against tuned.
+    #[serde(default)]
+    pub judge: JudgeConfig,
+    /// Retrieval.
+    #[serde(default)]
+    pub rag: RagConfig,
+}
+
+/// Files, relative to the folder of the configuration (so are models that are folders or files).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPaths {
+    /// Tickets, conversations or instructions.
+    pub sft: PathBuf,
+    /// Preference pairs; without them the `dpo` stage is skipped.
+    pub preference: Option<PathBuf>,
+    /// A folder of documents to ground answers in; without it the `rag` stage is skipped.
+    pub documents: Option<PathBuf>,
+    /// Held-out questions with reference answers; without them held-out conversations serve.
+    pub questions: Option<PathBuf>,
+    /// What defects were planted, to count what curation caught.
+    pub planted: Option<PathBuf>,
+}
+
+/// Which model, where and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelChoice {
+    /// A folder, a GGUF file, a hub id or a name that `setup` knows.
+    pub id: String,
+    /// The encoder for retrieval, likewise; `none` searches by words alone.
+    pub encoder: String,
+    /// `auto`, `fp32`, `bf16`, `fp16`.
+    pub dtype: String,
+    /// `auto`, `cpu`, `cuda:0`, `mps`.
+    pub device: String,
+}
+
+impl Default for ModelChoice {
+    fn default() -> Self {
+        ModelChoice {
+            id: "smollm2-135m-instruct".to_owned(),
+            encoder: "all-minilm-l6-v2".to_owned(),
+            dtype: "auto".to_owned(),
+            device: "auto".to_owned(),
+        }
+    }
+}
+
+/// The curate stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CurateConfig {
+    /// The name of a recipe that `ferrotune-data` ships, or a TOML file.
+    pub recipe: String,
+    /// Put before every conversation that has no system turn; empty leaves them as they are.
+    pub system: String,
+}
+
+impl Default for CurateConfig {
+    fn default() -> Self {
+        CurateConfig { recipe: "tickets".to_owned(), system: String::new() }
+    }
+}
+
+/// The split stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SplitConfig {
+    /// Share of conversations held out for validation and perplexity.
+    pub validation: f64,
+    /// At most this many of them, 0 for no limit.
+    pub max_validation: usize,
+    /// Share of preference pairs held out.
+    pub preference_validation: f64,
+    /// At most this many conversations to train on, 0 for no limit.
+    pub max_train: usize,
+}
+
+impl Default for SplitConfig {
+    fn default() -> Self {
+        SplitConfig { validation: 0.1, max_validation: 100, preference_validation: 0.2, max_train: 0 }
+    }
+}
+
+/// The tokenize stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenizeConfig {
+    /// Tokens of an example at most.
+    pub max_length: usize,
+    /// `drop`, `left`, `right` or `error`.
+    pub truncation: String,
+    /// Lay examples into rows of `max_length`; attention stays inside each example.
+    pub packing: bool,
+    /// `chatml`, `llama3`, …: a built-in template instead of the model's own; empty takes the model's.
+    pub template: String,
+}
+
+impl Default for TokenizeConfig {
+    fn default() -> Self {
+        TokenizeConfig {
+            max_length: 512,
+            truncation: "drop".to_owned(),
+            packing: true,
+            template: String::new(),
+        }
+    }
+}
+
+/// The adapter that SFT makes and DPO goes on with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraChoice {
+    /// Rank.
+    pub r: i64,
+    /// α; the update is scaled by α / r.
+    pub alpha: f64,
+    /// Of A's input features.
+    pub dropout: f64,
+    /// `all-linear`, a comma-separated list of suffixes, or a regex.
+    pub targets: String,
+}
+
+impl Default for LoraChoice {
+    fn default() -> Self {
+        LoraChoice { r: 16, alpha: 32.0, dropout: 0.0, targets: "all-linear".to_owned() }
+    }
+}
+
+/// The judge stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// Questions asked at most.
+    pub max_questions: usize,
+    /// Tokens of an answer at most.
+    pub max_new_tokens: usize,
+    /// An OpenAI-compatible server that judges; empty takes the offline reference judge.
+    pub url: String,
+    /// Its model.
+    pub model: String,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        JudgeConfig { max_questions: 100, max_new_tokens: 96, url: String::new(), model: String::new() }
+    }
+}
+
+/// The rag stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RagConfig {
+    /// Characters of a chunk at most.
+    pub chunk_chars: usize,
+    /// Characters that neighbours share.
+    pub overlap_chars: usize,
+    /// Chunks put before the model.
+    pub k: usize,
+    /// Questions answered at most.
+    pub max_questions: usize,
+    /// Tokens of an answer at most.
+    pub max_new_tokens: usize,
+}
+
+impl Default for RagConfig {
+    fn default() -> Self {
+        RagConfig { chunk_chars: 700, overlap_chars: 80, k: 3, max_questions: 100, max_new_tokens: 96 }
+    }
+}
+
+impl PipelineConfig {
+    /// Reads the file; its paths become relative to its folder.
+    ///
+    /// # Errors
+    /// A missing file, an unknown key (the nearest known one is named), a version that this program does not know.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config: PipelineConfig = crate::settings::from_toml(&text, path)?;
+        if config.version != 1 {
+            bail!("{}: version {} is unknown; this program reads version 1", path.display(), config.version);
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let data = &mut config.data;
+        data.sft = folder.join(&data.sft);
+        for file in [&mut data.preference, &mut data.documents, &mut data.questions, &mut data.planted] {
+            *file = file.take().map(|f| folder.join(f));
+        }
+        for id in [&mut config.model.id, &mut config.model.encoder] {
+            let beside = folder.join(id.as_str());
+            if beside.exists() {
+                *id = beside.to_string_lossy().into_owned();
+            }
+        }
+        Ok(config)
+    }
+}

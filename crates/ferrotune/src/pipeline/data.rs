@@ -1,0 +1,228 @@
+//! The data stages, and reading back what they wrote.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use ferrotune_data::curate::{self, Recipe};
+use ferrotune_data::read::{self, ReadOptions, Shape};
+use ferrotune_data::{Item, Record, split as split_rows, write};
+use ferrotune_types::{Conversation, Message, PreferencePair, Role};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{CurateFacts, PipelineConfig, SplitFacts, planted};
+use crate::cli::data::{CurateProgress, recipe};
+
+/// Curates the conversations by the configured recipe and the pairs by the recipe for preferences.
+pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts> {
+    let mut facts = CurateFacts::default();
+    let outcome = run_recipe(&config.data.sft, &recipe(&config.curate.recipe)?)?;
+    facts.detection = outcome.report.inputs.iter().map(|(_, found)| found.as_str()).collect::<Vec<_>>().join("; ");
+    facts.read = outcome.report.read;
+    facts.kept = outcome.report.kept;
+    facts.dropped.clone_from(&outcome.report.dropped);
+    facts.edits.clone_from(&outcome.report.edits);
+    if let Some(file) = &config.data.planted {
+        (facts.planted, facts.clean_lost) = planted::count(file, &outcome.kept, &outcome.dropped)?;
+        for (kind, found) in &facts.planted {
+            eprintln!("{:>12}: {kind}: {} of {} caught", "curate", found.caught, found.planted);
+        }
+    }
+    let (kept, no_chat): (Vec<Record>, Vec<Record>) =
+        outcome.kept.into_iter().partition(|r| matches!(r.item, Item::Chat(_)));
+    if kept.is_empty() {
+        bail!(
+            "{}: no conversation is left to train on ({} rows read, {} dropped, {} are not conversations); see {}",
+            config.data.sft.display(),
+            facts.read,
+            outcome.dropped.len(),
+            no_chat.len(),
+            out.join("dropped.jsonl").display()
+        );
+    }
+    write::records(&out.join("data/curated.jsonl"), &kept)?;
+    let (mut dropped, mut edits) = (outcome.dropped, outcome.edits);
+    if let Some(file) = &config.data.preference {
+        let outcome = run_recipe(file, &recipe("preferences")?)?;
+        eprintln!("{:>12}: {} of {} preference pairs kept", "curate", outcome.report.kept, outcome.report.read);
+        let pairs: Vec<Record> =
+            outcome.kept.into_iter().filter(|r| matches!(r.item, Item::Pair(_))).collect();
+        if pairs.is_empty() {
+            bail!("{}: no preference pair is left", file.display());
+        }
+        write::records(&out.join("data/preference.jsonl"), &pairs)?;
+        dropped.extend(outcome.dropped);
+        edits.extend(outcome.edits);
+    }
+    write::jsonl(&out.join("dropped.jsonl"), &dropped)?;
+    write::jsonl(&out.join("data/edits.jsonl"), &edits)?;
+    eprintln!("{:>12}: {} of {} rows kept", "curate", facts.kept, facts.read);
+    Ok(facts)
+}
+
+fn run_recipe(file: &Path, recipe: &Recipe) -> Result<curate::Outcome> {
+    let outcome = curate::run(&[file.to_owned()], recipe, &mut CurateProgress::new())
+        .with_context(|| format!("cannot curate {}", file.display()))?;
+    for (name, found) in &outcome.report.inputs {
+        eprintln!("{:>12}: {name}: {found}", "curate");
+    }
+    Ok(outcome)
+}
+
+/// The recipe for a file of a shape: tickets are cleaned harder than instructions.
+pub(super) fn recipe_for(file: &Path) -> Result<&'static str> {
+    let rows = read::stream(file, &ReadOptions::default())?;
+    Ok(if rows.detection.shape == Shape::Tickets { "tickets" } else { "instructions" })
+}
+
+/// Holds out conversations and pairs by near-duplicate group.
+pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
+    let settings = &config.split;
+    let mut facts = SplitFacts::default();
+    let rows = records(&out.join("data/curated.jsonl"))?;
+    let how = split_rows::SplitConfig {
+        validation: share(settings.validation, settings.max_validation, rows.len()),
+        seed: config.seed,
+        stratify_by: rows.iter().all(|r| r.meta().contains_key("category")).then(|| "category".to_owned()),
+        ..split_rows::SplitConfig::default()
+    };
+    let mut sets = split_rows::split(rows, &how)?;
+    sets.validation = at_most(sets.validation, settings.max_validation);
+    sets.train = at_most(sets.train, settings.max_train);
+    for note in &sets.report.notes {
+        eprintln!("{:>12}: {note}", "split");
+    }
+    for record in sets.train.iter_mut().chain(&mut sets.validation) {
+        put_system(record, &config.curate.system);
+    }
+    (facts.train, facts.validation) = (sets.train.len(), sets.validation.len());
+    write::records(&out.join("data/train.jsonl"), &sets.train)?;
+    write::records(&out.join("data/validation.jsonl"), &sets.validation)?;
+    if config.data.preference.is_some() {
+        let rows = records(&out.join("data/preference.jsonl"))?;
+        let how = split_rows::SplitConfig {
+            validation: settings.preference_validation,
+            seed: config.seed,
+            ..split_rows::SplitConfig::default()
+        };
+        let mut sets = split_rows::split(rows, &how)?;
+        for record in sets.train.iter_mut().chain(&mut sets.validation) {
+            put_system(record, &config.curate.system);
+        }
+        (facts.preference_train, facts.preference_validation) = (sets.train.len(), sets.validation.len());
+        write::records(&out.join("data/preference_train.jsonl"), &sets.train)?;
+        write::records(&out.join("data/preference_validation.jsonl"), &sets.validation)?;
+    }
+    eprintln!(
+        "{:>12}: {} conversations to train on, {} held out; {} pairs, {} held out",
+        "split", facts.train, facts.validation, facts.preference_train, facts.preference_validation
+    );
+    Ok(facts)
+}
+
+/// The asked share, or less where a limit says so: rows beyond the limit are better trained on.
+fn share(asked: f64, limit: usize, n: usize) -> f64 {
+    if limit == 0 || n == 0 { asked } else { asked.min(limit as f64 / n as f64) }
+}
+
+fn at_most(mut rows: Vec<Record>, limit: usize) -> Vec<Record> {
+    if limit > 0 {
+        rows.truncate(limit);
+    }
+    rows
+}
+
+/// Puts a system turn before a conversation or prompt that has none.
+pub(super) fn put_system(record: &mut Record, system: &str) {
+    let messages = match &mut record.item {
+        Item::Chat(chat) => &mut chat.messages,
+        Item::Pair(pair) => &mut pair.prompt,
+        Item::Document(_) => return,
+    };
+    if !system.is_empty() && messages.first().is_none_or(|m| m.role != Role::System) {
+        messages.insert(0, Message::new(Role::System, system));
+    }
+}
+
+fn records(path: &Path) -> Result<Vec<Record>> {
+    let (records, dropped, _) = read::open(path, &ReadOptions::default())?;
+    if let Some(row) = dropped.first() {
+        bail!("{}:{}: {} ({}): the file was changed", path.display(), row.origin.line, row.reason, row.detail);
+    }
+    Ok(records)
+}
+
+/// The conversations that a stage wrote.
+pub(super) fn chats(path: &Path) -> Result<Vec<Conversation>> {
+    let one = |record: Record| match record.item {
+        Item::Chat(chat) => Some(chat),
+        _ => None,
+    };
+    Ok(if empty(path) { Vec::new() } else { records(path)?.into_iter().filter_map(one).collect() })
+}
+
+/// The pairs that a stage wrote.
+pub(super) fn pairs(path: &Path) -> Result<Vec<PreferencePair>> {
+    let one = |record: Record| match record.item {
+        Item::Pair(pair) => Some(pair),
+        _ => None,
+    };
+    Ok(if empty(path) { Vec::new() } else { records(path)?.into_iter().filter_map(one).collect() })
+}
+
+fn empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.len() == 0)
+}
+
+/// A held-out question.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Question {
+    #[serde(default)]
+    pub(super) id: String,
+    pub(super) question: String,
+    pub(super) reference: String,
+    /// Documents that answer it.
+    #[serde(default)]
+    pub(super) documents: Vec<String>,
+    /// Turns before the question, where it stands in a conversation.
+    #[serde(skip)]
+    pub(super) before: Vec<Message>,
+}
+
+impl Question {
+    /// The last question of a held-out conversation, its answer as the reference.
+    pub(super) fn from_chat(chat: Conversation) -> Option<Self> {
+        let mut messages = chat.messages;
+        let reference = messages.pop().filter(|m| m.role == Role::Assistant)?.content;
+        let question = messages.pop().filter(|m| m.role == Role::User)?.content;
+        Some(Question { id: chat.id, question, reference, documents: Vec::new(), before: messages })
+    }
+
+    /// What the model is asked.
+    pub(super) fn messages(&self, system: &str) -> Vec<Message> {
+        let mut messages = self.before.clone();
+        if !system.is_empty() && messages.first().is_none_or(|m| m.role != Role::System) {
+            messages.insert(0, Message::new(Role::System, system));
+        }
+        messages.push(Message::new(Role::User, self.question.clone()));
+        messages
+    }
+}
+
+/// Reads `questions.jsonl`.
+pub(super) fn questions(path: &Path) -> Result<Vec<Question>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| {
+            let value: Value = serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
+            let mut question: Question = serde_json::from_value(value).with_context(|| {
+                format!("{}:{}: a question needs `question` and `reference`", path.display(), i + 1)
+            })?;
+            if question.id.is_empty() {
+                question.id = format!("question-{}", i + 1);
+            }
+            Ok(question)
+        })
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! Stages with a memory: each leaves its result in `stages/NAME.json`, whole or not at all.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{RunOptions, STAGES, StageTime};
+use crate::files::write_atomic;
+use crate::progress::{Interrupted, interrupted};
+
+pub(super) struct Stages {
+    folder: PathBuf,
+    hash: String,
+    resume: bool,
+    only: Vec<String>,
+    times: RefCell<Vec<StageTime>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StageFile {
+    version: u32,
+    config_hash: String,
+    seconds: f64,
+    result: Value,
+}
+
+/// What a run leaves in its folder; a fresh run starts by removing it, and nothing else.
+const LEFT: [&str; 10] =
+    ["stages", "sft", "dpo", "adapter", "model", "rag", "data", "report.json", "report.html", "metrics.jsonl"];
+
+impl Stages {
+    /// Takes up what an earlier run finished, or clears it away.
+    pub(super) fn open(options: &RunOptions, hash: &str) -> Result<Self> {
+        let folder = options.out.join("stages");
+        let resume = options.resume || !options.only.is_empty();
+        if !resume {
+            for name in LEFT {
+                let path = options.out.join(name);
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                if let Err(error) = removed {
+                    if error.kind() != std::io::ErrorKind::NotFound {
+                        return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                    }
+                }
+            }
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(Stages { folder, hash: hash.to_owned(), resume, only: options.only.clone(), times: RefCell::default() })
+    }
+
+    /// The stage's result: from an earlier run of the same configuration, or by running it. Either way it is what
+    /// the file says, so that a resumed run reports the very figures of an uninterrupted one.
+    pub(super) fn run<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<Option<T>> {
+        let asked = self.only.is_empty() || self.only.iter().any(|n| n == name);
+        let redo = !self.only.is_empty() && asked;
+        let path = self.folder.join(format!("{name}.json"));
+        if self.resume && !redo {
+            if let Some(file) = self.read(&path)? {
+                eprintln!("{name:>12}: done before");
+                self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds: file.seconds });
+                return Ok(Some(serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?));
+            }
+        }
+        if !asked {
+            return Ok(None);
+        }
+        if redo {
+            // Its own checkpoints are of the run that is to be done again.
+            let _ = fs::remove_dir_all(self.folder.with_file_name(name));
+        }
+        let number = STAGES.iter().position(|s| *s == name).map_or(0, |i| i + 1);
+        eprintln!("\x1b[1m{name:>12}\x1b[0m: stage {number} of {}", STAGES.len());
+        let started = Instant::now();
+        let result = run().with_context(|| format!("stage {name}"))?;
+        let seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+        let file = StageFile {
+            version: 1,
+            config_hash: self.hash.clone(),
+            seconds,
+            result: serde_json::to_value(&result)?,
+        };
+        write_atomic(&path, &serde_json::to_vec_pretty(&file)?)?;
+        self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds });
+        if interrupted() && name != "report" {
+            return Err(Interrupted("the same command with --resume goes on after this stage".to_owned()).into());
+        }
+        let file = self.read(&path)?.context("the stage's file vanished")?;
+        Ok(Some(serde_json::from_value(file.result)?))
+    }
+
+    pub(super) fn skip<T>(&self, name: &str, why: &str) -> Option<T> {
+        eprintln!("{name:>12}: skipped, {why}");
+        None
+    }
+
+    pub(super) fn times(&self) -> Vec<StageTime> {
+        self.times.borrow().clone()
+    }
+
+    fn read(&self, path: &PathBuf) -> Result<Option<StageFile>> {
+        let Ok(bytes) = fs::read(path) else { return Ok(None) };
+        let file: StageFile = serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?;
+        if file.version != 1 || file.config_hash != self.hash {
+            bail!(
+                "{} is of a run with other settings, data or model; run without --resume, or choose another --out",
+                path.display()
+            );
+        }
+        Ok(Some(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(out: &std::path::Path, resume: bool) -> RunOptions {
+        RunOptions { out: out.to_owned(), resume, only: Vec::new() }
+    }
+
+    #[test]
+    fn a_finished_stage_is_not_run_again_and_a_failed_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let stages = Stages::open(&options(dir.path(), false), "h").unwrap();
+        assert_eq!(stages.run("sft", || Ok(0.1f64 + 0.2)).unwrap(), Some(0.1 + 0.2));
+        assert!(stages.run::<u8>("dpo", || bail!("the disk is full")).is_err());
+        let again = Stages::open(&options(dir.path(), true), "h").unwrap();
+        assert_eq!(again.run::<f64>("sft", || bail!("run twice")).unwrap(), Some(0.1 + 0.2));
+        assert_eq!(again.run("dpo", || Ok(7u8)).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn another_configuration_is_refused_and_a_fresh_run_starts_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        Stages::open(&options(dir.path(), false), "h").unwrap().run("sft", || Ok(1u8)).unwrap();
+        std::fs::write(dir.path().join("mine.txt"), "kept").unwrap();
+        let other = Stages::open(&options(dir.path(), true), "other").unwrap();
+        let error = other.run("sft", || Ok(2u8)).unwrap_err().to_string();
+        assert!(error.contains("other settings"), "{error}");
+        let fresh = Stages::open(&options(dir.path(), false), "other").unwrap();
+        assert_eq!(fresh.run("sft", || Ok(2u8)).unwrap(), Some(2));
+        assert!(dir.path().join("mine.txt").exists());
+    }
+}

@@ -1,0 +1,79 @@
+//! From what people wrote to what a step trains on.
+
+use anyhow::{Result, bail};
+use ferrotune_data::chat::{ChatTemplate, RenderOptions};
+use ferrotune_peft::{LoraConfig, Targets};
+use ferrotune_tokenizer::{Limits, Made, SkipReason, Skipped, Tokenized, Tokenizer};
+use ferrotune_types::{Conversation, Example, PairExample, PreferencePair};
+use rayon::prelude::*;
+
+/// Renders and tokenises conversations on all cores, in their order. A conversation that the template refuses is
+/// skipped and counted, as one that is too long is.
+///
+/// # Errors
+/// Where the policy is to stop at the first row that is too long.
+pub fn examples(
+    chats: &[Conversation],
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<Tokenized<Example>> {
+    let options = RenderOptions::default();
+    let made: Vec<Result<Made<Example>, Skipped>> = chats
+        .par_iter()
+        .map(|chat| match template.render(chat, &options) {
+            Ok(rendered) => tokenizer.example(&rendered, &chat.id, limits),
+            Err(error) => Err(not_rendered(&chat.id, &error)),
+        })
+        .collect();
+    Ok(Tokenized::gather(made, limits)?)
+}
+
+/// As [`examples`], for preference pairs.
+///
+/// # Errors
+/// Where a prompt is no prefix of its answers: then the template, not the row, is wrong.
+pub fn pair_examples(
+    pairs: &[PreferencePair],
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<Tokenized<PairExample>> {
+    let options = RenderOptions::default();
+    let made: Vec<Result<Made<PairExample>, Skipped>> = pairs
+        .par_iter()
+        .map(|pair| match template.render_pair(pair, &options) {
+            Ok(r) => tokenizer.pair_example(&r.prompt, &r.chosen, &r.rejected, &pair.id, limits),
+            Err(error) => Err(not_rendered(&pair.id, &error)),
+        })
+        .collect();
+    Ok(Tokenized::gather(made, limits)?)
+}
+
+fn not_rendered(id: &str, error: &ferrotune_data::DataError) -> Skipped {
+    Skipped { id: id.to_owned(), reason: SkipReason::NotRendered, detail: error.to_string(), tokens: 0 }
+}
+
+/// An adapter's config from what the command line says: `targets` is `all-linear`, a comma-separated list of
+/// suffixes (`q_proj,v_proj`), or a regex.
+///
+/// # Errors
+/// A rank below 1.
+pub fn lora_config(r: i64, alpha: f64, dropout: f64, targets: &str, base: &str) -> Result<LoraConfig> {
+    if r < 1 {
+        bail!("the rank is {r}; it must be at least 1");
+    }
+    let mut config = LoraConfig::all_linear(r, alpha);
+    config.lora_dropout = dropout;
+    config.base_model_name_or_path = Some(base.to_owned());
+    let is_list = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "_,. ".contains(c));
+    if targets != "all-linear" {
+        config.target_modules = Some(if is_list(targets) {
+            let names: Vec<&str> = targets.split(',').map(str::trim).filter(|n| !n.is_empty()).collect();
+            Targets::suffixes(&names)
+        } else {
+            Targets::Pattern(targets.to_owned())
+        });
+    }
+    Ok(config)
+}

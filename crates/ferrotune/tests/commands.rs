@@ -1,0 +1,242 @@
+//! The `ferrotune` command as scripts and people meet it: the JSON forms, and bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn tiny() -> String {
+    root().join("fixtures/tiny/llama").display().to_string()
+}
+
+fn ferrotune(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ferrotune")).args(args).output().unwrap()
+}
+
+/// Runs a command that must succeed; its stdout as JSON lines.
+fn json_of(args: &[&str]) -> Vec<Value> {
+    let out = ferrotune(&[args, &["--json"]].concat());
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a command that must fail with `code` and say `expect`, without a panic.
+fn fails(args: &[&str], code: i32, expect: &str) {
+    let out = ferrotune(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(stderr.contains(expect), "{args:?} should say {expect:?}:\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+}
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn with(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+
+    fn chats(&self) -> String {
+        let chat = |id: usize| {
+            json!({"id": format!("c{id}"), "messages": [
+                {"role": "user", "content": format!("Where is order {id}?")},
+                {"role": "assistant", "content": "It left us on Monday and arrives in 3 to 5 days."}
+            ]})
+        };
+        self.with("chats.jsonl", (0..6).map(|i| chat(i).to_string() + "\n").collect::<String>())
+    }
+
+    fn pairs(&self) -> String {
+        let pair = |id: usize| {
+            json!({"id": format!("p{id}"), "prompt": [{"role": "user", "content": format!("May I return item {id}?")}],
+                "chosen": [{"role": "assistant", "content": "Yes, within 30 days."}],
+                "rejected": [{"role": "assistant", "content": "No."}]})
+        };
+        self.with("pairs.jsonl", (0..6).map(|i| pair(i).to_string() + "\n").collect::<String>())
+    }
+}
+
+#[test]
+fn help_shows_an_example_and_a_wrong_option_is_a_usage_error() {
+    for command in ["pipeline", "curate", "inspect", "pii", "dedup", "render", "tokenize", "generate", "perplexity"]
+        .into_iter()
+        .chain(["sft", "dpo", "merge", "embed", "judge"])
+    {
+        let out = ferrotune(&[command, "--help"]);
+        assert!(out.status.success());
+        let help = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(help.contains("Example:\n  ferrotune"), "{command}: {help}");
+    }
+    fails(&["curate", "--no-such-option"], 2, "no-such-option");
+    fails(&["nonsense"], 2, "nonsense");
+}
+
+#[test]
+fn pii_counts_characters_not_bytes() {
+    let files = Files::new();
+    let rows = files.with("rows.jsonl", "{\"id\":\"a\",\"text\":\"Grüße an anna.schmidt@example.org!\"}\n");
+    let found = json_of(&["pii", &rows, "--field", "text"]);
+    assert_eq!(found[0]["id"], "a");
+    let email = found[0]["spans"].as_array().unwrap().iter().find(|s| s["kind"] == "EMAIL").unwrap();
+    assert_eq!((email["start"].as_u64(), email["end"].as_u64()), (Some(9), Some(33)));
+    assert!(email["score"].as_f64().unwrap() > 0.5);
+}
+
+#[test]
+fn dedup_names_its_clusters() {
+    let files = Files::new();
+    let text = "Our store on Main Street opens at nine in the morning and closes at six in the evening on weekdays.";
+    let rows = files.with(
+        "rows.jsonl",
+        [("a", text), ("b", "Gift cards never expire."), ("c", text)]
+            .map(|(id, text)| json!({"id": id, "text": text}).to_string() + "\n")
+            .concat(),
+    );
+    let found = json_of(&["dedup", &rows, "--threshold", "0.7"]);
+    assert_eq!(found[0], json!({"clusters": [["a", "c"]], "kept": 2, "dropped": 1}));
+}
+
+#[test]
+fn curate_keeps_ids_and_every_dropped_row() {
+    let files = Files::new();
+    let tickets = files.with(
+        "tickets.jsonl",
+        b"{\"id\":\"t1\",\"question\":\"When do you open on Sundays?\",\"answer\":\"We open at ten on Sundays and close at five.\"}\n\
+          not json\n\
+          {\"id\":\"t2\",\"question\":\"\xff\xfe\",\"answer\":\"x\"}\n",
+    );
+    let out = files.path("out");
+    let report = json_of(&["curate", &tickets, "--recipe", "tickets", "--out", &out]).remove(0);
+    assert_eq!((report["read"].as_u64(), report["kept"].as_u64()), (Some(3), Some(1)));
+    assert_eq!(report["dropped"]["malformed_json"], 1);
+    assert_eq!(report["dropped"]["not_utf8"], 1);
+    let kept = std::fs::read_to_string(Path::new(&out).join("kept.jsonl")).unwrap();
+    assert!(kept.contains("\"t1\""), "{kept}");
+    let dropped = std::fs::read_to_string(Path::new(&out).join("dropped.jsonl")).unwrap();
+    assert_eq!(dropped.lines().count(), 2, "{dropped}");
+}
+
+#[test]
+fn render_and_tokenize_agree_on_what_is_trained() {
+    let files = Files::new();
+    let chats = files.chats();
+    let rendered = json_of(&["render", &tiny(), "--chat-file", &chats]);
+    let (text, spans) = (rendered[0]["text"].as_str().unwrap(), &rendered[0]["assistant_spans"]);
+    let at = |i: usize| spans[0][i].as_u64().unwrap() as usize;
+    let said: String = text.chars().skip(at(0)).take(at(1) - at(0)).collect();
+    assert!(said.starts_with("It left us on Monday"), "{said}");
+    let tokens = json_of(&["tokenize", &tiny(), "--chat-file", &chats]);
+    let (ids, mask) = (tokens[0]["ids"].as_array().unwrap(), tokens[0]["loss_mask"].as_array().unwrap());
+    assert_eq!(ids.len(), mask.len());
+    assert!(mask.iter().any(|m| m == 1) && mask[0] == 0);
+    let plain = json_of(&["render", "chatml", "--chat-file", &chats]);
+    assert!(plain[0]["text"].as_str().unwrap().contains("<|im_start|>assistant\nIt left"));
+}
+
+#[test]
+fn a_model_is_tuned_aligned_merged_and_asked() {
+    let files = Files::new();
+    let (chats, pairs, model) = (files.chats(), files.pairs(), tiny());
+    let (sft, dpo, merged) = (files.path("sft"), files.path("dpo"), files.path("merged"));
+    let common = ["--model", &model, "--steps", "3", "--batch", "2", "--max-length", "512", "--lora-r", "4"];
+    let tuned = json_of(
+        &[&["sft", "--data", &chats, "--out", &sft, "--lr", "1e-2", "--dtype", "fp32"], &common[..]].concat(),
+    );
+    assert_eq!(tuned[0]["losses"].as_array().unwrap().len(), 3);
+    assert!(tuned[0]["trainable_params"].as_u64().unwrap() > 0);
+    assert!(tuned[0]["real_tokens_per_s"].as_f64().unwrap() > 0.0);
+    let adapter = Path::new(&sft).join("adapter").display().to_string();
+    let aligned = json_of(
+        &[&["dpo", "--data", &pairs, "--out", &dpo, "--adapter", &adapter, "--dtype", "fp32"], &common[..]].concat(),
+    );
+    let first = aligned[0]["losses"][0].as_f64().unwrap();
+    assert!((first - std::f64::consts::LN_2).abs() < 1e-4, "step-0 loss {first}");
+    let adapter = Path::new(&dpo).join("adapter").display().to_string();
+    let check = json_of(&["merge", &model, &adapter, "--out", &merged]);
+    assert!(check[0]["max_abs_logit_diff"].as_f64().unwrap() < 1e-3);
+    let ask = |model: &str| {
+        json_of(&["generate", model, "--chat", "Where is order 3?", "--max-new-tokens", "4", "--dtype", "fp32"])
+    };
+    assert_eq!(ask(&merged)[0]["prompt_tokens"], ask(&model)[0]["prompt_tokens"]);
+    let text = files.with("text.txt", "Orders over $75 ship free. ".repeat(20));
+    let base = json_of(&["perplexity", &model, &text, "--window", "64", "--dtype", "fp32"]);
+    assert!(base[0]["perplexity"].as_f64().unwrap() > 1.0);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_adapter_bytes() {
+    let files = Files::new();
+    let (chats, model) = (files.chats(), tiny());
+    let run = |name: &str, seed: &str| {
+        let out = files.path(name);
+        json_of(&[
+            "sft", "--model", &model, "--data", &chats, "--steps", "2", "--batch", "2", "--lora-r", "4", "--lr", "1e-2",
+            "--seed", seed, "--out", &out,
+        ]);
+        std::fs::read(Path::new(&out).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    let first = run("a", "5");
+    assert!(first == run("b", "5"));
+    assert!(first != run("c", "6"));
+}
+
+#[test]
+fn bad_input_is_a_clear_error() {
+    let files = Files::new();
+    let (chats, model, out) = (files.chats(), tiny(), files.path("out"));
+    let sft = |model: &str, data: &str, more: &[&str], expect: &str| {
+        let args = ["sft", "--model", model, "--data", data, "--out", &out, "--steps", "1"];
+        fails(&[&args, more].concat(), 1, expect);
+    };
+    sft("no/such/model/at-all", &chats, &[], "cannot find the model");
+    let gguf = files.with("broken.gguf", b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff");
+    sft(&gguf, &chats, &[], "broken.gguf");
+    sft(&model, &files.path("absent.jsonl"), &[], "absent.jsonl");
+    sft(&model, &files.with("empty.jsonl", ""), &[], "empty.jsonl");
+    sft(&model, &files.with("bad.jsonl", "{\n[1,\n"), &[], "bad.jsonl");
+    sft(&model, &chats, &["--config", &files.with("c.toml", "lrr = 1.0\n")], "unknown key `lrr`: did you mean `lr`?");
+    sft(&model, &chats, &["--targets", "no_proj"], "no_proj");
+    sft(&model, &chats, &["--lora-r", "100000"], "100000");
+    sft(&model, &chats, &["--schedule", "triangle"], "unknown schedule");
+    sft(&model, &chats, &["--dtype", "fp99"], "unknown dtype fp99");
+    sft(&model, &chats, &["--max-length", "4"], "no example to train on");
+    sft(&model, &chats, &["--lr", "1e30", "--steps", "5", "--schedule", "constant"], "the loss is");
+    let text = files.with("text.txt", "word ".repeat(50));
+    fails(&["perplexity", &model, &text, "--window", "100000"], 1, "longer than the model's context");
+    fails(&["merge", &model, &files.path("no-adapter"), "--out", &out], 1, "no-adapter");
+    let raising = files.with("raise.jinja", "{{ raise_exception('only two roles here') }}");
+    fails(&["render", &raising, "--chat-file", &chats], 1, "only two roles here");
+    let unwritable = Path::new(&chats).join("under-a-file").display().to_string();
+    fails(&["merge", &model, &model, "--out", &unwritable], 1, "adapter");
+    fails(&["rag", "ask", &files.path("none.sqlite"), "why?"], 1, "ferrotune rag index");
+}
+
+#[test]
+fn a_truncated_checkpoint_is_refused() {
+    let files = Files::new();
+    let copy = files.0.path().join("model");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(tiny()).unwrap() {
+        let entry = entry.unwrap();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if entry.file_name() == "model.safetensors" {
+            bytes.truncate(bytes.len() / 2);
+        }
+        std::fs::write(copy.join(entry.file_name()), bytes).unwrap();
+    }
+    fails(&["generate", &copy.display().to_string(), "--chat", "Hello"], 1, "model.safetensors");
+}
