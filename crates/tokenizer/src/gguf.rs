@@ -113,9 +113,7 @@ impl Tokenizer {
                 })?;
             }
         }
-        let is_sentencepiece = gguf.model != "gpt2";
         add_surroundings(&mut inner, gguf, gguf.add_bos.unwrap_or(gguf.model == "llama"))?;
-        let _ = is_sentencepiece;
         let special = SpecialTokens {
             bos: text(gguf.bos),
             eos: text(gguf.eos),
@@ -166,6 +164,7 @@ fn merges(
     Ok(pairs)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn model_error(e: impl ToString) -> TokenizerError {
     TokenizerError::Gguf { key: "tokenizer.ggml.tokens", reason: e.to_string() }
 }

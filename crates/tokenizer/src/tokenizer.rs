@@ -124,7 +124,9 @@ impl Tokenizer {
             .collect();
         control.sort();
         let mut is_control = vec![false; control.last().map_or(0, |(id, _)| *id as usize + 1)];
-        control.iter().for_each(|(id, _)| is_control[*id as usize] = true);
+        for (id, _) in &control {
+            is_control[*id as usize] = true;
+        }
         special.control = control.into_iter().map(|(_, text)| text).collect();
         let mut literal = inner.clone();
         literal.set_encode_special_tokens(true);

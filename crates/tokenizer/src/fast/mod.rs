@@ -59,10 +59,13 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
+/// A word's tokens: ids and where each ends.
+type Parts = Box<[(u32, u32)]>;
+
 #[derive(Default)]
 struct Memory {
     instance: u64,
-    words: HashMap<Box<[u8]>, Box<[(u32, u32)]>, table::Hasher>,
+    words: HashMap<Box<[u8]>, Parts, table::Hasher>,
     scratch: merge::Scratch,
 }
 
@@ -135,7 +138,7 @@ impl FastBpe {
         let mut at = 0;
         while at < text.len() {
             let end = next_word(self.pattern, text, at);
-            self.word(text[at..end].as_bytes(), offset + at, memory, out);
+            self.word(&text.as_bytes()[at..end], offset + at, memory, out);
             at = end;
         }
     }
@@ -196,5 +199,114 @@ impl Added {
         }
         let searcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok()?;
         Some(Some(Added { searcher, ids, is_special }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use proptest::prelude::*;
+    use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::pre_tokenizers::sequence::Sequence;
+    use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+    use tokenizers::{SplitDelimiterBehavior, Tokenizer as General};
+
+    use crate::{Encoded, Tokenizer, TrainConfig};
+
+    const CORPUS: &str = "the cat sat on the mat, the cat's hat isn't there; they'll see 123 and 1,234.56 things \
+        naïve café déjà vu 北京 北京市 مرحبا مرحبا if (a < b) {\r\n\treturn a;\n}\n\n  it's  THE'S we've ½ ²";
+
+    /// Every pattern that is taken over, with and without whole words past the merges.
+    fn tokenizers() -> &'static [Tokenizer] {
+        static ALL: OnceLock<Vec<Tokenizer>> = OnceLock::new();
+        ALL.get_or_init(|| {
+            let split = |expression: &str| -> PreTokenizerWrapper {
+                let pattern = SplitPattern::Regex(expression.into());
+                let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap();
+                Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into()
+            };
+            let words = [None, Some(split(super::LLAMA3)), Some(split(super::QWEN2))];
+            let mut all = Vec::new();
+            for digits in [false, true] {
+                for words in words.clone() {
+                    let config = TrainConfig { vocab_size: 420, digits, ..TrainConfig::default() };
+                    let trained = Tokenizer::train(vec![CORPUS; 3], &config).unwrap();
+                    let mut parts = trained.into_parts();
+                    if let Some(words) = words {
+                        parts.inner.with_pre_tokenizer(Some(words));
+                    }
+                    let tokenizer = Tokenizer::from_parts(parts).unwrap();
+                    assert!(tokenizer.is_fast());
+                    all.push(tokenizer);
+                }
+            }
+            all
+        })
+    }
+
+    fn check(text: &str) {
+        for tokenizer in tokenizers() {
+            let general: &General = tokenizer.inner();
+            let expect = general.encode(text, false).unwrap();
+            let fast = tokenizer.encode_with_offsets(text, false).unwrap();
+            let words = serde_json::to_string(&general.get_pre_tokenizer()).unwrap();
+            assert_eq!(fast.ids, expect.get_ids(), "{text:?} by {words}");
+            // Offsets differ only inside a character, where the general path tells the whole character.
+            assert_eq!(fast.offsets.first().map_or(0, |o| o.0), 0);
+            assert!(fast.offsets.windows(2).all(|pair| pair[0].1 == pair[1].0), "{text:?}");
+            assert_eq!(fast.offsets.last().map_or(0, |o| o.1), text.len());
+
+            let mut literal = Encoded::default();
+            tokenizer.encode_into(text, 0, true, &mut literal).unwrap();
+            let mut general = general.clone();
+            general.set_encode_special_tokens(true);
+            assert_eq!(literal.ids, general.encode(text, false).unwrap().get_ids(), "{text:?} literal");
+        }
+    }
+
+    #[test]
+    fn the_expressions_edges() {
+        for text in [
+            "",
+            " ",
+            "  ",
+            "a  b",
+            "a \n b",
+            "\n\n",
+            " \n",
+            "\n ",
+            "x 1",
+            "x  1",
+            "x\t1",
+            "1 2  3",
+            "'s 's'S 'LL'",
+            "<|im_end|>a<|im_start|>",
+            "<|im_end",
+            "a'ſb",
+            "½1",
+            "a\u{85}\u{a0} b",
+            "!\n\n?\r\n",
+            " !\nx",
+            "12345",
+            "\u{10ffff}\u{fffd}",
+        ] {
+            check(text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_those_of_the_general_path(
+            text in "([ \\t\\r\\n'!.,<|>_-]|[a-zA-Z]{1,4}|[0-9]|é|ß|½|٣|北|م|ſ|\u{85}|\u{a0}|\u{2028}|\u{301}|😀|<[|]im_end[|]>){0,40}"
+        ) {
+            check(&text);
+        }
+
+        #[test]
+        fn on_any_text(text in any::<String>()) {
+            check(&text);
+        }
     }
 }

@@ -12,13 +12,11 @@ pub(super) fn decreasing(lengths: &[usize], max_length: usize) -> Vec<Vec<usize>
     for i in order {
         let length = lengths[i];
         let found = by_room.range(length..max_length).next().map(|(&room, _)| room);
-        let (room, pack) = match found.and_then(|room| Some((room, by_room.get_mut(&room)?.pop_front()?))) {
-            Some(found) => found,
-            None => {
-                packs.push(Vec::new());
-                (max_length, packs.len() - 1)
-            }
-        };
+        let found = found.and_then(|room| Some((room, by_room.get_mut(&room)?.pop_front()?)));
+        let (room, pack) = found.unwrap_or((max_length, packs.len()));
+        if pack == packs.len() {
+            packs.push(Vec::new());
+        }
         if by_room.get(&room).is_some_and(VecDeque::is_empty) {
             by_room.remove(&room);
         }
