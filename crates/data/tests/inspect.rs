@@ -73,7 +73,6 @@ fn a_clean_dataset_with_all_that_is_needed_is_ready() {
         validation: Some(&held_out),
         files: vec![file],
         render: Some(Box::new(|_| Ok(()))),
-        toxic: Some(Box::new(|_| None)),
     };
     let inspection = seen(&rows, &context, |config| {
         config.banned = vec!["RivalShop".into()];
@@ -127,9 +126,8 @@ fn every_check_can_fail_and_names_the_row() {
         meta: Map::new(),
     };
     let pair = Record { item: Item::Pair(pair), origin: Origin::default() };
-    check("well_formed", "both answers are the same", Some(pair), none());
-    let toxic = Context { toxic: Some(Box::new(|t| t.contains("blast").then(|| "mild".into()))), ..none() };
-    check("not_toxic", "1 of 49 rows, the first: mild", row("Oh blast it!", fine), toxic);
+    check("well_formed", "identical_pair", Some(pair), none());
+    check("not_toxic", "1 of 49 rows", row("You are a stupid bitch, answer me!", fine), none());
     let render = Context { render: Some(Box::new(|r| Err(format!("{} broke", r.id())))), ..none() };
     check("template", "48 of 48 rows, the first: r00 broke", None, render);
     let held_out = [ticket("v", "I lost the receipt for the parcel", fine)];
@@ -170,9 +168,9 @@ fn shares_out_of_bounds_fail() {
             &format!("Leider {i} gar nicht."),
         )
     };
-    check("one_language", "are eng", with(good(), (0..3).map(german).collect()));
+    check("one_language", "are en,", with(good(), (0..3).map(german).collect()));
     let certain: Vec<Record> = good().into_iter().filter(|r| !r.texts()[1].1.contains("I don't")).collect();
-    check("honest_gaps", "0 answers do not know and 0 refuse", certain);
+    check("honest_gaps", "0 rows do not know and 0 refuse", certain);
     let short: Vec<Record> = good().into_iter().filter(|r| r.texts()[1].1.len() < 30).collect();
     check("short_and_long", "at least 1.5 wanted", short);
     let crowd = (0..200).map(|i| ticket(&format!("c{i}"), &format!("Zebra stripes pattern {i}"), "Zebra."));
@@ -209,7 +207,7 @@ fn card_and_page_tell_the_verdict_and_hold_no_markup_of_the_data() {
     let card = card(&inspection, &config);
     assert!(
         card.starts_with(
-            "---\npretty_name: \"Tickets <1>\"\nlanguage: \"eng\"\nsize_categories: \"n<1K\"\n---"
+            "---\npretty_name: \"Tickets <1>\"\nlanguage: \"en\"\nsize_categories: \"n<1K\"\n---"
         )
     );
     assert!(

@@ -174,10 +174,7 @@ mod tests {
         assert!(banded.stats.candidates < exact.stats.candidates / 20, "{:?}", banded.stats);
         let joined = |c: &Clusters| c.of.iter().enumerate().filter(|&(i, &first)| i != first).count();
         assert!(joined(&banded) as f64 >= 0.97 * joined(&exact) as f64);
-        assert!(
-            banded.of.iter().zip(&exact.of).all(|(b, e)| b >= e),
-            "no pair that all pairs lacks"
-        );
+        assert!(banded.of.iter().zip(&exact.of).all(|(b, e)| b >= e), "no pair that all pairs lacks");
     }
 
     #[test]

@@ -8,10 +8,11 @@ use ferrotune_types::{Message, Role};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Distribution, InspectConfig, Topic, asked_and_answered, is_honest_gap, is_refusal};
+use super::{Context, Distribution, InspectConfig, Topic, asked_and_answered};
 use crate::dedup::dedup;
+use crate::filter::{Engine, Refusal, Toxic, Turns, identify};
 use crate::split::{leaks, near};
-use crate::{DataError, Item, Record, clean, pii};
+use crate::{DataError, Drop, Item, Record, RecordStep, clean, pii};
 
 /// What came of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,18 +70,18 @@ impl Check {
     }
 }
 
-/// Each row's language as an ISO 639-3 code, `unknown` where there is too little text.
+/// Each row's language as an ISO 639-1 code, `unknown` where none can be told.
 pub(super) fn languages(records: &[Record]) -> Vec<String> {
     let of = |record: &Record| {
         let text: Vec<&str> = record.texts().into_iter().map(|(_, text)| text).collect();
-        let text = text.join("\n");
-        // The detector always answers: below this many letters its answer is a guess.
-        if text.chars().filter(|c| c.is_alphabetic()).take(20).count() < 20 {
-            return "unknown".to_owned();
-        }
-        whichlang::detect_language(&text).three_letter_code().to_owned()
+        identify(&text.join("\n"), Engine::Fast).code.unwrap_or("unknown").to_owned()
     };
     records.par_iter().map(of).collect()
+}
+
+/// What a filter of the curation says against a row.
+fn refused(step: &impl RecordStep, record: &Record) -> Option<Drop> {
+    step.apply(&mut record.clone(), &mut Vec::new()).err()
 }
 
 pub(super) fn run(
@@ -94,7 +95,7 @@ pub(super) fn run(
         deduplicated(records, config)?,
         topics_balanced(topics, records.len(), config),
         encoding(records),
-        toxic(records, context),
+        not_toxic(records, config)?,
         on_brand(records, config),
         no_pii(records, config),
         one_language(records, languages, config),
@@ -109,10 +110,7 @@ pub(super) fn run(
 }
 
 /// The rows where `wrong` has something to say.
-fn find(
-    records: &[Record],
-    wrong: impl Fn(&Record) -> Option<String> + Sync,
-) -> Vec<(&Record, String)> {
+fn find(records: &[Record], wrong: impl Fn(&Record) -> Option<String> + Sync) -> Vec<(&Record, String)> {
     records.par_iter().filter_map(|record| Some((record, wrong(record)?))).collect()
 }
 
@@ -161,13 +159,10 @@ fn encoding(records: &[Record]) -> Check {
     Check::none("encoding", "No encoding errors", &found, records.len())
 }
 
-fn toxic(records: &[Record], context: &Context<'_>) -> Check {
-    let (key, title) = ("not_toxic", "Nothing toxic");
-    let Some(judge) = &context.toxic else {
-        return Check::unknown(key, title, "no toxicity filter was given");
-    };
-    let found = find(records, |record| record.texts().into_iter().find_map(|(_, text)| judge(text)));
-    Check::none(key, title, &found, records.len())
+fn not_toxic(records: &[Record], config: &InspectConfig) -> Result<Check, DataError> {
+    let step = Toxic::new(&config.toxic)?;
+    let found = find(records, |record| refused(&step, record).map(|drop| drop.detail));
+    Ok(Check::none("not_toxic", "Nothing toxic", &found, records.len()))
 }
 
 fn on_brand(records: &[Record], config: &InspectConfig) -> Check {
@@ -230,40 +225,35 @@ fn well_formed(records: &[Record]) -> Check {
         if repeated.contains(record.id()) {
             return Some(format!("id {:?} occurs more than once", record.id()));
         }
-        malformed(record).map(str::to_owned)
+        let bad_turns =
+            || refused(&Turns::default(), record).map(|drop| format!("{} ({})", drop.reason, drop.detail));
+        malformed(record).map(str::to_owned).or_else(bad_turns)
     });
     Check::none("well_formed", "Every row is well-formed", &found, records.len())
 }
 
-/// What is wrong with a row's shape.
+/// What is wrong with a row's shape, beside what [`Turns`] refuses.
 fn malformed(record: &Record) -> Option<&'static str> {
     let is_silent = |m: &Message| m.content.trim().is_empty() && m.tool_calls.is_empty();
     match &record.item {
         Item::Document(d) => d.text.trim().is_empty().then_some("an empty text"),
         Item::Chat(c) => {
-            let turns: Vec<&Message> =
-                c.messages.iter().filter(|m| !matches!(m.role, Role::System | Role::Developer)).collect();
-            if !turns.iter().any(|m| m.role == Role::Assistant) {
-                Some("no answer")
-            } else if turns.last().is_some_and(|m| m.role != Role::Assistant) {
-                Some("the last turn is not the assistant's")
-            } else if turns.first().is_some_and(|m| m.role != Role::User) {
-                Some("the first turn is not the user's")
-            } else if turns.windows(2).any(|w| w[0].role == Role::User && w[1].role == Role::User) {
-                Some("two turns of the user in a row")
-            } else if turns.iter().any(|m| m.role != Role::Tool && is_silent(m)) {
+            let mut turns = c.messages.iter().filter(|m| !matches!(m.role, Role::System | Role::Developer));
+            if turns.clone().any(|m| m.role != Role::Tool && is_silent(m)) {
                 Some("an empty turn")
+            } else if turns.next().is_some_and(|m| m.role != Role::User) {
+                Some("the first turn is not the user's")
+            } else if turns.next_back().is_some_and(|m| m.role != Role::Assistant) {
+                Some("the last turn is not the assistant's")
             } else {
                 None
             }
         }
         Item::Pair(p) => {
-            if p.prompt.is_empty() || p.prompt.iter().all(is_silent) {
+            if p.prompt.iter().all(is_silent) {
                 Some("no prompt")
             } else if p.chosen.iter().all(is_silent) || p.rejected.iter().all(is_silent) {
                 Some("an empty answer")
-            } else if p.chosen == p.rejected {
-                Some("both answers are the same")
             } else {
                 None
             }
@@ -294,18 +284,19 @@ fn both_lengths(records: &[Record], config: &InspectConfig) -> Check {
 
 fn honest_gaps(records: &[Record], config: &InspectConfig) -> Check {
     let (key, title) = ("honest_gaps", "Refusals and \u{201c}I don't know\u{201d} are there, in measure");
-    let chats = records.iter().filter(|r| !matches!(r.item, Item::Document(_)));
-    let answers: Vec<&str> = chats.flat_map(|r| asked_and_answered(r).1).collect();
-    if answers.is_empty() {
+    let rows: Vec<&Record> = records.iter().filter(|r| !matches!(r.item, Item::Document(_))).collect();
+    if rows.is_empty() {
         return Check::unknown(key, title, "there are no answers");
     }
-    let gaps = answers.iter().filter(|a| is_honest_gap(a)).count();
-    let refusals = answers.iter().filter(|a| is_refusal(a) && !is_honest_gap(a)).count();
-    let share = (gaps + refusals) as f64 / answers.len() as f64;
+    let step = Refusal { says_nothing: false, no_information: true, ..Refusal::default() };
+    let verdicts: Vec<_> = rows.par_iter().filter_map(|record| refused(&step, record)).collect();
+    let gaps = verdicts.iter().filter(|drop| drop.reason == "no_information").count();
+    let refusals = verdicts.len() - gaps;
+    let share = verdicts.len() as f64 / rows.len() as f64;
     let [least, most] = config.honest_gaps;
     let figures = format!(
-        "{gaps} answers do not know and {refusals} refuse, of {} ({:.1}%; {:.0}% to {:.0}% wanted)",
-        answers.len(),
+        "{gaps} rows do not know and {refusals} refuse, of {} ({:.1}%; {:.0}% to {:.0}% wanted)",
+        rows.len(),
         share * 100.0,
         least * 100.0,
         most * 100.0

@@ -34,7 +34,6 @@ mod checks;
 mod distribution;
 mod html;
 mod kmeans;
-mod phrases;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -46,6 +45,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::DedupConfig;
+use crate::filter::toxicity::ToxicConfig;
 use crate::pii::PiiConfig;
 
 use crate::{DataError, Item, Record, Spoken};
@@ -54,7 +54,6 @@ pub use card::card;
 pub use checks::{Check, Verdict};
 pub use distribution::{Bin, Distribution};
 pub use html::html;
-pub use phrases::{is_honest_gap, is_refusal};
 pub use topics::{Topic, TopicConfig, topics};
 
 /// What a dataset should look like. The defaults fit a help desk's tickets.
@@ -67,7 +66,7 @@ pub struct InspectConfig {
     pub description: String,
     /// Its licence, for the card.
     pub license: String,
-    /// ISO 639-3 code of its language, such as `eng`; the commonest one found if unset.
+    /// ISO 639-1 code of its language, such as `en`; the commonest one found if unset.
     pub language: Option<String>,
     /// The column that names a row's category.
     pub category: String,
@@ -75,6 +74,8 @@ pub struct InspectConfig {
     pub dedup: DedupConfig,
     /// What counts as personal data.
     pub pii: PiiConfig,
+    /// What counts as toxic.
+    pub toxic: ToxicConfig,
     /// Words and phrases that must not occur, in any case: competitors, old product names, slurs.
     pub banned: Vec<String>,
     /// How topics are found.
@@ -85,7 +86,7 @@ pub struct InspectConfig {
     pub min_language_share: f64,
     /// The 90th percentile of the answers' lengths must be at least this many times the 10th.
     pub min_length_spread: f64,
-    /// Share of answers that say they do not know or will not help: at least, at most.
+    /// Share of rows whose answer says it does not know or will not help: at least, at most.
     pub honest_gaps: [f64; 2],
     /// Rows that people must have read.
     pub min_read: usize,
@@ -107,6 +108,7 @@ impl Default for InspectConfig {
             category: "category".to_owned(),
             dedup: DedupConfig { max_source_loss: 1.0, ..DedupConfig::default() },
             pii: PiiConfig::default(),
+            toxic: ToxicConfig::default(),
             banned: Vec::new(),
             topics: TopicConfig::default(),
             max_topic_share: 0.4,
@@ -137,9 +139,6 @@ pub struct Review {
     pub note: String,
 }
 
-/// A judgement of one text by code from elsewhere: what is wrong with it, if anything is.
-pub type Judge<'a> = Box<dyn Fn(&str) -> Option<String> + Sync + 'a>;
-
 /// Renders a row with the target model's chat template.
 pub type Render<'a> = Box<dyn Fn(&Record) -> Result<(), String> + Sync + 'a>;
 
@@ -152,8 +151,6 @@ pub struct Context<'a> {
     pub files: Vec<PathBuf>,
     /// Renders a row for the target model.
     pub render: Option<Render<'a>>,
-    /// Finds toxic text.
-    pub toxic: Option<Judge<'a>>,
 }
 
 /// What was seen.
@@ -199,7 +196,8 @@ impl Inspection {
 /// Looks at `records`. The same rows and settings give the same inspection.
 ///
 /// # Errors
-/// [`DataError::Config`] for settings out of range. A file that cannot be read fails its check.
+/// [`DataError::Config`] for settings out of range, [`DataError::Io`] where a word list or classifier cannot be
+/// read. A file of the dataset that cannot be read fails its check.
 pub fn inspect(
     records: &[Record],
     context: &Context<'_>,
