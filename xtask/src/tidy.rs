@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("ferrotune-rag", &["ferrotune-types"]),
     ("ferrotune-model", &["ferrotune-types"]),
     ("ferrotune-peft", &["ferrotune-types", "ferrotune-model"]),
-    ("ferrotune-train", &["ferrotune-types", "ferrotune-model", "ferrotune-peft"]),
+    ("ferrotune-train", &["ferrotune-types", "ferrotune-model"]),
     ("ferrotune-preference", &["ferrotune-types"]),
     (
         "ferrotune",
