@@ -99,13 +99,13 @@ fn recall_follows_the_s_curve_and_precision_is_one() {
     let config = MinHashConfig {
         threshold: 0.45,
         recall: 0.1,
-        permutations: 96,
+        permutations: 64,
         shingling: by_words(),
         ..MinHashConfig::default()
     };
     let split = config.banding();
-    assert_eq!(split, Banding { bands: 16, rows: 6 });
-    for lost in [1, 2, 4, 6, 8, 10, 12] {
+    assert_eq!(split, Banding { bands: 12, rows: 5 });
+    for lost in [2, 5, 7, 9, 12] {
         let mut rng = ChaCha8Rng::seed_from_u64(lost as u64);
         let (mut texts, mut similarity, mut expected) = (Vec::new(), 0.0, 0.0);
         for passage in &passages {

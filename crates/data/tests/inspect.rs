@@ -113,7 +113,7 @@ fn every_check_can_fail_and_names_the_row() {
     let open = Conversation { id: "bad".into(), messages: vec![open], tools: Vec::new(), meta: Map::new() };
     check(
         "well_formed",
-        "no answer",
+        "no_answer",
         Some(Record { item: Item::Chat(open), origin: Origin::default() }),
         none(),
     );
