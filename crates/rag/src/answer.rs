@@ -76,13 +76,7 @@ static WRAPPING: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a constant pattern")
 });
 
-/// Asks a model for a grounded answer, checks every sentence against the sources, and quotes the sources where
-/// the model's answer does not stand up to them. Without a model it quotes at once.
-///
-/// A small model grounds poorly: it cites the wrong number, invents figures, or answers beside the question.
-/// So its marks are not believed: each sentence is given the source that supports it ([`attribute`]); what none
-/// supports is left out; and where what is left is much further from the question than the best quote
-/// ([`extract`]), the quote is the answer. [`Answer::origin`] says which of these came to be.
+/// Asks a model for a grounded answer and checks it ([`check_answer`]). Without a model it quotes at once.
 ///
 /// # Errors
 /// The model's and the embedder's own.
@@ -93,18 +87,38 @@ pub fn answer(
     hits: &[Hit],
     config: &GroundConfig,
 ) -> Result<Answer, RagError> {
+    let said = match model {
+        Some(model) if !hits.is_empty() => model.chat(&ground(question, hits, config), &config.params)?.text,
+        _ => String::new(),
+    };
+    check_answer(&said, embedder, question, hits, config)
+}
+
+/// Checks every sentence that a model said against the sources, and quotes the sources where its answer does not
+/// stand up to them.
+///
+/// A small model grounds poorly: it cites the wrong number, invents figures, or answers beside the question.
+/// So its marks are not believed: each sentence is given the source that supports it ([`attribute`]); what none
+/// supports is left out; and where what is left is much further from the question than the best quote
+/// ([`extract`]), the quote is the answer. [`Answer::origin`] says which of these came to be.
+///
+/// # Errors
+/// The embedder's own.
+pub fn check_answer(
+    said: &str,
+    embedder: Option<&dyn Embed>,
+    question: &str,
+    hits: &[Hit],
+    config: &GroundConfig,
+) -> Result<Answer, RagError> {
     let hits = &hits[..hits.len().min(config.sources)];
     let quotes = extract(question, hits, embedder, config)?;
-    let mut model_text = String::new();
+    let model_text = said.to_owned();
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-    if let (Some(model), false) = (model, hits.is_empty()) {
-        model_text = model.chat(&ground(question, hits, config), &config.params)?.text;
-        let first_pass = without_repetitions(&model_text);
-        for sentence in attribute(&first_pass, question, hits, embedder, config)? {
-            match sentence.source {
-                Some(_) if !WRAPPING.is_match(&sentence.text) => kept.push(sentence),
-                _ => dropped.push(sentence),
-            }
+    for sentence in attribute(&without_repetitions(said), question, hits, embedder, config)? {
+        match sentence.source {
+            Some(_) if !WRAPPING.is_match(&sentence.text) => kept.push(sentence),
+            _ => dropped.push(sentence),
         }
     }
     let analyzer = Analyzer::new(config.language);
@@ -149,8 +163,11 @@ fn is_beside(question: &str, kept: &[Attributed], quotes: &[Quote], analyzer: &A
 }
 
 fn quoted(quote: &Quote) -> Attributed {
+    // Shown without list signs and bold type; `Quote` keeps them.
+    let lines = quote.text.lines().map(|line| line.trim_start_matches(['-', '*', '•', '>', ' ']));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
     Attributed {
-        text: quote.text.trim_start_matches(['-', '*', '•', ' ']).to_owned(),
+        text: words.join(" ").replace("**", ""),
         claimed: Vec::new(),
         source: Some(quote.source),
         support: 1.0,

@@ -180,8 +180,8 @@ pub fn attribute(
     let found: Vec<&str> = sentences(text).into_iter().map(|s| &text[s]).collect();
     let plain: Vec<String> = found.iter().map(|s| strip_marks(s).trim().to_owned()).collect();
     let cosines = match embedder {
-        Some(embedder) => Some(cosines(embedder, &plain, hits)?),
-        None => None,
+        Some(embedder) if !plain.is_empty() => Some(cosines(embedder, &plain, hits)?),
+        _ => None,
     };
     let mut out = Vec::with_capacity(found.len());
     for (i, (sentence, plain)) in found.iter().zip(plain).enumerate() {

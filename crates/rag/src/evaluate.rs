@@ -1,8 +1,11 @@
-use ferrotune_types::{Embed, LanguageModel};
+use ferrotune_types::{Embed, LanguageModel, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{average_precision, hit_at, ndcg_at, recall_at, reciprocal_rank};
-use crate::{Answer, GroundConfig, Origin, RagError, RetrieveConfig, Store, answer, documents_of, retrieve};
+use crate::{
+    Answer, CachedEmbed, GroundConfig, Origin, RagError, RetrieveConfig, Store, check_answer, documents_of,
+    ground, retrieve,
+};
 
 /// Chunks looked at to rank documents: enough for ten documents where each gives several chunks.
 const DEPTH: usize = 50;
@@ -73,6 +76,8 @@ pub struct RagReport {
 
 /// Answers every question from the store and measures both the search and the answers.
 ///
+/// The model is asked once, for all questions as a batch, and the embedder once for each text.
+///
 /// # Errors
 /// Those of [`retrieve`] and [`answer`].
 pub fn evaluate(
@@ -83,23 +88,41 @@ pub fn evaluate(
     find: &RetrieveConfig,
     config: &GroundConfig,
 ) -> Result<RagReport, RagError> {
+    let cached = embedder.map(CachedEmbed::new);
+    let embedder = cached.as_ref().map(|cached| cached as &dyn Embed);
     let deep = RetrieveConfig { k: find.k.max(DEPTH), ..find.clone() };
-    let mut rows = Vec::with_capacity(questions.len());
-    let mut full_rankings = Vec::with_capacity(questions.len());
+    let (mut sources, mut rankings) =
+        (Vec::with_capacity(questions.len()), Vec::with_capacity(questions.len()));
     for question in questions {
         let mut hits = retrieve(store, embedder, &question.question, &deep)?;
-        let ranking: Vec<String> = documents_of(&hits).into_iter().map(str::to_owned).collect();
+        rankings.push(documents_of(&hits).into_iter().map(str::to_owned).collect::<Vec<String>>());
         hits.truncate(find.k);
+        sources.push(hits);
+    }
+    let asked = questions.iter().zip(&sources);
+    let replies = match model {
+        Some(model) => {
+            let prompts: Vec<Vec<Message>> =
+                asked.clone().map(|(question, hits)| ground(&question.question, hits, config)).collect();
+            model.chat_batch(&prompts, &config.params)?.into_iter().map(|reply| reply.text).collect()
+        }
+        None => vec![String::new(); questions.len()],
+    };
+    if replies.len() != questions.len() {
+        let (expected, found) = (format!("{} replies", questions.len()), replies.len().to_string());
+        return Err(RagError::Shape { op: "evaluate", expected, found });
+    }
+    let mut rows = Vec::with_capacity(questions.len());
+    for ((question, hits), (reply, ranking)) in asked.zip(replies.iter().zip(&rankings)) {
         rows.push(AnswerRow {
             id: question.id.clone(),
             question: question.question.clone(),
             relevant: question.relevant.clone(),
             retrieved: ranking.iter().take(10).cloned().collect(),
-            answer: answer(model, embedder, &question.question, &hits, config)?,
+            answer: check_answer(reply, embedder, &question.question, hits, config)?,
         });
-        full_rankings.push(ranking);
     }
-    Ok(report(rows, &full_rankings))
+    Ok(report(rows, &rankings))
 }
 
 fn report(rows: Vec<AnswerRow>, rankings: &[Vec<String>]) -> RagReport {

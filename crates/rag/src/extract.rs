@@ -44,21 +44,31 @@ const ASKING: [&str; 34] = [
     "has", "had", "am", "were", "been", "ani", "get",
 ];
 
+/// An answer with fewer terms than this wants a second sentence.
+const TERSE: usize = 6;
+
 struct Candidate {
     hit: usize,
     start: usize,
     end: usize,
     terms: BTreeSet<String>,
-    /// Terms of what leads up to the sentence: the heading, a question it answers, the sentence before it.
-    before: BTreeSet<String>,
+    /// Terms of the question or the introduction that the sentence answers or completes: they count in full.
+    lead: BTreeSet<String>,
+    /// Terms of the heading and the sentence before it: they count half.
+    near: BTreeSet<String>,
+    /// The sentence after what leads up to it: what an embedder compares with the question.
+    in_context: String,
 }
 
 /// The sentences of the sources that answer a question, best first; none where nothing scores `min_quote`.
 ///
-/// A sentence's score is the share of the question's terms that it holds, rare terms weighing more (a term that
-/// only its heading or the sentence before it holds counts half), plus 0.15 where the question wants a figure
-/// or a name and the sentence has one, plus up to 0.1 for its source's rank. With an embedder, its cosine with
-/// the question counts as much as the terms.
+/// A sentence's score is the share of the question's terms that it holds, rare terms weighing more, plus 0.15
+/// where the question wants a figure or a name and the sentence has one, plus up to 0.1 for its source's rank. With
+/// an embedder, its cosine with the question counts as much as the terms.
+///
+/// Terms of a question or an introduction in the document that the sentence follows (`**Do you ship?** Yes.`) count
+/// as its own; those of its heading and of the sentence before it count half. A list is quoted with the line that
+/// introduces it.
 ///
 /// # Errors
 /// The embedder's own.
@@ -74,7 +84,7 @@ pub fn extract(
         hits.iter().enumerate().flat_map(|(i, hit)| candidates(i, hit, &analyzer)).collect();
     let cosines = match embedder {
         Some(embedder) if !candidates.is_empty() => {
-            let texts = candidates.iter().map(|c| &hits[c.hit].chunk.text[c.start..c.end]);
+            let texts = candidates.iter().map(|c| c.in_context.as_str());
             let vectors = embedder.embed(&std::iter::once(question).chain(texts).collect::<Vec<_>>())?;
             let (query, rest) = vectors.split_first().map_or((&[][..], &[][..]), |(q, r)| (q.as_slice(), r));
             Some(rest.iter().map(|v| cosine(query, v)).collect::<Vec<_>>())
@@ -95,11 +105,25 @@ pub fn extract(
         }
     }
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    // A second sentence must be nearly as good as the first: an answer that rambles is worse than a short one.
-    let best = scored.first().map_or(0.0, |s| s.0);
-    scored.retain(|(score, _)| *score >= 0.85 * best);
-    scored.truncate(config.quotes);
-    Ok(scored.into_iter().map(|(score, c)| quote(&hits[c.hit], c, score)).collect())
+    let Some(&(best_score, best)) = scored.first() else { return Ok(Vec::new()) };
+    // Further sentences only complete the best one: what follows it at once, where that is nearly as fitting, and
+    // where it is as short as "Yes, on a leash." the next best. An answer that rambles is worse than a short one.
+    let mut chosen = vec![(best_score, best)];
+    while chosen.len() < config.quotes {
+        let so_far: BTreeSet<&String> = chosen.iter().flat_map(|(_, c)| &c.terms).collect();
+        let last = chosen[chosen.len() - 1].1;
+        let next = scored.iter().find(|(score, candidate)| {
+            let between = hits[last.hit].chunk.text.get(last.end..candidate.start);
+            let follows = candidate.hit == last.hit
+                && between.is_some_and(|b| b.trim().is_empty() && !b.contains('\n'));
+            let adds = candidate.terms.iter().filter(|term| !so_far.contains(term)).count() >= 3;
+            (follows && *score >= 0.75 * best_score)
+                || (so_far.len() < TERSE && adds && *score >= 0.6 * best_score)
+        });
+        let Some(&next) = next else { break };
+        chosen.push(next);
+    }
+    Ok(chosen.into_iter().map(|(score, c)| quote(&hits[c.hit], c, score)).collect())
 }
 
 /// How well one text answers a question by the words alone, without sources to compare with; for checking that
@@ -119,54 +143,93 @@ fn asked_terms(question: &str, analyzer: &Analyzer) -> BTreeSet<String> {
 
 fn candidates(index: usize, hit: &Hit, analyzer: &Analyzer) -> Vec<Candidate> {
     let text = hit.chunk.text.as_str();
-    let mut heading: BTreeSet<String> = analyzer.terms(&hit.chunk.heading).into_iter().collect();
-    let mut before = BTreeSet::new();
-    let mut found = Vec::new();
+    let terms_of = |text: &str| -> BTreeSet<String> { analyzer.terms(text).into_iter().collect() };
+    let mut heading = terms_of(&hit.chunk.heading);
+    let (mut lead, mut previous) = ("", "");
+    let mut bold_from = None;
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut last_end = 0;
     for range in sentences(text) {
         let sentence = &text[range.clone()];
-        let terms: BTreeSet<String> = analyzer.terms(sentence).into_iter().collect();
+        let gap = &text[last_end..range.start];
+        last_end = range.end;
+        let bare = sentence.trim_start_matches(['-', '*', '•', '>', ' ']);
+        let is_item = bare.len() < sentence.len() && !sentence.starts_with("**");
+        // A list goes on under the line that introduces it; everything else starts afresh with its paragraph.
+        if is_item && lead.ends_with(':') {
+            if let Some(list) =
+                found.last_mut().filter(|c| c.start == offset(text, lead) && range.end - c.start < 400)
+            {
+                list.end = range.end;
+                list.terms.extend(terms_of(sentence));
+                text[list.start..list.end].clone_into(&mut list.in_context);
+                continue;
+            }
+        } else if gap.contains('\n') {
+            (lead, previous) = ("", "");
+        }
+        // Bold type that opens a line is a question or a case, over one sentence or several; what follows answers it.
+        let is_closed = bare.trim_end_matches("**").contains("**");
+        if sentence.trim_start_matches(['-', '•', ' ']).starts_with("**") && !is_closed {
+            bold_from = Some(offset(text, bare));
+        }
         if sentence.starts_with('#') {
-            heading = terms;
-            before.clear();
-        } else if sentence.trim_end_matches(['*', '_', '"']).ends_with('?') {
-            // A list of questions and answers: the question leads up to its answer and is none itself.
-            before = terms;
+            heading = terms_of(sentence);
+        } else if bold_from.is_some() || sentence.trim_end_matches(['_', '"']).ends_with('?') {
+            lead = &text[bold_from.unwrap_or(range.start)..range.end];
+            bold_from = bold_from.filter(|_| !sentence.ends_with("**"));
         } else {
-            let lead = heading.union(&before).cloned().collect();
+            let context = if lead.is_empty() { previous } else { lead };
             found.push(Candidate {
                 hit: index,
                 start: range.start,
                 end: range.end,
-                terms: terms.clone(),
-                before: lead,
+                terms: terms_of(sentence),
+                lead: terms_of(lead),
+                near: heading.union(&terms_of(previous)).cloned().collect(),
+                in_context: if lead.is_empty() { bare.to_owned() } else { format!("{context} {bare}") },
             });
-            before = terms;
+            previous = sentence;
+            if sentence.ends_with(':') {
+                lead = sentence;
+            }
         }
     }
     found
+}
+
+/// Where a slice of `text` begins in it.
+fn offset(text: &str, slice: &str) -> usize {
+    slice.as_ptr() as usize - text.as_ptr() as usize
 }
 
 /// The question's terms with their rarity among the candidates.
 fn weights(question: &str, candidates: &[Candidate], analyzer: &Analyzer) -> BTreeMap<String, f64> {
     let terms = asked_terms(question, analyzer);
     let weigh = |term: &String| {
-        let df = candidates.iter().filter(|c| c.terms.contains(term) || c.before.contains(term)).count();
+        let df = candidates.iter().filter(|c| c.holds(term) > 0.0).count();
         // A term that no candidate has weighs as if one had: nobody can tell how rare it is.
         idf(candidates.len().max(1), df.max(1))
     };
     terms.iter().map(|term| (term.clone(), weigh(term))).collect()
 }
 
+impl Candidate {
+    /// How far it holds a term: fully, half or not.
+    fn holds(&self, term: &str) -> f64 {
+        if self.terms.contains(term) || self.lead.contains(term) {
+            1.0
+        } else if self.near.contains(term) {
+            0.5
+        } else {
+            0.0
+        }
+    }
+}
+
 fn coverage(weights: &BTreeMap<String, f64>, candidate: &Candidate) -> f64 {
     let total: f64 = weights.values().sum();
-    let found: f64 = weights
-        .iter()
-        .map(|(term, weight)| match (candidate.terms.contains(term), candidate.before.contains(term)) {
-            (true, _) => *weight,
-            (false, true) => weight / 2.0,
-            (false, false) => 0.0,
-        })
-        .sum();
+    let found: f64 = weights.iter().map(|(term, weight)| weight * candidate.holds(term)).sum();
     if total > 0.0 { found / total } else { 0.0 }
 }
 

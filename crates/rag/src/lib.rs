@@ -42,6 +42,7 @@
 mod analyze;
 mod answer;
 mod bm25;
+mod cached_embed;
 mod chunk;
 mod cite;
 mod error;
@@ -60,8 +61,9 @@ mod sqlite;
 mod store;
 
 pub use analyze::{Analyzer, Language};
-pub use answer::{Answer, Attributed, Citation, Origin, answer};
+pub use answer::{Answer, Attributed, Citation, Origin, answer, check_answer};
 pub use bm25::{B, K1, idf, term_weight};
+pub use cached_embed::CachedEmbed;
 pub use chunk::{Chunk, ChunkConfig, Splitter, chunk, chunk_by};
 pub use cite::{Mark, attribute, marks, strip_marks, support};
 pub use error::RagError;

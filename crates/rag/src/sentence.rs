@@ -97,12 +97,15 @@ fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     start..start + piece.trim().len()
 }
 
-/// Moves `[1]` from the head of a sentence to the end of the one before, where both share a line: a line that
-/// opens with `[1]` is a list of sources.
+/// Moves `[1]` and the `**` that closes bold type from the head of a sentence to the end of the one before, where
+/// both share a line: a line that opens with `[1]` is a list of sources.
 fn give_marks_back(text: &str, found: &mut Vec<Range<usize>>) {
     for i in 1..found.len() {
         let piece = &text[found[i].clone()];
-        let rest = crate::cite::strip_leading_marks(piece);
+        // A closing sign has space after it, an opening one has not.
+        let rest = piece.strip_prefix("**").filter(|rest| !rest.starts_with(|c: char| !c.is_whitespace()));
+        let rest = rest.unwrap_or(piece).trim_start();
+        let rest = crate::cite::strip_leading_marks(rest);
         let shares_line = !text[found[i - 1].end..found[i].start].contains('\n');
         if rest.len() < piece.len() && shares_line {
             let marks_end = found[i].end - rest.len();
@@ -144,6 +147,11 @@ mod tests {
     fn marks_belong_to_the_sentence_before_them() {
         check("It is so. [1] And so [2]. [3][4]", &["It is so. [1]", "And so [2]. [3][4]"]);
         check("[1] It is so.", &["[1] It is so."]);
+        check("- **Do you ship?** Yes, **fast**. Ok", &["- **Do you ship?**", "Yes, **fast**.", "Ok"]);
+        check(
+            "**It broke. What now?** Send it. **Soon.**",
+            &["**It broke.", "What now?**", "Send it.", "**Soon.**"],
+        );
     }
 
     proptest! {

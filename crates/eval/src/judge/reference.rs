@@ -254,9 +254,11 @@ fn contradiction(
     }
     if YES_NO.is_match(question)
         && let (Some(right), Some(said)) = (stance(reference), stance(answer))
-        && right != said
+        && right.is_yes != said.is_yes
     {
-        note(1.0, "yes and no changed places".to_owned());
+        // "At 16." to "Is he old enough?" says neither: where a side only seems to say yes, it is half a contradiction.
+        let amount = if right.is_plain && said.is_plain { 1.0 } else { 0.5 };
+        note(amount, "yes and no changed places".to_owned());
     } else if NEGATION.is_match(reference) != NEGATION.is_match(answer)
         && content_f1("", reference, answer).f1 > 0.5
     {
@@ -299,16 +301,24 @@ fn named(kind: &Kind) -> String {
     }
 }
 
-/// Yes (true) or no (false) to a yes-or-no question: by its first word, else by a negation in its first sentence.
-fn stance(text: &str) -> Option<bool> {
+/// An answer to a yes-or-no question.
+struct Stance {
+    is_yes: bool,
+    /// Whether it says yes, no or not; else it seems to say yes because nothing negates it.
+    is_plain: bool,
+}
+
+/// By the first word, else by a negation in the first sentence.
+fn stance(text: &str) -> Option<Stance> {
     if SAYS_YES.is_match(text) {
-        return Some(true);
+        return Some(Stance { is_yes: true, is_plain: true });
     }
     if SAYS_NO.is_match(text) {
-        return Some(false);
+        return Some(Stance { is_yes: false, is_plain: true });
     }
     let first = text.split_inclusive(['.', '!', '?']).find(|s| s.split_whitespace().count() >= 3)?;
-    Some(!NEGATION.is_match(first))
+    let negated = NEGATION.is_match(first);
+    Some(Stance { is_yes: !negated, is_plain: negated })
 }
 
 fn word_set(text: &str) -> BTreeSet<String> {

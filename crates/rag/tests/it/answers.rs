@@ -110,6 +110,65 @@ fn quotes_are_slices_of_their_document() {
 }
 
 #[test]
+fn questions_and_lists_in_a_document_lead_to_their_answers() {
+    let text = "# Pay\n\nWe take:\n\n- Visa and Mastercard\n- PayPal\n\n## Common questions\n\n\
+                - **My parcel never came. What now?** Wait three days, then write to us.\n\
+                - **Do you take dogs?** Yes, on a leash.\n- **May I smoke?** No.\n";
+    let hits = [ferrotune_rag::Hit {
+        chunk: ferrotune_rag::chunk(&document("pay", text), &ChunkConfig::default()).unwrap().remove(0),
+        score: 1.0,
+    }];
+    let check = |question: &str, expect: &str| {
+        let found = answer(None, None, question, &hits, &GroundConfig::default()).unwrap();
+        assert_eq!(found.text, expect, "{question}");
+    };
+    check("What do I do when a parcel never came?", "Wait three days, then write to us [1].");
+    check("Do you take dogs?", "Yes, on a leash [1].");
+    check("What do you take, Visa or PayPal?", "We take: Visa and Mastercard PayPal [1].");
+}
+
+/// The demo shop in this repository, by words alone; with vectors more questions get an answer.
+#[test]
+fn the_demo_shops_questions_find_their_documents() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bluesky");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(format!("{folder}/documents")).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let documents: Vec<_> = paths
+        .iter()
+        .map(|p| document(p.file_stem().unwrap().to_str().unwrap(), &std::fs::read_to_string(p).unwrap()))
+        .collect();
+    let questions: Vec<RagQuestion> = std::fs::read_to_string(format!("{folder}/questions.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            RagQuestion {
+                id: row["id"].as_str().unwrap().to_owned(),
+                question: row["question"].as_str().unwrap().to_owned(),
+                relevant: serde_json::from_value(row["documents"].clone()).unwrap(),
+            }
+        })
+        .collect();
+    let mut store = SqliteStore::in_memory().unwrap();
+    index(&mut store, &documents, &ChunkConfig { size: 600, ..ChunkConfig::default() }, None).unwrap();
+    let config = (RetrieveConfig::default(), GroundConfig::default());
+    let report = evaluate(&store, None, None, &questions, &config.0, &config.1).unwrap();
+    eprintln!(
+        "recall@1 {:.3} recall@3 {:.3} MRR {:.3} nDCG@10 {:.3}; answered {:.3}, citation precision {:.3}",
+        report.recall_at_1,
+        report.recall_at_3,
+        report.mrr,
+        report.ndcg_at_10,
+        report.answered,
+        report.citation_precision
+    );
+    assert!(report.recall_at_3 >= 0.95 && report.mrr >= 0.93);
+    assert!(report.answered >= 0.7 && report.citation_precision >= 0.9);
+    assert_eq!(report.cited, 1.0);
+}
+
+#[test]
 fn an_evaluation_counts_what_it_says() {
     let question = |id: &str, text: &str, relevant: &[&str]| RagQuestion {
         id: id.into(),
