@@ -3,7 +3,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::block::{linear_tensors, norm_tensors};
 use crate::rope::Rope;
-use crate::{Block, DecoderConfig, Linear, ModelError, Norm, WeightMap};
+use crate::{Block, DecoderConfig, Linear, ModelError, Norm, RopeScaling, WeightMap};
 
 /// A causal language model: embedding, blocks, final norm, LM head.
 ///
@@ -127,18 +127,26 @@ impl Decoder {
                 "a sequence of {longest} tokens is longer than the model's context of {context}: lower max_length"
             )));
         }
-        let (rope, rope_local) = self.ropes(batch.positions());
+        let (rope, rope_local) = self.ropes(batch.positions(), &sequence_lengths(batch));
         Ok(Pass { rope, rope_local, segments: batch.segments() })
     }
 
-    /// The rotary tables for these positions: of most layers, and of sliding-window ones where theirs differ.
-    pub(crate) fn ropes(&self, positions: &[i64]) -> (Option<Rope>, Option<Rope>) {
-        let n_max = positions.iter().max().map_or(0, |p| p + 1);
+    /// The rotary tables for tokens at these positions of sequences of these lengths: of most layers, and of
+    /// sliding-window ones where theirs differ.
+    pub(crate) fn ropes(&self, positions: &[i64], lengths: &[i64]) -> (Option<Rope>, Option<Rope>) {
         let positions = Tensor::from_slice(positions).to_device(self.device);
         let rope = |config: &Option<_>| {
-            config.as_ref().map(|c| Rope::new(c, &positions, n_max, self.kind, self.device))
+            config.as_ref().map(|c| Rope::new(c, &positions, lengths, self.kind, self.device))
         };
         (rope(&self.config.rope), rope(&self.config.rope_local))
+    }
+
+    /// The length from which on LongRoPE turns a sequence's tokens otherwise.
+    pub(crate) fn long_rope_from(&self) -> Option<i64> {
+        match self.config.rope.as_ref()?.scaling {
+            RopeScaling::Factors { original_max, .. } => Some(original_max + 1),
+            _ => None,
+        }
     }
 
     /// How much each token looks at each: per block (H, n, n), rows summing to 1, for one sequence.
@@ -207,4 +215,19 @@ impl Decoder {
         }
         out
     }
+}
+
+/// For every token, the length of the sequence that it belongs to; for a shared prefix, of the longest one.
+fn sequence_lengths(batch: &Batch) -> Vec<i64> {
+    let segments = batch.segments();
+    let mut lengths: Vec<usize> = segments.iter().map(|s| s.range.len()).collect();
+    for (i, segment) in segments.iter().enumerate() {
+        if let Some(prefix) = &segment.prefix
+            && let Some(p) = segments.iter().position(|s| s.range == *prefix)
+        {
+            lengths[i] += prefix.len();
+            lengths[p] = lengths[p].max(lengths[i]);
+        }
+    }
+    segments.iter().zip(lengths).flat_map(|(s, n)| std::iter::repeat_n(n as i64, s.range.len())).collect()
 }

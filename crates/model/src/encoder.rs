@@ -134,7 +134,7 @@ impl Encoder {
         x = self.embedding_norm.forward(&x);
         let rope = |config: &Option<_>| {
             let rope = config.as_ref()?;
-            Some(Rope::new(rope, &positions, i64::MAX, self.kind, self.device))
+            Some(Rope::new(rope, &positions, batch.positions(), self.kind, self.device))
         };
         let pass = EncoderPass {
             rope: rope(&self.config.rope),

@@ -20,6 +20,7 @@ mod weights;
 
 pub mod checkpoint;
 pub mod families;
+pub mod generate;
 
 pub use attention::{Attention, JoinedQkv, Qkv};
 pub use block::Block;

@@ -16,17 +16,34 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Tables for `positions` of (T), the longest of which belongs to a sequence of `n_max` tokens; computed in
-    /// fp32 and cast to `kind`.
-    pub fn new(config: &RopeConfig, positions: &Tensor, n_max: i64, kind: Kind, device: Device) -> Self {
-        let inverse = Tensor::from_slice(&inverse_frequencies(config, n_max)).to_device(device);
-        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * inverse.unsqueeze(0);
+    /// Tables for `positions` of (T), computed in fp32 and cast to `kind`. `lengths` of (T) says how long the
+    /// sequence is that each belongs to; only LongRoPE asks.
+    pub fn new(config: &RopeConfig, positions: &Tensor, lengths: &[i64], kind: Kind, device: Device) -> Self {
+        let frequencies = |long| Tensor::from_slice(&inverse_frequencies(config, long)).to_device(device);
+        let inverse = match &config.scaling {
+            RopeScaling::Factors { original_max, .. } => {
+                let is_long: Vec<bool> = lengths.iter().map(|n| n > original_max).collect();
+                let is_long = Tensor::from_slice(&is_long).to_device(device).unsqueeze(-1);
+                frequencies(true).where_self(&is_long, &frequencies(false))
+            }
+            _ => frequencies(false).unsqueeze(0),
+        };
+        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * inverse;
         let scale = config.attention_scale();
-        let table = |left: Tensor, right: &Tensor| {
-            (Tensor::cat(&[&left, right], -1) * scale).to_kind(kind).unsqueeze(1)
+        let table = |left: &Tensor, right: &Tensor| {
+            (Tensor::cat(&[left, right], -1) * scale).to_kind(kind).unsqueeze(1)
         };
         let (cos, sin) = (angles.cos(), angles.sin());
-        Rope { cos: table(cos.shallow_clone(), &cos), sin: table(-&sin, &sin), dim: config.dim as i64 }
+        Rope { cos: table(&cos, &cos), sin: table(&-&sin, &sin), dim: config.dim as i64 }
+    }
+
+    /// The rows of these positions, from a table of all.
+    pub(crate) fn rows(&self, positions: &[i64]) -> Rope {
+        let take = |t: &Tensor| match positions {
+            [one] => t.narrow(0, *one, 1),
+            _ => t.index_select(0, &Tensor::from_slice(positions).to_device(t.device())),
+        };
+        Rope { cos: take(&self.cos), sin: take(&self.sin), dim: self.dim }
     }
 
     /// x of (T, H, D) → the same, its first `dim` features of every head rotated by the token's position.
@@ -45,8 +62,8 @@ impl Rope {
 }
 
 /// One frequency for every pair of features, (dim / 2), as transformers' `modeling_rope_utils` computes them:
-/// the powers in fp32, by libtorch, so that they agree to the last bit.
-fn inverse_frequencies(config: &RopeConfig, n_max: i64) -> Vec<f32> {
+/// the powers in fp32, by libtorch, so that they agree to the last bit. `long` picks LongRoPE's second set.
+fn inverse_frequencies(config: &RopeConfig, long: bool) -> Vec<f32> {
     let exponents = Tensor::arange_start_step(0, config.dim as i64, 2, (Kind::Float, Device::Cpu));
     let plain = Tensor::pow_scalar(config.theta, &(exponents / config.dim as f64)).reciprocal();
     let plain = Vec::<f32>::try_from(plain).unwrap_or_default();
@@ -67,8 +84,8 @@ fn inverse_frequencies(config: &RopeConfig, n_max: i64) -> Vec<f32> {
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
-            RopeScaling::Factors { short, long, original_max, .. } => {
-                let factors = if n_max > *original_max { long } else { short };
+            RopeScaling::Factors { short, long: far, .. } => {
+                let factors = if long { far } else { short };
                 frequency / factors.get(i).copied().unwrap_or(1.0)
             }
         };

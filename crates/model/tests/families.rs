@@ -67,10 +67,6 @@ fn every_decoder_family_agrees_with_transformers() {
 #[test]
 fn a_sequence_does_not_see_its_neighbours() {
     for family in families::decoder_types() {
-        // Phi-3 chooses its rotary factors by the longest sequence of the pass, as transformers does.
-        if family == "phi3" {
-            continue;
-        }
         let decoder = load(family);
         let golden = golden(family);
         let together = logits(&decoder, &[&golden[1].0, &golden[0].0]);

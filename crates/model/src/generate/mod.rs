@@ -1,0 +1,161 @@
+//! Text out of a decoder: generation with a key–value cache, scoring, perplexity, beam search.
+//!
+//! [`generate`] continues several prompts at once. They are read in one pass without padding and then grow token
+//! by token as rows of one batch; a row that ends leaves it. What a row says depends on its prompt, the settings
+//! and the seed, never on its neighbours or on the number of threads.
+
+mod beam;
+mod cache;
+mod perplexity;
+mod sampling;
+mod score;
+mod step;
+
+pub use beam::{BeamSearch, Hypothesis, beam_search};
+pub use perplexity::{Perplexity, perplexity, rolling_loglikelihood};
+pub use sampling::{Sampling, distribution};
+pub use score::{Score, score};
+
+use ferrotune_types::Finish;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use tch::{Kind, Tensor};
+
+use crate::{Decoder, ModelError};
+use sampling::Sampler;
+use step::Rows;
+
+/// What came of one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// The new tokens, without the one of [`Sampling::stop_ids`] that ended them.
+    pub ids: Vec<u32>,
+    /// As long as `ids` where [`Sampling::logprobs`] asked for them, else empty.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// How likely a token was, and which others were likeliest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// ln p of the token, under the model itself: before temperature, penalties and filters.
+    pub logprob: f32,
+    /// The likeliest tokens with their ln p, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Whether a row goes on after a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Continue,
+    /// It ends here: a stop string came, or nobody listens any more.
+    Stop,
+}
+
+/// Continues every prompt. After each token, `on_token` gets the row and all its new ids so far (for streaming,
+/// and for stop strings, which need the text: see [`stop_strings`]) and says whether the row goes on.
+///
+/// # Errors
+/// [`ModelError::Input`] for an empty prompt, an id beyond the vocabulary, or a prompt that leaves no room in the
+/// context; [`ModelError::Config`] for settings out of range.
+pub fn generate(
+    decoder: &Decoder,
+    prompts: &[Vec<u32>],
+    sampling: &Sampling,
+    on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
+) -> Result<Vec<Generated>, ModelError> {
+    sampling.check()?;
+    let mut out: Vec<Generated> = prompts
+        .iter()
+        .map(|_| Generated { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length })
+        .collect();
+    if prompts.is_empty() || sampling.max_new_tokens == 0 {
+        return Ok(out);
+    }
+    let mut samplers: Vec<Sampler<'_>> = prompts
+        .iter()
+        .enumerate()
+        .map(|(row, prompt)| {
+            // A stream of its own, so that a row's luck does not depend on its neighbours.
+            let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+            rng.set_stream(row as u64);
+            Sampler::new(sampling, prompt, rng)
+        })
+        .collect();
+    tch::no_grad(|| {
+        let (mut rows, mut logits) = Rows::prefill(decoder, prompts, sampling.max_new_tokens)?;
+        let mut live: Vec<usize> = (0..prompts.len()).collect();
+        loop {
+            let chosen = choose(&logits, &live, &mut samplers, &mut out)?;
+            let mut keep = Vec::new();
+            for (place, (&row, &id)) in live.iter().zip(&chosen).enumerate() {
+                if sampling.stop_ids.contains(&id) {
+                    out[row].finish = Finish::Stop;
+                    let n = out[row].ids.len();
+                    out[row].logprobs.truncate(n);
+                    continue;
+                }
+                out[row].ids.push(id);
+                if on_token(row, &out[row].ids) == Flow::Stop {
+                    out[row].finish = Finish::Stop;
+                } else if out[row].ids.len() < sampling.max_new_tokens && rows.has_room(place) {
+                    keep.push(place);
+                }
+            }
+            if keep.is_empty() {
+                return Ok(out);
+            }
+            if keep.len() < live.len() {
+                rows.keep(&keep);
+                live = keep.iter().map(|&place| live[place]).collect();
+            }
+            let ids: Vec<i64> = keep.iter().map(|&place| i64::from(chosen[place])).collect();
+            logits = rows.step(&ids)?;
+        }
+    })
+}
+
+/// Chooses a token for every live row from its logits, (rows, V).
+fn choose(
+    logits: &Tensor,
+    live: &[usize],
+    samplers: &mut [Sampler<'_>],
+    out: &mut [Generated],
+) -> Result<Vec<u32>, ModelError> {
+    let sampling = samplers[live[0]].sampling;
+    if sampling.is_plain_greedy() {
+        let best = Vec::<i64>::try_from(logits.argmax(-1, false))?;
+        return Ok(best.into_iter().map(|id| id as u32).collect());
+    }
+    let n = logits.size()[1] as usize;
+    let flat = Vec::<f32>::try_from(logits.to_kind(Kind::Float).to_device(tch::Device::Cpu).view(-1))?;
+    Ok(live
+        .iter()
+        .zip(flat.chunks_exact(n))
+        .map(|(&row, logits)| {
+            let id = samplers[row].choose(logits);
+            if let Some(n_top) = sampling.logprobs {
+                out[row].logprobs.push(sampling::logprobs(logits, id, n_top));
+            }
+            id
+        })
+        .collect())
+}
+
+/// An `on_token` that ends a row once its text holds one of `stops`. `decode` turns ids into text.
+///
+/// The text is decoded from scratch at each token: a token may hold part of a character.
+pub fn stop_strings<'a>(
+    decode: impl Fn(&[u32]) -> String + 'a,
+    stops: &'a [String],
+) -> impl FnMut(usize, &[u32]) -> Flow + 'a {
+    move |_, ids| {
+        if stops.is_empty() {
+            return Flow::Continue;
+        }
+        let text = decode(ids);
+        if stops.iter().any(|stop| text.contains(stop.as_str())) { Flow::Stop } else { Flow::Continue }
+    }
+}

@@ -1,0 +1,92 @@
+use ferrotune_types::{Batch, LogLikelihood, Segment};
+use tch::{Kind, Tensor};
+
+use crate::{Decoder, ModelError};
+
+/// How likely a continuation is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// ln p of each of its tokens.
+    pub logprobs: Vec<f32>,
+    /// Whether greedy decoding would have said exactly it.
+    pub is_greedy: bool,
+}
+
+impl Score {
+    /// Their sum.
+    pub fn total(&self) -> LogLikelihood {
+        LogLikelihood {
+            sum: self.logprobs.iter().map(|&x| f64::from(x)).sum(),
+            n_tokens: self.logprobs.len(),
+            is_greedy: self.is_greedy,
+        }
+    }
+}
+
+/// How likely each continuation is after `prefix`, which is computed once: continuations are segments that all
+/// see it.
+///
+/// # Errors
+/// [`ModelError::Input`] for an empty prefix (nothing would predict the first token) or continuation, an id beyond
+/// the vocabulary, or texts beyond the context.
+pub fn score(decoder: &Decoder, prefix: &[u32], continuations: &[&[u32]]) -> Result<Vec<Score>, ModelError> {
+    if continuations.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut ids, mut mask, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+    let shared = 0..prefix.len();
+    for (i, part) in std::iter::once(&prefix).chain(continuations).enumerate() {
+        let start = ids.len();
+        ids.extend(part.iter().map(|&id| i64::from(id)));
+        mask.resize(ids.len(), i > 0);
+        segments.push(Segment { range: start..ids.len(), prefix: (i > 0).then(|| shared.clone()) });
+    }
+    let batch = Batch::new(ids, mask, segments).map_err(|e| ModelError::Input(e.to_string()))?;
+    tch::no_grad(|| {
+        let hidden = decoder.hidden(&batch)?;
+        let targets = target_logprobs(decoder, &hidden, &batch)?;
+        let mut scores: Vec<Score> =
+            continuations.iter().map(|_| Score { logprobs: Vec::new(), is_greedy: true }).collect();
+        for ((_, _, segment), (logprob, is_best)) in batch.targets().zip(targets) {
+            let score = &mut scores[segment - 1];
+            score.logprobs.push(logprob);
+            score.is_greedy &= is_best;
+        }
+        Ok(scores)
+    })
+}
+
+/// Rows of logits that are held at once: a vocabulary of 50,000 in fp32 makes 50 MB of them.
+const CHUNK: i64 = 256;
+
+/// For every target of the batch, in order: its ln p, and whether no other token is likelier.
+pub(super) fn target_logprobs(
+    decoder: &Decoder,
+    hidden: &Tensor,
+    batch: &Batch,
+) -> Result<Vec<(f32, bool)>, ModelError> {
+    let (predictors, targets): (Vec<i64>, Vec<i64>) =
+        batch.targets().map(|(predictor, target, _)| (predictor as i64, batch.ids()[target])).unzip();
+    let device = decoder.device;
+    let (predictors, targets) =
+        (Tensor::from_slice(&predictors).to_device(device), Tensor::from_slice(&targets).to_device(device));
+    let mut out = Vec::new();
+    let n = predictors.size()[0];
+    let mut start = 0;
+    while start < n {
+        let m = CHUNK.min(n - start);
+        let rows = hidden.index_select(0, &predictors.narrow(0, start, m));
+        let wanted = targets.narrow(0, start, m).unsqueeze(1);
+        let mut logits = decoder.logits(&rows).to_kind(Kind::Float);
+        let (greatest, _) = logits.max_dim(-1, true);
+        let logit = logits.gather(1, &wanted, false);
+        // ln Σ exp(x), with the greatest taken off first, in place: the logits are not needed any more.
+        logits -= &greatest;
+        let total = logits.exp_().sum_dim_intlist([-1i64].as_slice(), true, Kind::Float).log() + &greatest;
+        let logprobs = Vec::<f32>::try_from((&logit - total).view(-1))?;
+        let is_best = Vec::<bool>::try_from(logit.ge_tensor(&greatest).view(-1))?;
+        out.extend(logprobs.into_iter().zip(is_best));
+        start += m;
+    }
+    Ok(out)
+}

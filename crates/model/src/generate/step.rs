@@ -1,0 +1,142 @@
+use ferrotune_types::{Batch, Segment};
+use tch::Tensor;
+
+use super::cache::KvCache;
+use crate::rope::Rope;
+use crate::{Block, Decoder, ModelError};
+
+/// Rows of text that grow together: their cache, and the decoder that feeds it.
+#[derive(Debug)]
+pub(super) struct Rows<'a> {
+    decoder: &'a Decoder,
+    cache: KvCache,
+    /// Rotary tables of the positions from 0 on, of which a step looks its rows up.
+    ropes: (Option<Rope>, Option<Rope>),
+    /// How many positions they hold.
+    n_ropes: i64,
+    /// Every token of every row: kept where LongRoPE may ask for another pass over all of them.
+    texts: Vec<Vec<u32>>,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads all prompts in one pass. Gives the rows and the logits after each prompt's last token, (rows, V).
+    pub(super) fn prefill(
+        decoder: &'a Decoder,
+        prompts: &[Vec<u32>],
+        max_new_tokens: usize,
+    ) -> Result<(Self, Tensor), ModelError> {
+        let (mut ids, mut segments) = (Vec::new(), Vec::new());
+        for (i, prompt) in prompts.iter().enumerate() {
+            if prompt.is_empty() {
+                return Err(ModelError::Input(format!("prompt {i} has no tokens")));
+            }
+            let start = ids.len();
+            ids.extend(prompt.iter().map(|&id| i64::from(id)));
+            segments.push(Segment { range: start..ids.len(), prefix: None });
+        }
+        let mask = vec![false; ids.len()];
+        let batch = Batch::new(ids, mask, segments).map_err(|e| ModelError::Input(e.to_string()))?;
+        let pass = decoder.pass(&batch)?;
+        let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let cache = KvCache::new(decoder, &lengths, max_new_tokens);
+        let mut x = decoder.embed(&batch);
+        for (layer_idx, block) in decoder.blocks.iter().enumerate() {
+            let attention = &block.attention;
+            x = block.forward_with(&x, |x| {
+                let (q, k, v) = attention.project(x, pass.rope_of(block));
+                for (row, segment) in batch.segments().iter().enumerate() {
+                    let part =
+                        |t: &Tensor| t.narrow(0, segment.range.start as i64, segment.range.len() as i64);
+                    cache.fill(layer_idx, row, &part(&k), &part(&v));
+                }
+                attention.o_proj.forward(&attention.attend_segments(&q, &k, &v, batch.segments()))
+            });
+        }
+        let last: Vec<i64> = batch.segments().iter().map(|s| s.range.end as i64 - 1).collect();
+        let last = x.index_select(0, &Tensor::from_slice(&last).to_device(decoder.device));
+        let logits = decoder.logits(&decoder.norm.forward(&last));
+        let texts = if decoder.long_rope_from().is_some() { prompts.to_vec() } else { Vec::new() };
+        Ok((Rows { decoder, cache, ropes: (None, None), n_ropes: 0, texts }, logits))
+    }
+
+    /// Appends one token to every row and gives the logits after it, (rows, V).
+    ///
+    /// # Errors
+    /// None in practice: what [`Self::prefill`] let through fits.
+    pub(super) fn step(&mut self, ids: &[i64]) -> Result<Tensor, ModelError> {
+        let decoder = self.decoder;
+        let positions: Vec<i64> = self.cache.starts.iter().map(|start| self.cache.end - start).collect();
+        if let Some(long) = decoder.long_rope_from() {
+            for (text, &id) in self.texts.iter_mut().zip(ids) {
+                text.push(id as u32);
+            }
+            if positions.iter().any(|p| p + 1 == long) {
+                // The keys in the cache were turned as those of a short text: read the whole text anew.
+                let texts = std::mem::take(&mut self.texts);
+                let (rows, logits) = Rows::prefill(decoder, &texts, 128)?;
+                *self = rows;
+                return Ok(logits);
+            }
+        }
+        self.cache.reserve();
+        let (rope, rope_local) = self.rope_rows(&positions);
+        let mut x = decoder.embed_ids(ids, &positions);
+        // Blocks differ in their window only, so there are few different masks.
+        let first = self.cache.starts.iter().min().copied().unwrap_or(0);
+        let full_mask = self.cache.mask(first, decoder.device);
+        for (layer_idx, block) in decoder.blocks.iter().enumerate() {
+            let rope = if block.local_rope { rope_local.as_ref() } else { rope.as_ref() };
+            let windowed = self.window_start(block).filter(|&from| from > first);
+            let mask = match windowed {
+                Some(from) => self.cache.mask(from, decoder.device),
+                None => full_mask.as_ref().map(Tensor::shallow_clone),
+            };
+            let attention = &block.attention;
+            x = block.forward_with(&x, |x| {
+                let (q, k, v) = attention.project(x, rope);
+                let (keys, values) = self.cache.push(layer_idx, &k, &v, windowed.unwrap_or(first));
+                let out = attention.scores_to_values(&q.unsqueeze(2), &keys, &values, mask.as_ref(), false);
+                attention
+                    .o_proj
+                    .forward(&out.view([ids.len() as i64, attention.n_heads * attention.head_dim]))
+            });
+        }
+        self.cache.end += 1;
+        Ok(decoder.logits(&decoder.norm.forward(&x)))
+    }
+
+    /// The rotary tables for one token at each of `positions`.
+    fn rope_rows(&mut self, positions: &[i64]) -> (Option<Rope>, Option<Rope>) {
+        if self.decoder.long_rope_from().is_some() {
+            let lengths: Vec<i64> = positions.iter().map(|p| p + 1).collect();
+            return self.decoder.ropes(positions, &lengths);
+        }
+        let n = positions.iter().max().map_or(0, |p| p + 1);
+        if n > self.n_ropes {
+            self.n_ropes = n + 512;
+            let all: Vec<i64> = (0..self.n_ropes).collect();
+            self.ropes = self.decoder.ropes(&all, &all);
+        }
+        let rows = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.rows(positions));
+        (rows(&self.ropes.0), rows(&self.ropes.1))
+    }
+
+    /// The first slot that a block's window shows the token in slot `end`.
+    fn window_start(&self, block: &Block) -> Option<i64> {
+        block.attention.sliding_window.map(|window| self.cache.end + 1 - window)
+    }
+
+    /// Whether the context has room for another token of this row.
+    pub(super) fn has_room(&self, row: usize) -> bool {
+        let length = self.cache.end - self.cache.starts[row];
+        length < self.decoder.config.max_position_embeddings as i64
+    }
+
+    /// Keeps these rows, in this order; a row may come more than once.
+    pub(super) fn keep(&mut self, rows: &[usize]) {
+        self.cache.keep(rows);
+        if !self.texts.is_empty() {
+            self.texts = rows.iter().map(|&row| self.texts[row].clone()).collect();
+        }
+    }
+}
