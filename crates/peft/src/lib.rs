@@ -25,18 +25,31 @@
 //! ```
 
 mod adapter;
+mod blocks;
+mod combine;
 mod config;
 mod error;
 mod file;
 mod init;
 mod layer;
 mod merge;
+mod neftune;
+mod nf4;
+mod nf4_state;
+mod plus;
+mod set;
 mod target;
 mod whole;
 
 pub use adapter::{Adapter, ParameterRow, ParameterTable, freeze, inject};
+pub use combine::{Combination, combine};
 pub use config::{BiasMode, Init, LoraConfig, OneOrMany, Pattern, Targets};
 pub use error::PeftError;
 pub use file::{LoadOptions, load, read_config, save};
 pub use layer::LoraLayer;
 pub use merge::{MergeReport, Merged, check_merge, merge, merge_checked, unmerge};
+pub use neftune::neftune;
+pub use nf4::Nf4Weight;
+pub use nf4_state::{nf4_tensors, plain_tensors, quantize_base, restore_nf4};
+pub use plus::{LoraPlus, ParameterGroup};
+pub use set::AdapterSet;

@@ -2,7 +2,9 @@
 
 mod tiny;
 
-use ferrotune_peft::{BiasMode, Init, LoraConfig, PeftError, Targets, inject, merge, merge_checked, unmerge};
+use ferrotune_peft::{
+    BiasMode, Init, LoraConfig, PeftError, Targets, inject, merge, merge_checked, neftune, unmerge,
+};
 use tch::{Kind, Tensor};
 use tiny::{base, base_of, batch, logits};
 
@@ -168,6 +170,23 @@ fn a_bf16_model_trains_fp32_parameters() {
     let merged = merge(&mut decoder, adapter).unwrap();
     assert!(decoder.linears().iter().all(|l| l.weight.dense(Kind::BFloat16).kind() == Kind::BFloat16));
     drop(merged);
+}
+
+#[test]
+fn neftune_noise_is_bounded_by_the_segment_and_repeats_with_its_seed() {
+    let example =
+        |n: u32| ferrotune_types::Example::new("e", (0..n).collect(), vec![false; n as usize]).unwrap();
+    let batch = ferrotune_types::Batch::from_examples(&[&example(4), &example(16)]).unwrap();
+    let x = Tensor::zeros([20, 16], (Kind::Float, tch::Device::Cpu));
+    let noise = neftune(&x, &batch, 5.0, 1);
+    for (start, n) in [(0, 4), (4, 16)] {
+        let largest = noise.narrow(0, start, n).abs().max().double_value(&[]);
+        let bound = 5.0 / (n as f64 * 16.0).sqrt();
+        assert!(largest <= bound && largest > 0.9 * bound, "{largest} of {bound}");
+    }
+    assert!(noise.mean(Kind::Float).double_value(&[]).abs() < 0.1);
+    assert_eq!(noise, neftune(&x, &batch, 5.0, 1));
+    assert_ne!(noise, neftune(&x, &batch, 5.0, 2));
 }
 
 #[test]

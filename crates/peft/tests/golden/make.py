@@ -34,6 +34,7 @@ def logits(model):
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 THEIRS = {
     "lora": dict(r=4, lora_alpha=8, target_modules=LINEAR),
+    "second": dict(r=4, lora_alpha=12, target_modules=LINEAR),  # to combine with the first
     "patterns": dict(
         r=4, lora_alpha=8, use_rslora=True, target_modules=r".*\.(q_proj|v_proj|down_proj)",
         rank_pattern={r"layers\.0\.self_attn\.q_proj": 2, "down_proj": 3}, alpha_pattern={"v_proj": 5},
@@ -47,12 +48,21 @@ THEIRS = {
     "olora": dict(r=4, lora_alpha=8, init_lora_weights="olora", target_modules=["q_proj", "down_proj"]),
 }
 
+WEIGHTS = [0.7, -0.4]
+COMBINED = {
+    "linear": dict(combination_type="linear"),
+    "cat": dict(combination_type="cat"),
+    "svd": dict(combination_type="svd", svd_rank=3),
+    "ties": dict(combination_type="ties", density=0.4),
+    "ties_svd": dict(combination_type="ties_svd", density=0.5, svd_rank=5),
+}
+
 def theirs():
     base().save_pretrained(HERE / "base")
     (HERE / "base" / "generation_config.json").unlink(missing_ok=True)
     out = {"ids": IDS, "base": logits(base()), "tied_base": logits(base(tied=True))}
     for name, settings in THEIRS.items():
-        torch.manual_seed(1)
+        torch.manual_seed(2 if name == "second" else 1)
         model = get_peft_model(base(), LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
         with torch.no_grad():
             for key, p in model.named_parameters():
@@ -60,9 +70,20 @@ def theirs():
                     p.add_(torch.randn_like(p) * 0.1)
         model.save_pretrained(HERE / name)
         (HERE / name / "README.md").unlink(missing_ok=True)
+        path = HERE / name / "adapter_config.json"
+        config = json.loads(path.read_text())
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()  # peft writes a set
+        path.write_text(json.dumps(config, indent=2) + "\n")
         # What counts is what the files mean to peft.
         out[name] = logits(PeftModel.from_pretrained(base(), HERE / name).eval())
         print(name, max(abs(a - b) for a, b in zip(out[name], logits(model))))
+    for name, settings in COMBINED.items():
+        model = PeftModel.from_pretrained(base(), HERE / "lora", adapter_name="lora").eval()
+        model.load_adapter(HERE / "second", adapter_name="second")
+        model.add_weighted_adapter(["lora", "second"], WEIGHTS, "combined", **settings)
+        model.set_adapter("combined")
+        out[f"combined_{name}"] = logits(model)
     (HERE / "theirs_logits.json").write_text(json.dumps(out))
 
 def ours(folder):
