@@ -60,5 +60,11 @@ pub fn find(text: &str, config: &PiiConfig) -> Vec<Span> {
     spans.retain(|s| {
         config.asks_for(s.kind) && s.score >= config.min_score && !config.allows(&text[s.range()])
     });
-    span::resolve(text, spans)
+    // Placeholders that stand there already win every overlap, and are not reported.
+    let placeholder = Kind::Custom(usize::MAX);
+    let opaque = scan.tokens.iter().filter(|t| t.is_opaque());
+    spans.extend(opaque.map(|t| Span::new(t.start, t.end, placeholder, 1.0)));
+    spans = span::resolve(text, spans);
+    spans.retain(|s| s.kind != placeholder);
+    spans
 }

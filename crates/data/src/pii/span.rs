@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -86,6 +87,7 @@ impl Kind {
     /// proves, then a date, then what word lists suggest.
     fn rank(self) -> u8 {
         match self {
+            Kind::Custom(usize::MAX) => 5, // placeholders, see `find`
             Kind::Custom(_) => 4,
             Kind::Date | Kind::DateOfBirth => 2,
             Kind::Address => 1,
@@ -124,10 +126,6 @@ impl Span {
     pub fn range(&self) -> Range<usize> {
         self.start..self.end
     }
-
-    pub(crate) fn overlaps(&self, start: usize, end: usize) -> bool {
-        self.start < end && start < self.end
-    }
 }
 
 /// The spans' ends counted in characters (Unicode scalar values) instead of bytes, as Python counts.
@@ -152,23 +150,20 @@ pub(crate) fn resolve(text: &str, mut spans: Vec<Span>) -> Vec<Span> {
             .then(a.start.cmp(&b.start))
             .then(a.kind.cmp(&b.kind))
     });
-    let mut kept: Vec<Span> = Vec::with_capacity(spans.len());
+    let mut kept: BTreeMap<usize, Span> = BTreeMap::new();
     for span in spans {
-        // `kept` stays sorted: the ones that overlap `span` are neighbours.
-        let mut start = span.start;
-        let mut place = kept.partition_point(|k| k.end <= start);
+        let reaching_in = kept.range(..=span.start).next_back().map_or(0, |(_, k)| k.end);
+        let mut start = span.start.max(reaching_in);
         while start < span.end {
-            let wall = kept.get(place).map_or(span.end, |k| k.start.min(span.end));
-            if let Some(piece) = trimmed(text, start, wall, &span) {
-                kept.insert(place, piece);
-                place += 1;
+            let next = kept.range(start..span.end).next().map(|(_, k)| *k);
+            if let Some(piece) = trimmed(text, start, next.map_or(span.end, |k| k.start), &span) {
+                kept.insert(piece.start, piece);
             }
-            let Some(next) = kept.get(place).filter(|k| k.start < span.end) else { break };
+            let Some(next) = next else { break };
             start = next.end;
-            place += 1;
         }
     }
-    kept
+    kept.into_values().collect()
 }
 
 /// `start..end` without the blanks and punctuation at its edges where it was cut; none if nothing is left.

@@ -166,8 +166,18 @@ fn is_street_name(scan: &Scan, j: usize) -> bool {
         t.is_word()
             && !t.has(MONTH | WEEKDAY)
             && (t.is_capitalised() || t.has(PARTICLE) || !t.has(COMMON) && is_lower_block(scan, j))
+            || is_joining_word(scan, j)
     })
 }
+
+/// "Rue des Lilas", "Via degli Ulivi", "Queen's Court": small words inside a street's name that are in no
+/// person's.
+fn is_joining_word(scan: &Scan, j: usize) -> bool {
+    let word = scan.str(j);
+    let is_possessive = word == "s" && j > 0 && matches!(scan.gap(j - 1), "'" | "’");
+    is_possessive || ["des", "les", "los", "las", "dei", "degli", "della", "delle"].contains(&word)
+}
+
 /// "P.O. Box 255" starts at the P; "PSC 4926, Box 7979" and "Unit 2451 Box 9006" at their first word.
 fn box_start(scan: &Scan, word: usize) -> Option<usize> {
     let mut before = scan.before(word, 2);
@@ -219,7 +229,8 @@ fn number_then_street(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
             return None; // `named_street` takes it from there.
         }
         let is_ordinal = word.has_digit() && word.len() <= 6;
-        let is_name = word.has(PARTICLE) || word.has(FIRST | LAST) && !word.has(COMMON);
+        let is_name =
+            word.has(PARTICLE) || word.has(FIRST | LAST) && !word.has(COMMON) || is_joining_word(scan, j);
         if !(word.is_capitalised() || is_name || is_ordinal) {
             return None;
         }
@@ -360,7 +371,7 @@ fn bridges(scan: &Scan, last: usize, first: usize) -> bool {
 
 /// Blanks, commas, line ends and quote marks at the line's beginning.
 fn is_join(gap: &str) -> bool {
-    gap.chars().all(|c| c.is_whitespace() || ",.>-?|".contains(c)) && gap.len() <= 12
+    gap.len() <= 12 && gap.chars().all(|c| c.is_whitespace() || ",.>-?|".contains(c))
 }
 
 fn is_place(scan: &Scan, j: usize) -> bool {
@@ -430,6 +441,8 @@ mod tests {
             "Unit 2451 Box 9006\nDPO AA 78045",
             "92 Harbour Road\nApt. 853\nPerth\nAustralia 63015",
             "Via Giberti 75",
+            "48 Rue des Lilas",
+            "81 Queen's Court",
             "SW1A 1AA",
         ] {
             check(&format!("Send it to {address}."), Address, &[address]);

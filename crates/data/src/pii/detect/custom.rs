@@ -1,16 +1,11 @@
 use crate::pii::scan::Scan;
 use crate::pii::{Kind, PiiConfig, Span};
 
-/// The user's own patterns. A match that lies inside a placeholder is none.
+/// The user's own patterns.
 pub(super) fn find(scan: &Scan, config: &PiiConfig, out: &mut Vec<Span>) {
     for (n, pattern) in config.custom.iter().enumerate() {
         for found in pattern.regex().find_iter(scan.text) {
-            let first = scan.tokens.partition_point(|t| t.end <= found.start());
-            let is_opaque = scan.tokens[first..]
-                .iter()
-                .take_while(|t| t.start < found.end())
-                .any(super::super::scan::Token::is_opaque);
-            if !found.is_empty() && !is_opaque {
+            if !found.is_empty() {
                 out.push(Span::new(found.start(), found.end(), Kind::Custom(n), pattern.score()));
             }
         }

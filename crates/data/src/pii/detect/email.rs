@@ -43,6 +43,9 @@ fn around(scan: &Scan, at: usize) -> Option<Span> {
 fn in_userinfo(scan: &Scan, at: usize) -> bool {
     let i = scan.urls.partition_point(|u| u.end <= at);
     let Some(url) = scan.urls.get(i).filter(|u| u.contains(&at)) else { return false };
+    if at - url.start > 2048 {
+        return false; // No user part is that long, and texts of nothing but @ are read in no time.
+    }
     let before = &scan.text[url.start..at];
     before.find("://").is_some_and(|colon| !before[colon + 3..].contains(['/', '?', '#']))
 }

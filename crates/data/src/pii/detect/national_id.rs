@@ -53,7 +53,10 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
 /// The best scheme for the groups that start at token `first`.
 fn by_shape(scan: &Scan, first: usize) -> Option<Span> {
     let start = scan.tokens[first].start;
-    if scan.tokens[first].len() > 16 || scan.glued_before(start) {
+    // The shortest number has nine characters, in groups of one or more.
+    let next = scan.tokens.get(first + 1);
+    let is_alone = scan.tokens[first].len() < 9 && next.is_none_or(|t| t.start > scan.tokens[first].end + 2);
+    if is_alone || scan.tokens[first].len() > 16 || scan.glued_before(start) {
         return None;
     }
     let mut compact = Vec::with_capacity(20);

@@ -200,7 +200,7 @@ fn is_inside_word(scan: &Scan, i: usize) -> bool {
 fn announcement(scan: &Scan, i: usize) -> f32 {
     let Some(j) = i.checked_sub(1) else { return 0.0 };
     let (token, gap) = (scan.tokens[j], scan.gap(j));
-    let word = |k: usize| scan.str(k).to_ascii_lowercase();
+    let is = |k: usize, words: &[&str]| words.iter().any(|w| scan.str(k).eq_ignore_ascii_case(w));
     let is_same_line = !gap.contains('\n');
     if token.has(TITLE) && matches!(gap, " " | ". " | ".") && (token.is_capitalised() || !token.has(COMMON)) {
         return 0.5;
@@ -219,33 +219,24 @@ fn announcement(scan: &Scan, i: usize) -> f32 {
         return if names_a_thing(scan, j) { 0.0 } else { 0.5 };
     }
     // "name is", "name was", "name on the account? User:"
-    if matches!(word(j).as_str(), "is" | "was") && gap == " " && j > 0 && scan.tokens[j - 1].has(SAYS_NAME) {
+    if is(j, &["is", "was"]) && gap == " " && j > 0 && scan.tokens[j - 1].has(SAYS_NAME) {
         return 0.5;
     }
-    if matches!(word(j).as_str(), "s" | "m") && gap == " " && j > 0 && matches!(scan.gap(j - 1), "'" | "’")
-    {
+    if is(j, &["s", "m"]) && gap == " " && j > 0 && matches!(scan.gap(j - 1), "'" | "’") {
         // "name's Bob", "I'm Bob"
-        let before = word(j - 1);
         return if scan.tokens[j - 1].has(SAYS_NAME) {
             0.5
-        } else if before == "i" {
+        } else if is(j - 1, &["i"]) {
             0.35
         } else {
             0.0
         };
     }
-    if matches!(word(j).as_str(), "me" | "him" | "her")
-        && gap == " "
-        && j > 0
-        && matches!(word(j - 1).as_str(), "call" | "calls" | "called" | "named")
+    if is(j, &["me", "him", "her"]) && gap == " " && j > 0 && is(j - 1, &["call", "calls", "called", "named"])
     {
         return 0.45;
     }
-    if matches!(word(j).as_str(), "is" | "am")
-        && gap == " "
-        && j > 0
-        && matches!(word(j - 1).as_str(), "this" | "i")
-    {
+    if is(j, &["is", "am"]) && gap == " " && j > 0 && is(j - 1, &["this", "i"]) {
         return 0.35;
     }
     if token.has(SPEAKS) && matches!(gap, " " | ": ") {

@@ -1,8 +1,7 @@
-use phonenumber::country;
-
 use super::with_context;
 use crate::pii::lexicon::{PHONE_AFTER, SAYS_ADDRESS, SAYS_CARD, SAYS_ID, SAYS_ORDER, SAYS_PHONE};
 use crate::pii::scan::Scan;
+use crate::pii::span::resolve;
 use crate::pii::{Kind, PiiConfig, Span};
 
 /// Telephone numbers. What begins with `+` is checked against libphonenumber's metadata for its country; a
@@ -10,29 +9,33 @@ use crate::pii::{Kind, PiiConfig, Span};
 /// other plausible shape (`785 8949`, `50-98-28-96`) needs a word that announces it, or "office" and its like
 /// after it. A row of digits that is already something else is not looked at.
 pub(super) fn find(scan: &Scan, config: &PiiConfig, out: &mut Vec<Span>) {
-    let regions: Vec<country::Id> = config.regions.iter().filter_map(|r| r.parse().ok()).collect();
-    let taken: Vec<Span> =
-        out.iter().filter(|s| s.score >= 0.5 && !matches!(s.kind, Kind::Custom(_))).copied().collect();
+    let taken: Vec<Span> = resolve(scan.text, out.iter().filter(|s| s.score >= 0.5).copied().collect());
     let mut resume = 0;
     for &i in &scan.numeric {
-        if scan.tokens[i].start < resume || !starts_with_digit(scan, i) {
+        if scan.tokens[i].start < resume || !may_start(scan, i) {
             continue;
         }
-        if let Some(span) = at(scan, i, &regions, &taken) {
+        if let Some(span) = at(scan, i, &config.regions, &taken) {
             resume = span.end;
             out.push(span);
         }
     }
 }
 
+/// Whether one of the sorted, disjoint spans overlaps `start..end`.
+fn is_taken(taken: &[Span], start: usize, end: usize) -> bool {
+    let i = taken.partition_point(|s| s.end <= start);
+    taken.get(i).is_some_and(|s| s.start < end)
+}
+
 /// A row of digit groups as it is written.
-struct Row {
+struct Row<'t> {
     /// Where the first and every further group ends.
     ends: Vec<usize>,
     lengths: Vec<usize>,
     digits: Vec<u8>,
     /// What stands between a group and the next.
-    gaps: Vec<String>,
+    gaps: Vec<&'t str>,
     /// Index of each group's token.
     tokens: Vec<usize>,
     /// Where an extension that follows the last group ends ("x1887", " ext. 12").
@@ -43,11 +46,17 @@ struct Row {
     start: usize,
 }
 
-fn starts_with_digit(scan: &Scan, i: usize) -> bool {
-    scan.byte(scan.tokens[i].start).is_some_and(|b| b.is_ascii_digit())
+/// A digit first, and enough digits or a neighbour to make a number with: most numbers in prose go no further.
+fn may_start(scan: &Scan, i: usize) -> bool {
+    let token = scan.tokens[i];
+    scan.byte(token.start).is_some_and(|b| b.is_ascii_digit())
+        && (token.len() >= 7
+            || scan.tokens.get(i + 1).is_some_and(|next| {
+                next.start - token.end <= 3 && scan.byte(next.start).is_some_and(|b| b.is_ascii_digit())
+            }))
 }
 
-fn at(scan: &Scan, i: usize, regions: &[country::Id], taken: &[Span]) -> Option<Span> {
+fn at(scan: &Scan, i: usize, regions: &[String], taken: &[Span]) -> Option<Span> {
     let mut row = row(scan, i)?;
     if scan.in_url(row.start) || is_glued(scan, row.start) {
         return None;
@@ -55,7 +64,7 @@ fn at(scan: &Scan, i: usize, regions: &[country::Id], taken: &[Span]) -> Option<
     // The longest head of the row that is a number; most rows are no number at all.
     while !row.lengths.is_empty() {
         let (last, end) = (*row.tokens.last()?, row.extension_end.or(row.ends.last().copied())?);
-        if !taken.iter().any(|s| s.overlaps(row.start, end)) && !goes_on(scan, end) {
+        if !is_taken(taken, row.start, end) && !goes_on(scan, end) {
             let announced = is_announced(scan, i, last);
             if let Some(base) = shape(&row, regions, announced) {
                 // What a document, card or order number's word announces is not a phone number.
@@ -71,7 +80,7 @@ fn at(scan: &Scan, i: usize, regions: &[country::Id], taken: &[Span]) -> Option<
     None
 }
 
-impl Row {
+impl Row<'_> {
     fn pop(&mut self) {
         self.ends.pop();
         self.tokens.pop();
@@ -83,13 +92,12 @@ impl Row {
 }
 
 /// The groups of digits from token `i` on that one blank, sign or bracket joins.
-fn row(scan: &Scan, i: usize) -> Option<Row> {
+fn row<'t>(scan: &Scan<'t>, i: usize) -> Option<Row<'t>> {
     let first = scan.tokens[i];
     let mut start = first.start;
     let is_area_in_parentheses = scan.byte_before(start) == Some(b'(') && scan.byte(first.end) == Some(b')');
     if is_area_in_parentheses {
         start -= 1;
-        // "+44 (20) …" starts at the country code, a token earlier.
     }
     let starts_with_plus = scan.byte_before(start) == Some(b'+');
     if starts_with_plus {
@@ -149,7 +157,7 @@ fn row(scan: &Scan, i: usize) -> Option<Row> {
         {
             break;
         }
-        row.gaps.push(gap.trim_matches(['(', ')']).trim().to_owned());
+        row.gaps.push(gap.trim_matches(['(', ')']).trim());
         j += 1;
     }
     row.gaps.truncate(row.lengths.len().saturating_sub(1));
@@ -205,14 +213,17 @@ fn goes_on(scan: &Scan, end: usize) -> bool {
 
 /// How much the shape alone proves, before context; none where it is no phone number at all. With `announced`
 /// looser shapes are let in.
-fn shape(row: &Row, regions: &[country::Id], announced: bool) -> Option<f32> {
+fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
     let lengths = &row.lengths[..];
     let n = row.digits.len();
     let is_single = lengths.len() == 1;
     let text = || String::from_utf8_lossy(&row.digits).into_owned();
     let is_valid_at_home = || {
         let digits = text();
-        regions.iter().any(|&r| phonenumber::parse(Some(r), &digits).is_ok_and(|p| p.is_valid()))
+        regions
+            .iter()
+            .filter_map(|r| r.parse().ok())
+            .any(|r| phonenumber::parse(Some(r), &digits).is_ok_and(|p| p.is_valid()))
     };
     if row.starts_with_plus {
         if !(8..=15).contains(&n) {
@@ -243,10 +254,10 @@ fn shape(row: &Row, regions: &[country::Id], announced: bool) -> Option<f32> {
     let is_nanp =
         matches!(lengths, [3, 3, 4] | [1, 3, 3, 4]) && (lengths.len() == 3 || row.digits[0] == b'1');
     if is_nanp {
-        let has_signs = row.is_area_in_parentheses || row.gaps.iter().any(|g| g == "-" || g == ".");
+        let has_signs = row.is_area_in_parentheses || row.gaps.iter().any(|g| *g == "-" || *g == ".");
         let is_isbn = row.digits.starts_with(b"978")
             && !row.is_area_in_parentheses
-            && row.gaps.iter().all(String::is_empty);
+            && row.gaps.iter().all(|g| g.is_empty());
         return Some(match () {
             () if is_isbn => 0.2,
             () if has_signs => 0.65,
@@ -263,7 +274,7 @@ fn shape(row: &Row, regions: &[country::Id], announced: bool) -> Option<f32> {
         && (8..=11).contains(&n)
     {
         let is_year = lengths[0] == 4 && matches!(&row.digits[..2], b"19" | b"20");
-        let has_sign = row.gaps.iter().any(|g| g == "-");
+        let has_sign = row.gaps.iter().any(|g| *g == "-");
         return Some(if is_year {
             0.1
         } else if has_sign || row.digits[0] == b'0' {
@@ -316,7 +327,7 @@ fn is_year_range(row: &Row) -> bool {
 fn is_round_number(row: &Row) -> bool {
     let thousands =
         row.lengths[0] <= 3 && row.lengths[1..].iter().all(|&l| l == 3) && !row.is_area_in_parentheses;
-    thousands && (row.digits.ends_with(b"000") || row.gaps.iter().all(|g| g == "."))
+    thousands && (row.digits.ends_with(b"000") || row.gaps.iter().all(|g| *g == "."))
 }
 
 /// Whether a word near the tokens `first..=last` says that they are a phone number.
@@ -325,7 +336,14 @@ fn is_announced(scan: &Scan, first: usize, last: usize) -> bool {
     let label_after =
         scan.gap(last).trim_matches([' ', '-', '(', ',']).is_empty() && scan.near_after(last, 1, PHONE_AFTER);
     // "call a taxi to 03 2657 Koontz Lane": the taxi is nearer than the call.
-    near & SAYS_PHONE != 0 || label_after
+    near & SAYS_PHONE != 0 || label_after || says_where_to_ring(scan, first)
+}
+
+/// "I'm on 5035550164", "you can get me at …": someone, then "on" or "at", then the number.
+fn says_where_to_ring(scan: &Scan, first: usize) -> bool {
+    let mut before = scan.before(first, 2).map(|j| scan.str(j));
+    let is = |word: Option<&str>, known: &[&str]| word.is_some_and(|w| known.iter().any(|k| w.eq_ignore_ascii_case(k)));
+    is(before.next(), &["on", "at"]) && is(before.next(), &["m", "am", "are", "re", "me", "us", "him", "her", "them"])
 }
 
 fn is_something_else(scan: &Scan, first: usize) -> bool {
@@ -365,6 +383,7 @@ mod tests {
         {
             check(&format!("You can call {text}"), Phone, &[text]);
             check(&format!("Lyon\n{text} office"), Phone, &[text]);
+            check(&format!("I'm on {text} after six"), Phone, &[text]);
             check(&format!("order {text}"), Phone, &[]);
         }
         check(

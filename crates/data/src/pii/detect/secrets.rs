@@ -51,26 +51,37 @@ static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// Keys known by their issuer's prefix, JSON web tokens, PEM private keys, and the value after "password" and
 /// its like. A row of random characters alone is not one: hashes and ids look the same.
 pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
+    // Where the row of key characters ends that was looked at last: prefixes in one row share it, so that a
+    // text of nothing but prefixes is still read in linear time.
+    let mut row_end = 0;
+    let mut resume = 0;
     for found in FINDER.find_iter(scan.text) {
         let (prefix, at_least, score) = PREFIXES[found.pattern().as_usize()];
         let start = found.start();
-        if scan.byte_before(start).is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if start < resume || scan.byte_before(start).is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_') {
             continue;
         }
         let end = match prefix {
             "-----BEGIN " => pem_end(scan.text, start),
-            "eyJ" => jwt_end(scan.text, start),
             _ => {
-                let rest = &scan.text[found.end()..];
-                let length =
-                    rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_-./+=".contains(b)).count();
-                let rest = rest[..length].trim_end_matches(['.', '-', '/', '=']);
-                let is_random =
-                    rest.bytes().any(|b| b.is_ascii_digit()) && rest.bytes().any(|b| b.is_ascii_alphabetic());
+                if row_end <= found.end() {
+                    row_end =
+                        found.end() + scan.text[found.end()..].bytes().take_while(is_key_character).count();
+                }
+                if prefix == "eyJ" {
+                    let end = jwt_end(&scan.text[start..row_end]).map(|length| start + length);
+                    resume = end.unwrap_or(resume);
+                    out.extend(end.map(|end| Span::new(start, end, Kind::Secret, score)));
+                    continue;
+                }
+                let rest = scan.text[found.end()..row_end].trim_end_matches(['.', '-', '/', '=']);
+                let is_random = rest.bytes().take(256).any(|b| b.is_ascii_digit())
+                    && rest.bytes().take(256).any(|b| b.is_ascii_alphabetic());
                 (rest.len() >= at_least && is_random).then(|| found.end() + rest.len())
             }
         };
         if let Some(end) = end {
+            resume = end;
             out.push(Span::new(start, end, Kind::Secret, score));
         }
     }
@@ -92,13 +103,18 @@ fn pem_end(text: &str, start: usize) -> Option<usize> {
 }
 
 /// Three parts of URL-safe Base64 joined by dots; the first two are JSON objects, so both begin with `eyJ`.
-fn jwt_end(text: &str, start: usize) -> Option<usize> {
-    let rest = &text[start..];
-    let length = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_-.".contains(b)).count();
-    let token = rest[..length].trim_end_matches('.');
-    let mut parts = token.split('.');
-    let (header, claims) = (parts.next()?, parts.next()?);
-    (header.len() >= 10 && claims.starts_with("eyJ") && claims.len() >= 8).then_some(start + token.len())
+/// `row` is the key characters from the first `eyJ` on; returned is the token's length.
+fn jwt_end(row: &str) -> Option<usize> {
+    let dot = row.bytes().take(4096).position(|b| b == b'.')?;
+    let is_one = dot >= 10 && row[dot + 1..].starts_with("eyJ") && row.len() >= dot + 9;
+    is_one
+        .then(|| row.find(['/', '+', '=']).unwrap_or(row.len()))
+        .map(|end| row[..end].trim_end_matches('.').len())
+}
+
+/// Base64 of either alphabet, and the dots and dashes between a key's parts.
+fn is_key_character(b: &u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_-./+=".contains(b)
 }
 
 /// The value after `password:`, `api_key = "…"`, "my password is …", where token `i` announces it.
@@ -120,26 +136,30 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
     if is_key && !scan.before(i, 1).any(|j| opens.iter().any(|o| scan.str(j).eq_ignore_ascii_case(o))) {
         return None;
     }
+    // A value that does not end within this window is none; the window keeps odd texts cheap.
     let mut at = scan.tokens[i].end;
-    let rest = &scan.text[at..];
-    let lead = rest.find(|c: char| !matches!(c, '"' | '\'' | ' ' | '`' | '*')).unwrap_or(rest.len()).min(8);
-    at += lead;
-    let mut rest = scan.text.get(at..)?;
-    let verb = [":=", "=>", "=", ":", "is ", "was "].into_iter().find(|v| rest.starts_with(v))?;
+    let text = &scan.text[..scan.text.floor_char_boundary((at + 2048).min(scan.text.len()))];
+    let after_quotes =
+        |at: usize| text[at..].find(|c: char| !"\"' `*".contains(c)).map_or(text.len(), |n| at + n);
+    if after_quotes(at) - at > 8 {
+        return None;
+    }
+    at = after_quotes(at);
+    let verb = [":=", "=>", "=", ":", "is ", "was "].into_iter().find(|v| text[at..].starts_with(v))?;
     let is_prose = verb.ends_with(' ');
-    at += verb.len();
-    rest = &scan.text[at..];
-    at += rest.find(|c: char| !matches!(c, '"' | '\'' | ' ' | '`' | '*')).unwrap_or(rest.len());
-    rest = scan.text.get(at..)?;
+    at = after_quotes(at + verb.len());
     // "password is: …", "Authorization: Bearer …"
     for filler in [": ", "Bearer ", "Basic ", "\"", "'"] {
-        if let Some(stripped) = rest.strip_prefix(filler) {
-            at += filler.len();
-            rest = stripped;
-        }
+        at += if text[at..].starts_with(filler) { filler.len() } else { 0 };
     }
-    let length =
-        rest.find(|c: char| c.is_whitespace() || "\"'`,;<>()[]{}|&".contains(c)).unwrap_or(rest.len());
+    let rest = &text[at..];
+    // A quoted value ends at its quote; `&` parts the values of a query.
+    let quote = text[..at].chars().next_back().filter(|c| "\"'`".contains(*c));
+    let ends = |c: char| match quote {
+        Some(quote) => c == quote || c == '\n',
+        None => c.is_whitespace() || "\"'`,;<>()[]{}|".contains(c) || c == '&' && verb == "=",
+    };
+    let length = rest.find(ends).or((text.len() == scan.text.len()).then_some(rest.len()))?;
     let value = rest[..length].trim_end_matches(['.', '!', '?', ':']);
     let has = |test: fn(char) -> bool| value.chars().any(test);
     let mixes = has(|c| c.is_ascii_digit()) && has(char::is_alphabetic)
@@ -150,7 +170,7 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
         || value.contains("->")
         || value.contains("//")
         || value.starts_with(['$', '%', '*']);
-    let is_long_enough = value.chars().count() >= 6 && value.chars().count() <= 256;
+    let is_long_enough = value.chars().count() >= 6 && value.len() <= 1024;
     (mixes && is_long_enough && !is_code).then(|| {
         let score = if is_prose { 0.65 } else { 0.75 };
         Span::new(at, at + value.len(), Kind::Secret, score)
@@ -176,7 +196,9 @@ mod tests {
     #[test]
     fn values_that_are_announced() {
         check("password: hunter2!", Secret, &["hunter2"]);
-        check("my password is Tr0ub4dor&3 ok", Secret, &["Tr0ub4dor"]);
+        check("my password is Tr0ub4dor&3 ok", Secret, &["Tr0ub4dor&3"]);
+        check("login?user=a&password=hunter22&x=1", Secret, &["hunter22"]);
+        check("password = \"a(b c)1;x\"", Secret, &["a(b c)1;x"]);
         check(r#"{"api_key": "f3a9c0d1e2"}"#, Secret, &["f3a9c0d1e2"]);
         check("DB_PASSWORD=correct-horse-9", Secret, &["correct-horse-9"]);
     }
