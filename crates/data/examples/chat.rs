@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (mut shown, mut at) = (String::new(), 0);
         for span in rendered.assistant() {
             let said = &rendered.text()[span.clone()];
-            shown += &format!("{}\x1b[7m{said}\x1b[0m", &rendered.text()[at..span.start]);
+            shown.extend([&rendered.text()[at..span.start], "\x1b[7m", said, "\x1b[0m"]);
             at = span.end;
         }
         println!("── {name}\n{shown}{}", &rendered.text()[at..]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ferrotune_data::chat::{BUILTIN, ChatTemplate, ControlTokens, RenderOptions};
 use ferrotune_types::{Conversation, Message, PreferencePair, Rendered, Role, SpecialTokens};
+use proptest::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -314,4 +315,30 @@ fn a_pair_whose_prompt_is_no_prefix_is_refused() {
     let counted = ChatTemplate::new(source, &SpecialTokens::default()).unwrap();
     let error = counted.render_pair(&pair, &RenderOptions::default()).unwrap_err().to_string();
     assert!(error.contains("p1") && error.contains("chosen"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn derived_and_marked_spans_are_the_same_on_any_words(
+        turns in prop::collection::vec((any::<String>(), "[ \n]{0,2}[a-z<|>{}%é]{1,9}[ \n]{0,2}"), 1..5)
+    ) {
+        let turns: Vec<_> =
+            turns.iter().flat_map(|(q, a)| [(Role::User, &**q), (Role::Assistant, &**a)]).collect();
+        let (row, options) = (chat(&turns), RenderOptions::default());
+        let derived = chatml(&[]).render(&row, &options);
+        if turns.iter().any(|(_, text)| text.contains(|c| ('\u{fdd0}'..='\u{fdd4}').contains(&c))) {
+            prop_assert!(derived.is_err());
+        } else {
+            let marked = ChatTemplate::builtin("chatml").unwrap();
+            let marked = ChatTemplate::new(marked.source(), &SpecialTokens::default()).unwrap();
+            prop_assert_eq!(derived.unwrap(), marked.render(&row, &options).unwrap());
+        }
+    }
+
+    #[test]
+    fn no_source_makes_the_compiler_panic(source in "([{}%#'a-z |.()-]|generation|endgeneration|messages|raw){0,30}") {
+        if let Ok(template) = ChatTemplate::new(&source, &SpecialTokens::default()) {
+            let _ = template.render(&chat(&[(Role::User, "a"), (Role::Assistant, "b")]), &RenderOptions::default());
+        }
+    }
 }

@@ -22,7 +22,8 @@ fn tokenise(c: &mut Criterion) {
     let said = text(150);
     let prompt = format!("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", text(60));
     let whole = format!("{prompt}{said}<|im_end|>\n");
-    let rendered = Rendered::new(whole.clone(), vec![prompt.len()..whole.len()]).unwrap();
+    let span = prompt.len()..whole.len();
+    let rendered = Rendered::new(whole.clone(), vec![span]).unwrap();
     let limits = Limits::default();
     let made = tokenizer.example(&rendered, "row", &limits).unwrap().item;
     let trained = made.ids().iter().zip(made.loss_mask()).filter(|(_, mask)| **mask).map(|(id, _)| *id);

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use ferrotune_types::SpecialTokens;
 use rayon::prelude::*;
@@ -16,8 +17,8 @@ use crate::fast::FastBpe;
 pub struct Tokenizer {
     /// What `tokenizer.json` describes.
     inner: tokenizers::Tokenizer,
-    /// The same, with special tokens read as plain text.
-    literal: tokenizers::Tokenizer,
+    /// The same, with special tokens read as plain text; made when first asked for.
+    literal: OnceLock<tokenizers::Tokenizer>,
     /// Takes over where every part is known to it.
     fast: Option<FastBpe>,
     /// Ids that `add_special` puts before and after a text.
@@ -65,7 +66,12 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
         let bytes = fs::read(&path).map_err(TokenizerError::io("read", &path))?;
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(TokenizerError::file(&path))?;
+        let (inner, json) = rayon::join(
+            || tokenizers::Tokenizer::from_bytes(&bytes),
+            || serde_json::from_slice::<Value>(&bytes),
+        );
+        let inner = inner.map_err(TokenizerError::file(&path))?;
+        let json = json.map_err(TokenizerError::file(&path))?;
         let object = |name: &str| match fs::read(dir.join(name)) {
             Ok(bytes) => serde_json::from_slice::<Map<String, Value>>(&bytes)
                 .map_err(TokenizerError::file(dir.join(name))),
@@ -96,10 +102,16 @@ impl Tokenizer {
             Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
             None => Vec::new(),
         };
-        Tokenizer::from_parts(Parts { inner, special, stop, chat_template: template, config })
+        let parts = Parts { inner, special, stop, chat_template: template, config };
+        Tokenizer::build(parts, Some(json))
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
+        Tokenizer::build(parts, None)
+    }
+
+    /// `json`: what `parts.inner` was read from, where it was.
+    fn build(parts: Parts, json: Option<Value>) -> Result<Self, TokenizerError> {
         let Parts { mut inner, mut special, mut stop, chat_template, config } = parts;
         // Truncation and padding are decided example by example and batch by batch, never by the file.
         inner.with_truncation(None).map_err(TokenizerError::coding("encode"))?;
@@ -128,15 +140,16 @@ impl Tokenizer {
             is_control[*id as usize] = true;
         }
         special.control = control.into_iter().map(|(_, text)| text).collect();
-        let mut literal = inner.clone();
-        literal.set_encode_special_tokens(true);
-        let json = inner.to_string(false).map_err(TokenizerError::coding("encode"))?;
-        let json: Value = serde_json::from_str(&json).map_err(TokenizerError::coding("encode"))?;
+        let written = |inner: &tokenizers::Tokenizer| {
+            let text = inner.to_string(false).map_err(TokenizerError::coding("encode"))?;
+            serde_json::from_str(&text).map_err(TokenizerError::coding("encode"))
+        };
+        let json = json.map_or_else(|| written(&inner), Ok)?;
         let fast = FastBpe::new(&json);
         let around = surroundings(&inner)?;
         Ok(Tokenizer {
             inner,
-            literal,
+            literal: OnceLock::new(),
             fast,
             around,
             special,
@@ -196,7 +209,15 @@ impl Tokenizer {
             fast.encode(text, offset, literal, out);
             return Ok(());
         }
-        let inner = if literal { &self.literal } else { &self.inner };
+        let inner = if literal {
+            self.literal.get_or_init(|| {
+                let mut literal = self.inner.clone();
+                literal.set_encode_special_tokens(true);
+                literal
+            })
+        } else {
+            &self.inner
+        };
         let encoding = inner.encode(text, false).map_err(TokenizerError::coding("encode"))?;
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             out.push(id, offset + start, offset + end);

@@ -94,7 +94,7 @@ impl Tokenizer {
         let mut inner = match config.kind {
             ModelKind::Bpe => byte_level(&texts, &tokens, config)?,
             ModelKind::WordPiece => word_piece(&texts, &tokens, unk()?, config)?,
-            ModelKind::Unigram => unigram(&texts, &tokens, unk()?, config)?,
+            ModelKind::Unigram => unigram(&texts, &tokens, &unk()?, config)?,
         };
         inner.add_tokens(tokens).map_err(training)?;
         Tokenizer::from_parts(Parts {
@@ -165,7 +165,7 @@ fn word_piece<S: AsRef<str> + Sync>(
 fn unigram<S: AsRef<str> + Sync>(
     texts: &[S],
     tokens: &[AddedToken],
-    unk: String,
+    unk: &str,
     config: &TrainConfig,
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let mut model = Unigram::default();
@@ -176,7 +176,7 @@ fn unigram<S: AsRef<str> + Sync>(
     let trainer = UnigramTrainer::builder()
         .vocab_size(config.vocab_size as u32)
         .special_tokens(tokens.to_vec())
-        .unk_token(Some(unk.clone()))
+        .unk_token(Some(unk.to_owned()))
         .show_progress(false)
         .build()
         .map_err(training)?;
@@ -184,7 +184,7 @@ fn unigram<S: AsRef<str> + Sync>(
     let sentences = counted(&inner, texts)?.into_iter().collect();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(training)?;
     one.install(|| trainer.do_train(sentences, &mut model)).map_err(training)?;
-    let model = in_order(&model, tokens.len(), &unk).map_err(training)?;
+    let model = in_order(&model, tokens.len(), unk).map_err(training)?;
     inner.with_model(model);
     Ok(inner)
 }

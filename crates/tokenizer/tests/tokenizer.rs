@@ -363,14 +363,15 @@ proptest! {
             let (packs, report) = pack(given.clone(), max_length, packing).unwrap();
             prop_assert!(packs.iter().all(|pack| pack.iter().map(Example::n_tokens).sum::<usize>() <= max_length));
             prop_assert_eq!(report.lost_tokens, 0);
-            if packing != Packing::Wrapped {
+            if packing == Packing::Wrapped {
+                let ids: Vec<u32> = packs.iter().flatten().flat_map(|e| e.ids().iter().copied()).collect();
+                prop_assert_eq!(ids, given.iter().flat_map(|e| e.ids().iter().copied()).collect::<Vec<_>>());
+                let is_full = |pack: &Vec<Example>| pack.iter().map(Example::n_tokens).sum::<usize>() == max_length;
+                prop_assert!(packs.iter().rev().skip(1).all(is_full));
+            } else {
                 let mut unpacked: Vec<Example> = packs.into_iter().flatten().collect();
                 unpacked.sort_by_key(|example| example.id().parse::<usize>().unwrap());
                 prop_assert_eq!(&unpacked, &given);
-            } else {
-                let ids: Vec<u32> = packs.iter().flatten().flat_map(|e| e.ids().iter().copied()).collect();
-                prop_assert_eq!(ids, given.iter().flat_map(|e| e.ids().iter().copied()).collect::<Vec<_>>());
-                prop_assert!(packs.iter().rev().skip(1).all(|p| p.iter().map(Example::n_tokens).sum::<usize>() == max_length));
             }
         }
     }

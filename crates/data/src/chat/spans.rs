@@ -63,15 +63,21 @@ impl Search<'_> {
         };
         let content = &self.chat.messages[i].content;
         let words = &content[core(content)];
-        let Some(at) = said.rfind(words) else {
+        let Some(at) = said.find(words) else {
             return Err("the template changes its words".into());
         };
-        // A turn of tool calls has no words, and all of it is the end of the turn.
-        let (before, after) =
-            if words.is_empty() { (said, said) } else { (&said[..at], &said[at + words.len()..]) };
-        if after.trim().is_empty() {
+        let end = said.trim_end();
+        let ends_with_words = if words.is_empty() {
+            end.is_empty()
+        } else {
+            // "<|im_end|>" ends with ">", which may be all that is said: only the place tells.
+            end.ends_with(words) && self.words(self.chat.messages.len(), i)?.end == span.start + end.len()
+        };
+        if ends_with_words {
             return Err("the template writes no end-of-turn token after it".into());
         }
+        // A turn of tool calls has no words to stand before.
+        let before = if words.is_empty() { said } else { &said[..at] };
         if !before.trim().is_empty() && self.holds_a_header(before)? {
             return Err("a header that opens the assistant's turn would lie inside".into());
         }

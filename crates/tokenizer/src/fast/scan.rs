@@ -211,24 +211,44 @@ fn cl100k(cursor: &Cursor<'_>, at: usize, digits: u8) -> usize {
     cursor.spaces(at, end, end == cursor.text.len())
 }
 
+/// Letters, numbers and spaces lie before this character; after it come unassigned and private ones and marks.
+const LAST: u32 = 0x3_3FFF;
+
 /// The class of every character, as the regular expression engine of `tokenizers` sees it: its Unicode version
 /// decides, not ours.
 fn classes() -> &'static [Class] {
     static CLASSES: OnceLock<Vec<Class>> = OnceLock::new();
     CLASSES.get_or_init(|| {
-        let all: String = (0..=0x10_FFFF).filter_map(char::from_u32).collect();
         let mut classes = vec![Class::Other; 0x11_0000];
-        for (class, expression) in
-            [(Class::Letter, r"\p{L}+"), (Class::Number, r"\p{N}+"), (Class::Space, r"\s+")]
-        {
-            // These three expressions are constants that the engine knows.
-            let Ok(expression) = SysRegex::new(expression) else { continue };
-            for (start, end) in expression.find_iter(&all) {
-                for c in all[start..end].chars() {
-                    classes[c as usize] = class;
-                }
-            }
-        }
+        classify(0..=LAST, |c, class| classes[c as usize] = class);
         classes
     })
+}
+
+fn classify(chars: std::ops::RangeInclusive<u32>, mut is: impl FnMut(char, Class)) {
+    let all: String = chars.filter_map(char::from_u32).collect();
+    for (class, expression) in
+        [(Class::Letter, r"\p{L}+"), (Class::Number, r"\p{N}+"), (Class::Space, r"\s+")]
+    {
+        // These three expressions are constants that the engine knows.
+        let Ok(expression) = SysRegex::new(expression) else { continue };
+        for (start, end) in expression.find_iter(&all) {
+            all[start..end].chars().for_each(|c| is(c, class));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_letter_number_or_space_comes_late() {
+        classify(LAST + 1..=0x10_FFFF, |c, class| panic!("{c:?} is a {class:?}"));
+        let of = |c: char| classes()[c as usize];
+        assert_eq!(['é', '北', '½', '٣', '\u{a0}', '\u{301}', '😀'].map(of), {
+            use Class::{Letter, Number, Other, Space};
+            [Letter, Letter, Number, Number, Space, Other, Other]
+        });
+    }
 }
