@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Distribution, InspectConfig, Topic, asked_and_answered};
-use crate::dedup::dedup;
+use crate::dedup::{MinHashConfig, dedup};
 use crate::filter::{Engine, Refusal, Toxic, Turns, identify};
 use crate::split::{leaks, near};
 use crate::{DataError, Drop, Item, Record, RecordStep, clean, pii};
@@ -354,7 +354,8 @@ fn apart(records: &[Record], context: &Context<'_>) -> Result<Check, DataError> 
     let Some(held_out) = context.validation else {
         return Ok(Check::unknown(key, title, "no validation rows were given"));
     };
-    let found = leaks(records, held_out, &near())?;
+    // Another seed than the split's: what its bands missed, these may find.
+    let found = leaks(records, held_out, &MinHashConfig { seed: 1, ..near() })?;
     let figures = match found.first() {
         None => format!("none of {} held-out prompts is a near duplicate of a trained one", held_out.len()),
         Some(leak) => format!(
