@@ -31,10 +31,10 @@ fn render(c: &mut Criterion) {
         assert_eq!((a.text(), a.assistant()), (b.text(), b.assistant()));
         assert_eq!(a.assistant().len(), n / 2);
         group.bench_function(format!("marked_{n}_turns"), |b| {
-            b.iter(|| marked.render(black_box(&chat), &options))
+            b.iter(|| marked.render(black_box(&chat), &options));
         });
         group.bench_function(format!("derived_{n}_turns"), |b| {
-            b.iter(|| derived.render(black_box(&chat), &options))
+            b.iter(|| derived.render(black_box(&chat), &options));
         });
     }
     group.finish();

@@ -320,7 +320,7 @@ fn a_pair_whose_prompt_is_no_prefix_is_refused() {
 proptest! {
     #[test]
     fn derived_and_marked_spans_are_the_same_on_any_words(
-        turns in prop::collection::vec((any::<String>(), "[ \n]{0,2}[a-z<|>{}%é]{1,9}[ \n]{0,2}"), 1..5)
+        turns in prop::collection::vec((any::<String>(), "[ \n]{0,2}[a-z<|>{}%é]{1,9}[ \n]{0,2}"), 1..9)
     ) {
         let turns: Vec<_> =
             turns.iter().flat_map(|(q, a)| [(Role::User, &**q), (Role::Assistant, &**a)]).collect();

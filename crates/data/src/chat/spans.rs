@@ -13,6 +13,7 @@
 //! of the turn are marked and looked up, the header is what `open` and `whole` share before them, the end-of-turn
 //! token what follows them in `closed`. Every span is then verified.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ferrotune_types::{Conversation, Role};
@@ -29,6 +30,7 @@ pub(super) fn derive(
     whole: &Marked,
 ) -> Result<Vec<Range<usize>>, DataError> {
     let search = Search { template, chat, options, whole: &whole.text };
+    let shape = search.shape();
     let mut spans: Vec<Range<usize>> = Vec::new();
     for (i, message) in chat.messages.iter().enumerate() {
         if message.role != Role::Assistant {
@@ -39,13 +41,36 @@ pub(super) fn derive(
                 "no exact span for the assistant's turn {i}: {reason}; use a template with {{% generation %}} blocks"
             ))
         };
-        let span = search.turn(i).map_err(inexact)?;
+        let span = match shape.as_ref().and_then(|shape| shape.turn(i, &whole.text)) {
+            Some(span) => span,
+            None => search.turn(i).map_err(inexact)?,
+        };
         if spans.last().is_some_and(|last| span.start < last.end) {
             return Err(inexact("it overlaps the turn before".into()));
         }
         spans.push(span);
     }
     Ok(spans)
+}
+
+/// How the first turn is framed. Rendering each turn alone costs the square of their number; a later turn whose words
+/// stand in the very same frame needs none of that.
+struct Shape {
+    /// The header that opens the turn: not empty, and followed by the words at once.
+    header: String,
+    /// The end-of-turn token, from the words on.
+    end_of_turn: String,
+    /// Where the words of each turn stand, by message.
+    words: BTreeMap<usize, Range<usize>>,
+}
+
+impl Shape {
+    fn turn(&self, i: usize, whole: &str) -> Option<Range<usize>> {
+        let words = self.words.get(&i)?;
+        let framed =
+            whole[..words.start].ends_with(&self.header) && whole[words.end..].starts_with(&self.end_of_turn);
+        framed.then(|| words.start..words.end + self.end_of_turn.len())
+    }
 }
 
 struct Search<'a> {
@@ -56,6 +81,33 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// The first turn's frame, where there are enough turns to be worth it and the frame is plain.
+    fn shape(&self) -> Option<Shape> {
+        let messages = &self.chat.messages;
+        let turns: Vec<usize> =
+            (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant).collect();
+        // Space around the words may be kept or trimmed; the search tells, this does not. The last turn may end in
+        // a way of its own.
+        let is_plain = |&i: &usize| {
+            core(&messages[i].content) == (0..messages[i].content.len()) && i + 1 < messages.len()
+        };
+        let first = *turns.first().filter(|i| turns.len() > 2 && is_plain(i))?;
+        let marked = self.render(messages.len(), self.options.add_generation_prompt, Focus::AllWords).ok()?;
+        let with_words = turns.iter().filter(|&&i| !core(&messages[i].content).is_empty());
+        let (places, _) = marked.focus.as_chunks::<2>();
+        if marked.text != self.whole || marked.focus.len() != 2 * with_words.clone().count() {
+            return None;
+        }
+        let all = with_words.zip(places).map(|(&i, &[start, end])| (i, start..end));
+        let words: BTreeMap<usize, Range<usize>> = all.filter(|(i, _)| is_plain(i)).collect();
+        let span = self.turn(first).ok()?;
+        let own = words.get(&first).filter(|own| own.start == span.start)?;
+        let before = self.render(first, false, Focus::Nowhere).ok()?.text;
+        let header = self.whole[..span.start].strip_prefix(&before)?.to_owned();
+        let end_of_turn = self.whole[own.end..span.end].to_owned();
+        (!header.trim().is_empty()).then_some(Shape { header, end_of_turn, words })
+    }
+
     fn turn(&self, i: usize) -> Result<Range<usize>, String> {
         let span = self.start(i)?..self.end(i)?;
         let Some(said) = self.whole.get(span.clone()) else {

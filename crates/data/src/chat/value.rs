@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ferrotune_types::{Conversation, Message};
+use ferrotune_types::{Conversation, Message, Role};
 use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
@@ -18,6 +18,8 @@ pub(super) enum Focus {
     Nowhere,
     /// A mark before and one after the words of this message; see [`core`].
     Words(usize),
+    /// The same for every turn of the assistant that has words.
+    AllWords,
     /// A mark and a space at the end of this message.
     End(usize),
 }
@@ -166,8 +168,13 @@ impl<'a> Context<'a> {
         if message.content.is_empty() && !message.tool_calls.is_empty() && tells_null_content(source) {
             return Ok(Value::from(()));
         }
+        let is_focus = match self.focus {
+            Focus::Words(at) => at == index,
+            Focus::AllWords => message.role == Role::Assistant && !core(&message.content).is_empty(),
+            Focus::Nowhere | Focus::End(_) => false,
+        };
         let text = match self.focus {
-            Focus::Words(at) if at == index => {
+            _ if is_focus => {
                 let core = core(&message.content);
                 let mut text = maker.text(&message.content[..core.start])?.into_owned();
                 text.push(FOCUS);
