@@ -80,7 +80,7 @@ const FOREIGN: [(Script, &str); 3] = [
     (Script::Devanagari, "ळ"),
 ];
 
-/// The commonest short words of the languages that share the Latin script: evidence where there are few letters.
+/// The commonest words of the languages that share the Latin script.
 const WORDS: [(&str, &str); 10] = [
     (
         "en",
@@ -206,6 +206,11 @@ fn latin(text: &str, letters: usize, engine: Engine) -> (Option<&'static str>, b
         .map(|w| w.to_lowercase().split(['\'', '’']).next().unwrap_or_default().to_owned())
         .collect();
     let hits = |set: &[&str]| words.iter().filter(|w| set.binary_search(&w.as_str()).is_ok()).count();
+    // An initial (`Y. M. Gomez`) is a word of some language, but nothing to act on.
+    let has_word = |code: &str| {
+        let set = WORD_SETS.iter().find(|(c, _)| *c == code).map_or(&[][..], |(_, set)| set);
+        words.iter().any(|w| w.chars().nth(1).is_some() && set.binary_search(&w.as_str()).is_ok())
+    };
     let mut hits: Vec<(usize, &'static str)> =
         WORD_SETS.iter().map(|(code, set)| (hits(set), *code)).collect();
     hits.sort_by_key(|&(n, _)| std::cmp::Reverse(n));
@@ -218,22 +223,23 @@ fn latin(text: &str, letters: usize, engine: Engine) -> (Option<&'static str>, b
         return match most {
             0 if letters < 12 => (None, false),
             0 => (guess, false),
-            n if guess_hits == n => (guess, true),
-            _ => (Some(most_code), !is_tie),
+            n if guess_hits == n => (guess, guess.is_some_and(has_word)),
+            _ => (Some(most_code), !is_tie && has_word(most_code)),
         };
     }
     if guess_hits > 0 {
         // Names and brands pull letters about; common words outvote them.
         let outvoted = most >= guess_hits + 3 && most >= 2 * guess_hits;
-        return (if outvoted { Some(most_code) } else { guess }, true);
+        let code = if outvoted { Some(most_code) } else { guess };
+        return (code, code.is_some_and(has_word));
     }
     // Every language says its common words; a longer text without them is of one that is not known here.
     match most {
         0 if words.len() >= 12 => (None, false),
-        0 => (guess, words.len() < 4),
+        0 => (guess, false),
         _ if is_tie => (guess, false),
         1 if words.len() >= 12 => (None, false),
-        _ => (Some(most_code), most >= 2),
+        _ => (Some(most_code), most >= 2 && has_word(most_code)),
     }
 }
 

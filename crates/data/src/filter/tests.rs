@@ -102,6 +102,7 @@ fn answers_that_stop_in_the_middle_are_found() {
         "She said \"yes.\"",
         "The total was computed. Answer: 42",
         "We call it Type A",
+        "He is so cute. Love at first sight! #PuppyLove",
         "返品は三十日以内です",
         "| a | b |\n|---|---|\n| 1 | 2 |",
         "It costs $4 (or 5%)",

@@ -102,7 +102,8 @@ const NEVER_LAST: [&str; 62] = [
 ///
 /// It does where it ends with a comma or an opening bracket, with a word that needs another (`to`, `the`), with an
 /// open code fence or bold mark, or with a plain word although it otherwise ends its sentences. A text that never
-/// uses full stops, an item of a list, a heading, a link and a name under a greeting do not count.
+/// uses full stops, an item of a list, a heading, a link, a hashtag and a name under a greeting
+/// do not count.
 ///
 /// ```
 /// use ferrotune_data::filter::is_truncated;
@@ -129,7 +130,8 @@ pub fn is_truncated(text: &str) -> bool {
         return opens_quote(line);
     }
     let word = line.rsplit(char::is_whitespace).next().unwrap_or_default();
-    let is_link = word.contains("://") || word.starts_with("www.") || word.contains('@');
+    let is_link =
+        word.contains("://") || word.starts_with("www.") || word.contains('@') || word.starts_with('#');
     if is_link || !uses_case_and_blanks(text) {
         return false;
     }

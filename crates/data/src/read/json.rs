@@ -54,7 +54,7 @@ pub(super) fn document(mut source: Source, path: &Path, max: usize) -> Result<Ra
     match next_significant(&mut source, &mut line).map_err(io)? {
         Some(b'[') => {
             source.consume(1);
-            Ok(Box::new(Elements { source, path: path.to_owned(), line, max, done: false }))
+            Ok(Box::new(Elements { source, path: path.to_owned(), line, n: 0, max, done: false }))
         }
         Some(_) => {
             let mut text = Vec::new();
@@ -132,11 +132,13 @@ pub(super) fn newlines(bytes: &[u8]) -> usize {
 }
 
 /// The elements of an array, cut out by counting brackets outside strings, so that one bad element does not
-/// spoil the others and only one is held at a time.
+/// spoil the others and only one is held at a time. Rows are told apart by their number: an array may stand on one
+/// line.
 struct Elements {
     source: Source,
     path: std::path::PathBuf,
     line: usize,
+    n: usize,
     max: usize,
     done: bool,
 }
@@ -162,6 +164,7 @@ impl Elements {
                 Some(_) => break,
             }
         }
+        self.n += 1;
         let (first_line, mut depth, mut in_string, mut escaped) = (self.line, 0usize, false, false);
         let (mut element, mut len) = (Vec::new(), 0usize);
         'element: loop {
@@ -209,10 +212,14 @@ impl Elements {
             }
         }
         if len > element.len() {
-            let detail = format!("{len} bytes, {} are allowed", self.max);
-            return Ok(Some(Raw::refused(first_line, "line_too_long", detail, &element)));
+            let detail = format!("line {first_line}: {len} bytes, {} are allowed", self.max);
+            return Ok(Some(Raw::refused(self.n, "line_too_long", detail, &element)));
         }
-        Ok(Some(parse(first_line, &element)))
+        let mut raw = parse(self.n, &element);
+        if let Err(refused) = &mut raw.row {
+            refused.drop.detail = format!("line {first_line}: {}", refused.drop.detail);
+        }
+        Ok(Some(raw))
     }
 }
 

@@ -158,12 +158,26 @@ fn bad_rows_go_aside_with_line_and_reason() {
 }
 
 #[test]
+fn a_line_of_many_megabytes_is_skipped_and_not_held() {
+    let mut bytes = b"{\"text\": \"one\"}\n{\"text\": \"".to_vec();
+    bytes.resize(bytes.len() + (20 << 20), b'x');
+    bytes.extend_from_slice(b"\"}\n{\"text\": \"three\"}\n");
+    let (records, dropped, _) = read("long.jsonl", &bytes);
+    assert_eq!(records.len(), 2);
+    assert_eq!((dropped[0].reason.as_str(), dropped[0].origin.line), ("line_too_long", 2));
+    assert!(dropped[0].detail.starts_with("20971"), "{}", dropped[0].detail);
+    assert!(dropped[0].row.to_string().len() < 2100);
+}
+
+#[test]
 fn a_bad_array_element_does_not_spoil_the_others() {
     let (records, dropped, detection) =
         read("a.json", b"[\n {\"text\": \"a ] } \\\" \"},\n {\"text\": nope},\n {\"text\": \"c\"}\n]");
     assert_eq!(detection.format, Format::Json);
     assert_eq!(records.len(), 2);
-    assert_eq!((dropped[0].origin.line, dropped[0].reason.as_str()), (3, "malformed_json"));
+    assert_eq!((dropped[0].origin.line, dropped[0].reason.as_str()), (2, "malformed_json"));
+    assert!(dropped[0].detail.starts_with("line 3: "), "{}", dropped[0].detail);
+    assert_eq!(records[1].id(), "a-3", "rows of an array are numbered");
     let (records, dropped, _) = read("a.json", b"[{\"text\": \"a\"}, {\"text\": \"b\"");
     assert_eq!((records.len(), dropped.len()), (1, 1));
 }

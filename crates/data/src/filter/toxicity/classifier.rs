@@ -185,10 +185,11 @@ fn fit(
         let what = if n_toxic == 0 { "toxic" } else { "harmless" };
         return Err(DataError::Config(format!("the training file holds no {what} text")));
     }
-    // Both classes weigh the same, whatever their number.
+    // The rarer class weighs more, but not so much that the other is called by its name: half way, in logarithms,
+    // to equal weight.
     let weight_of = |label: bool| {
         let n = if label { n_toxic } else { rows.len() - n_toxic };
-        rows.len() as f32 / (2.0 * n as f32)
+        (rows.len() as f32 / (2.0 * n as f32)).sqrt()
     };
     let mut model = Classifier { weights: vec![0.0; 1 << BITS], bias: 0.0 };
     let mut squares = vec![1e-2f32; 1 << BITS];
