@@ -41,7 +41,7 @@ pub(super) fn derive(
                 "no exact span for the assistant's turn {i}: {reason}; use a template with {{% generation %}} blocks"
             ))
         };
-        let span = match shape.as_ref().and_then(|shape| shape.turn(i, &whole.text)) {
+        let span = match shape.as_ref().and_then(|shape| shape.turn(i, &message.content, &whole.text)) {
             Some(span) => span,
             None => search.turn(i).map_err(inexact)?,
         };
@@ -56,20 +56,26 @@ pub(super) fn derive(
 /// How the first turn is framed. Rendering each turn alone costs the square of their number; a later turn whose words
 /// stand in the very same frame needs none of that.
 struct Shape {
-    /// The header that opens the turn: not empty, and followed by the words at once.
+    /// The header that opens the turn; holds more than space, and the words or the space before them follow.
     header: String,
-    /// The end-of-turn token, from the words on.
+    /// The end-of-turn token, after the words and the space after them; does not begin with space.
     end_of_turn: String,
     /// Where the words of each turn stand, by message.
     words: BTreeMap<usize, Range<usize>>,
 }
 
 impl Shape {
-    fn turn(&self, i: usize, whole: &str) -> Option<Range<usize>> {
+    /// The span of a turn in the same frame. A template may keep the space around the words or trim it; since
+    /// neither the header nor the end-of-turn token is all space, only one of the two can be read from the text.
+    fn turn(&self, i: usize, content: &str, whole: &str) -> Option<Range<usize>> {
         let words = self.words.get(&i)?;
-        let framed =
-            whole[..words.start].ends_with(&self.header) && whole[words.end..].starts_with(&self.end_of_turn);
-        framed.then(|| words.start..words.end + self.end_of_turn.len())
+        let (before, after) = (&whole[..words.start], &whole[words.end..]);
+        let core = core(content);
+        let begins = [before.strip_suffix(&content[..core.start]), Some(before)];
+        let start = begins.into_iter().flatten().find(|text| text.ends_with(&self.header))?.len();
+        let ends = [after.strip_prefix(&content[core.end..]), Some(after)];
+        let rest = ends.into_iter().flatten().find(|text| text.starts_with(&self.end_of_turn))?;
+        Some(start..whole.len() - rest.len() + self.end_of_turn.len())
     }
 }
 
@@ -86,11 +92,8 @@ impl Search<'_> {
         let messages = &self.chat.messages;
         let turns: Vec<usize> =
             (0..messages.len()).filter(|&i| messages[i].role == Role::Assistant).collect();
-        // Space around the words may be kept or trimmed; the search tells, this does not. The last turn may end in
-        // a way of its own.
-        let is_plain = |&i: &usize| {
-            core(&messages[i].content) == (0..messages[i].content.len()) && i + 1 < messages.len()
-        };
+        // The last turn may end in a way of its own, and reasoning may be shown or not.
+        let is_plain = |&i: &usize| i + 1 < messages.len() && !messages[i].content.contains("</think>");
         let first = *turns.first().filter(|i| turns.len() > 2 && is_plain(i))?;
         let marked = self.render(messages.len(), self.options.add_generation_prompt, Focus::AllWords).ok()?;
         let with_words = turns.iter().filter(|&&i| !core(&messages[i].content).is_empty());
@@ -101,11 +104,14 @@ impl Search<'_> {
         let all = with_words.zip(places).map(|(&i, &[start, end])| (i, start..end));
         let words: BTreeMap<usize, Range<usize>> = all.filter(|(i, _)| is_plain(i)).collect();
         let span = self.turn(first).ok()?;
-        let own = words.get(&first).filter(|own| own.start == span.start)?;
         let before = self.render(first, false, Focus::Nowhere).ok()?.text;
         let header = self.whole[..span.start].strip_prefix(&before)?.to_owned();
-        let end_of_turn = self.whole[own.end..span.end].to_owned();
-        (!header.trim().is_empty()).then_some(Shape { header, end_of_turn, words })
+        let after = &self.whole[words.get(&first)?.end..span.end];
+        let end_of_turn = after.trim_start().to_owned();
+        let shape = Shape { header, end_of_turn, words };
+        let is_usable = !shape.header.trim().is_empty() && !shape.end_of_turn.is_empty();
+        // The first turn must itself be in its frame: nothing else between header, words and end.
+        (is_usable && shape.turn(first, &messages[first].content, self.whole)? == span).then_some(shape)
     }
 
     fn turn(&self, i: usize) -> Result<Range<usize>, String> {
