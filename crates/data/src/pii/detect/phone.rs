@@ -274,7 +274,7 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
         && (8..=11).contains(&n)
     {
         let is_year = lengths[0] == 4 && matches!(&row.digits[..2], b"19" | b"20");
-        let has_sign = row.gaps.iter().any(|g| *g == "-");
+        let has_sign = row.gaps.contains(&"-");
         return Some(if is_year {
             0.1
         } else if has_sign || row.digits[0] == b'0' {
@@ -342,8 +342,11 @@ fn is_announced(scan: &Scan, first: usize, last: usize) -> bool {
 /// "I'm on 5035550164", "you can get me at …": someone, then "on" or "at", then the number.
 fn says_where_to_ring(scan: &Scan, first: usize) -> bool {
     let mut before = scan.before(first, 2).map(|j| scan.str(j));
-    let is = |word: Option<&str>, known: &[&str]| word.is_some_and(|w| known.iter().any(|k| w.eq_ignore_ascii_case(k)));
-    is(before.next(), &["on", "at"]) && is(before.next(), &["m", "am", "are", "re", "me", "us", "him", "her", "them"])
+    let is = |word: Option<&str>, known: &[&str]| {
+        word.is_some_and(|w| known.iter().any(|k| w.eq_ignore_ascii_case(k)))
+    };
+    is(before.next(), &["on", "at"])
+        && is(before.next(), &["m", "am", "are", "re", "me", "us", "him", "her", "them"])
 }
 
 fn is_something_else(scan: &Scan, first: usize) -> bool {

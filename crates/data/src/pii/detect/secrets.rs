@@ -61,24 +61,14 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
         if start < resume || scan.byte_before(start).is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_') {
             continue;
         }
+        if row_end <= found.end() {
+            let row = scan.text[found.end()..].bytes().take_while(|b| is_key_character(*b)).count();
+            row_end = found.end() + row;
+        }
         let end = match prefix {
             "-----BEGIN " => pem_end(scan.text, start),
-            _ => {
-                if row_end <= found.end() {
-                    row_end =
-                        found.end() + scan.text[found.end()..].bytes().take_while(is_key_character).count();
-                }
-                if prefix == "eyJ" {
-                    let end = jwt_end(&scan.text[start..row_end]).map(|length| start + length);
-                    resume = end.unwrap_or(resume);
-                    out.extend(end.map(|end| Span::new(start, end, Kind::Secret, score)));
-                    continue;
-                }
-                let rest = scan.text[found.end()..row_end].trim_end_matches(['.', '-', '/', '=']);
-                let is_random = rest.bytes().take(256).any(|b| b.is_ascii_digit())
-                    && rest.bytes().take(256).any(|b| b.is_ascii_alphabetic());
-                (rest.len() >= at_least && is_random).then(|| found.end() + rest.len())
-            }
+            "eyJ" => jwt_end(&scan.text[start..row_end]).map(|length| start + length),
+            _ => key_end(&scan.text[found.end()..row_end], at_least).map(|length| found.end() + length),
         };
         if let Some(end) = end {
             resume = end;
@@ -88,6 +78,14 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
     for &i in &scan.secret {
         out.extend(assigned(scan, i));
     }
+}
+
+/// The length of a key in the row of key characters after its prefix, if it is long and mixed enough for one.
+fn key_end(row: &str, at_least: usize) -> Option<usize> {
+    let key = row.trim_end_matches(['.', '-', '/', '=']);
+    let head = || key.bytes().take(256);
+    let is_random = head().any(|b| b.is_ascii_digit()) && head().any(|b| b.is_ascii_alphabetic());
+    (key.len() >= at_least && is_random).then_some(key.len())
 }
 
 /// `-----BEGIN … PRIVATE KEY-----` to its END line, or to the end of a text that was cut.
@@ -113,8 +111,8 @@ fn jwt_end(row: &str) -> Option<usize> {
 }
 
 /// Base64 of either alphabet, and the dots and dashes between a key's parts.
-fn is_key_character(b: &u8) -> bool {
-    b.is_ascii_alphanumeric() || b"_-./+=".contains(b)
+fn is_key_character(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"_-./+=".contains(&b)
 }
 
 /// The value after `password:`, `api_key = "…"`, "my password is …", where token `i` announces it.
@@ -138,7 +136,7 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
     }
     // A value that does not end within this window is none; the window keeps odd texts cheap.
     let mut at = scan.tokens[i].end;
-    let text = &scan.text[..scan.text.floor_char_boundary((at + 2048).min(scan.text.len()))];
+    let text = &scan.text[..scan.text.floor_char_boundary((at + 1024).min(scan.text.len()))];
     let after_quotes =
         |at: usize| text[at..].find(|c: char| !"\"' `*".contains(c)).map_or(text.len(), |n| at + n);
     if after_quotes(at) - at > 8 {
@@ -161,6 +159,9 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
     };
     let length = rest.find(ends).or((text.len() == scan.text.len()).then_some(rest.len()))?;
     let value = rest[..length].trim_end_matches(['.', '!', '?', ':']);
+    if !(6..=512).contains(&value.len()) {
+        return None;
+    }
     let has = |test: fn(char) -> bool| value.chars().any(test);
     let mixes = has(|c| c.is_ascii_digit()) && has(char::is_alphabetic)
         || has(char::is_lowercase) && has(char::is_uppercase) && value.len() >= 10 && !is_prose
@@ -170,8 +171,7 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
         || value.contains("->")
         || value.contains("//")
         || value.starts_with(['$', '%', '*']);
-    let is_long_enough = value.chars().count() >= 6 && value.len() <= 1024;
-    (mixes && is_long_enough && !is_code).then(|| {
+    (mixes && !is_code).then(|| {
         let score = if is_prose { 0.65 } else { 0.75 };
         Span::new(at, at + value.len(), Kind::Secret, score)
     })
