@@ -113,6 +113,20 @@ impl Analyzer {
     }
 }
 
+/// English words, as stems, that are searched for but say nothing by themselves: they neither make a question what it
+/// is nor show that a source supports a sentence.
+const FUNCTION_STEMS: [&str; 52] = [
+    "what", "which", "who", "whom", "whose", "when", "where", "whi", "how", "mani", "much", "do", "doe",
+    "did", "i", "you", "your", "my", "me", "we", "our", "us", "he", "she", "them", "can", "could", "would",
+    "should", "may", "must", "have", "has", "had", "am", "were", "been", "ani", "some", "all", "get", "just",
+    "also", "so", "than", "here", "yes", "pleas", "let", "from", "now", "too",
+];
+
+/// Whether a term says something by itself.
+pub(crate) fn carries_meaning(term: &str) -> bool {
+    !FUNCTION_STEMS.contains(&term)
+}
+
 impl std::fmt::Debug for Analyzer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Analyzer").field("language", &self.language).finish_non_exhaustive()

@@ -123,7 +123,7 @@ pub fn check_answer(
     }
     let analyzer = Analyzer::new(config.language);
     let refuses = REFUSAL.is_match(&model_text);
-    if is_beside(question, &kept, &quotes, &analyzer) {
+    if is_beside(question, &kept, &quotes, embedder, &analyzer)? {
         dropped.append(&mut kept);
     }
     let origin = match (kept.is_empty(), quotes.is_empty()) {
@@ -156,10 +156,17 @@ pub fn check_answer(
 }
 
 /// Whether the kept sentences are much further from the question than the best quote is.
-fn is_beside(question: &str, kept: &[Attributed], quotes: &[Quote], analyzer: &Analyzer) -> bool {
-    let Some(quote) = quotes.first() else { return false };
+fn is_beside(
+    question: &str,
+    kept: &[Attributed],
+    quotes: &[Quote],
+    embedder: Option<&dyn Embed>,
+    analyzer: &Analyzer,
+) -> Result<bool, RagError> {
+    let (Some(quote), false) = (quotes.first(), kept.is_empty()) else { return Ok(false) };
     let said: Vec<&str> = kept.iter().map(|s| s.text.as_str()).collect();
-    relevance(question, &said.join(" "), analyzer) < 0.5 * relevance(question, &quote.text, analyzer)
+    let found = relevance(question, &[&said.join(" "), &quote.text], embedder, analyzer)?;
+    Ok(matches!(found[..], [said, quoted] if said < 0.7 * quoted))
 }
 
 fn quoted(quote: &Quote) -> Attributed {

@@ -5,6 +5,7 @@ use ferrotune_types::Embed;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::analyze::carries_meaning;
 use crate::bm25::idf;
 use crate::cite::{cosine, figures};
 use crate::{Analyzer, GroundConfig, Hit, RagError, sentences};
@@ -36,13 +37,6 @@ static WANTS_FIGURE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static WANTS_NAME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(?i)\b(?:who|whom|whose|where|which)\b").expect("a constant pattern"));
-
-/// Words that a question asks with, as stems: what it is about lies in the others.
-const ASKING: [&str; 34] = [
-    "what", "which", "who", "whom", "whose", "when", "where", "whi", "how", "mani", "much", "do", "doe",
-    "did", "i", "you", "your", "my", "me", "we", "our", "can", "could", "would", "should", "may", "have",
-    "has", "had", "am", "were", "been", "ani", "get",
-];
 
 /// An answer with fewer terms than this wants a second sentence.
 const TERSE: usize = 6;
@@ -126,18 +120,34 @@ pub fn extract(
     Ok(chosen.into_iter().map(|(score, c)| quote(&hits[c.hit], c, score)).collect())
 }
 
-/// How well one text answers a question by the words alone, without sources to compare with; for checking that
-/// an answer is about the question at all.
-pub(crate) fn relevance(question: &str, text: &str, analyzer: &Analyzer) -> f64 {
+/// How well a text answers a question, taken alone: the share of the question's terms that it holds, with an
+/// embedder averaged with its cosine. For comparing two answers to the same question.
+pub(crate) fn relevance(
+    question: &str,
+    texts: &[&str],
+    embedder: Option<&dyn Embed>,
+    analyzer: &Analyzer,
+) -> Result<Vec<f64>, RagError> {
     let asked = asked_terms(question, analyzer);
-    let said: BTreeSet<String> = analyzer.terms(text).into_iter().collect();
-    if asked.is_empty() { 0.0 } else { asked.intersection(&said).count() as f64 / asked.len() as f64 }
+    let words = |text: &str| {
+        let said: BTreeSet<String> = analyzer.terms(text).into_iter().collect();
+        if asked.is_empty() { 0.0 } else { asked.intersection(&said).count() as f64 / asked.len() as f64 }
+    };
+    let Some(embedder) = embedder else { return Ok(texts.iter().map(|text| words(text)).collect()) };
+    let vectors =
+        embedder.embed(&std::iter::once(question).chain(texts.iter().copied()).collect::<Vec<_>>())?;
+    let (query, rest) = vectors.split_first().map_or((&[][..], &[][..]), |(q, r)| (q.as_slice(), r));
+    Ok(texts
+        .iter()
+        .zip(rest)
+        .map(|(text, v)| f64::midpoint(words(text), cosine(query, v).max(0.0)))
+        .collect())
 }
 
 /// What a question is about: its terms without those it asks with, unless it has no others.
 fn asked_terms(question: &str, analyzer: &Analyzer) -> BTreeSet<String> {
     let terms: BTreeSet<String> = analyzer.terms(question).into_iter().collect();
-    let about: BTreeSet<String> = terms.iter().filter(|t| !ASKING.contains(&t.as_str())).cloned().collect();
+    let about: BTreeSet<String> = terms.iter().filter(|t| carries_meaning(t)).cloned().collect();
     if about.is_empty() { terms } else { about }
 }
 
