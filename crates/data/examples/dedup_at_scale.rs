@@ -80,7 +80,7 @@ const WORDS: [&str; 64] = [
 ];
 
 impl MadeUp {
-    fn text(&self, i: usize) -> String {
+    fn text(i: usize) -> String {
         let is_copy = i % 10 == 9;
         let mut state = (if is_copy { i - 1 } else { i }) as u64 + 1;
         let mut text = String::new();
@@ -100,7 +100,7 @@ impl Texts for MadeUp {
     }
 
     fn facets(&self, text: usize) -> Vec<Facet<'_>> {
-        vec![Facet { tag: 0, text: Cow::Owned(self.text(text)) }]
+        vec![Facet { tag: 0, text: Cow::Owned(MadeUp::text(text)) }]
     }
 }
 

@@ -69,11 +69,8 @@ fn a_clean_dataset_with_all_that_is_needed_is_ready() {
     let lines: Vec<String> = rows.iter().map(|r| serde_json::to_string(&r.item).unwrap()).collect();
     std::fs::write(&file, lines.join("\n")).unwrap();
     let held_out = [ticket("v", "Do you sell umbrellas for tall people?", "No, sadly not.")];
-    let context = Context {
-        validation: Some(&held_out),
-        files: vec![file],
-        render: Some(Box::new(|_| Ok(()))),
-    };
+    let context =
+        Context { validation: Some(&held_out), files: vec![file], render: Some(Box::new(|_| Ok(()))) };
     let inspection = seen(&rows, &context, |config| {
         config.banned = vec!["RivalShop".into()];
         config.reviews =

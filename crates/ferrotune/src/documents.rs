@@ -20,7 +20,8 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Document>> {
     files
         .iter()
         .map(|path| {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             let name = path.strip_prefix(folder).unwrap_or(path).with_extension("");
             Ok(Document { id: name.to_string_lossy().into_owned(), text, meta: serde_json::Map::new() })
         })

@@ -21,7 +21,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()?;
         std::fs::rename(&partial, path)
     };
-    write().inspect_err(|_| drop(std::fs::remove_file(&partial))).with_context(|| format!("cannot write {}", path.display()))
+    write()
+        .inspect_err(|_| drop(std::fs::remove_file(&partial)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// SHA-256 of several parts, each with its length before it, in hexadecimal: names a run by all that made it.

@@ -60,6 +60,9 @@ pub mod local_model;
 #[cfg(feature = "torch")]
 pub mod model_store;
 
+#[cfg(feature = "torch")]
+pub mod commands;
+
 pub mod cli;
 pub mod documents;
 pub mod files;

@@ -64,8 +64,11 @@ impl LocalModel {
             tools: Vec::new(),
             meta: Map::new(),
         };
-        let rendered =
-            self.model.template.render_prompt(&chat, &RenderOptions::default()).map_err(ModelError::failed)?;
+        let rendered = self
+            .model
+            .template
+            .render_prompt(&chat, &RenderOptions::default())
+            .map_err(ModelError::failed)?;
         Ok(self.model.tokenizer.encode_rendered(&rendered).map_err(ModelError::failed)?.ids)
     }
 
@@ -148,7 +151,8 @@ impl LanguageModel for LocalModel {
         conversations: &[Vec<Message>],
         params: &GenerateParams,
     ) -> Result<Vec<Completion>, ModelError> {
-        let lengths = conversations.iter().map(|c| self.prompt(c).map(|p| p.len())).collect::<Result<Vec<_>, _>>()?;
+        let lengths =
+            conversations.iter().map(|c| self.prompt(c).map(|p| p.len())).collect::<Result<Vec<_>, _>>()?;
         let mut order: Vec<usize> = (0..conversations.len()).collect();
         order.sort_by_key(|&i| (lengths[i], i));
         let mut answers = BTreeMap::new();

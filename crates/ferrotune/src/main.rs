@@ -1,9 +1,20 @@
 //! The `ferrotune` command. What needs libtorch it hands to `ferrotune-torch`, which lies beside it.
+//!
+//! It takes the light modules in directly instead of through the library, whose object files name libtorch's
+//! symbols: a program that is linked with them loads libtorch, used or not, and starts ten times as slowly.
+
+#[expect(dead_code, unreachable_pub, reason = "the library uses the rest and makes it public")]
+mod cli;
+#[expect(dead_code, unreachable_pub, reason = "the library uses the rest and makes it public")]
+mod files;
+#[expect(dead_code, unreachable_pub, reason = "the library uses the rest and makes it public")]
+mod progress;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use ferrotune::cli::{self, Args};
+
+use crate::cli::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();

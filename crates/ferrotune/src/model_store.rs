@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::ChatTemplate;
 use ferrotune_model::checkpoint::{
-    Gguf, GgufTensors, GgufTokenizerData, HubOptions, Source, load_decoder, save_decoder, SaveOptions,
+    Gguf, GgufTensors, GgufTokenizerData, HubOptions, SaveOptions, Source, load_decoder, save_decoder,
 };
 use ferrotune_model::{Decoder, parse_device, parse_dtype};
 use ferrotune_tokenizer::{GgufTokenizer, Tokenizer};
@@ -91,11 +91,18 @@ pub fn resolve(id: &str) -> Result<Source> {
     if KNOWN.contains(&id) && !Path::new(id).exists() {
         let folder = models_folder().map(|m| m.join(id)).filter(|f| f.is_dir());
         let folder = folder.with_context(|| format!("{id} is not in the cache: run `cargo xtask setup`"))?;
-        let gguf = std::fs::read_dir(&folder)?.flatten().map(|e| e.path()).find(|p| p.extension() == Some("gguf".as_ref()));
+        let gguf = std::fs::read_dir(&folder)?
+            .flatten()
+            .map(|e| e.path())
+            .find(|p| p.extension() == Some("gguf".as_ref()));
         return Ok(gguf.map_or(Source::Directory(folder), Source::Gguf));
     }
-    Source::resolve(id, &HubOptions::default())
-        .with_context(|| format!("cannot find the model {id:?} (a folder, a .gguf file, a hub id, or one of {})", KNOWN.join(", ")))
+    Source::resolve(id, &HubOptions::default()).with_context(|| {
+        format!(
+            "cannot find the model {id:?} (a folder, a .gguf file, a hub id, or one of {})",
+            KNOWN.join(", ")
+        )
+    })
 }
 
 /// The tokenizer and chat template of a model, without its weights.
@@ -138,7 +145,9 @@ pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
     let (tokenizer, template) = load_words(&source, template)?;
     let (vocabulary, largest) = (loaded.decoder.config.vocab_size, tokenizer.vocab_size());
     if largest > vocabulary {
-        bail!("{id}: the tokenizer has {largest} tokens, the model's embedding only {vocabulary}: they do not belong together");
+        bail!(
+            "{id}: the tokenizer has {largest} tokens, the model's embedding only {vocabulary}: they do not belong together"
+        );
     }
     let mut eos_ids = loaded.eos_ids;
     eos_ids.extend(tokenizer.ids().eos);

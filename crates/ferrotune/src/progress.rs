@@ -54,7 +54,8 @@ impl Progress {
     pub fn new(name: &str, total: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
-            let style = ProgressStyle::with_template("{prefix:>12} {bar:28} {pos}/{len} {eta:>4} left  {msg}");
+            let style =
+                ProgressStyle::with_template("{prefix:>12} {bar:28} {pos}/{len} {eta:>4} left  {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(name.to_owned());
             bar

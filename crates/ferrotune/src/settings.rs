@@ -56,14 +56,18 @@ mod tests {
     fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_line() {
         let error = from_toml::<SftConfig>("batch = 2\nwarmup_step = 3\n", Path::new("p.toml")).unwrap_err();
         let error = error.to_string();
-        assert!(error.starts_with("p.toml:2: unknown key `warmup_step`: did you mean `warmup_steps`?"), "{error}");
+        assert!(
+            error.starts_with("p.toml:2: unknown key `warmup_step`: did you mean `warmup_steps`?"),
+            "{error}"
+        );
         let error = from_toml::<SftConfig>("zzzzzzzz = 3\n", Path::new("p.toml")).unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
     }
 
     #[test]
     fn distances() {
-        for (a, b, expect) in [("", "abc", 3), ("lr", "lr", 0), ("sed", "seed", 1), ("kitten", "sitting", 3)] {
+        for (a, b, expect) in [("", "abc", 3), ("lr", "lr", 0), ("sed", "seed", 1), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(a, b), expect, "{a} {b}");
         }
     }

@@ -72,9 +72,10 @@ impl Files {
 
 #[test]
 fn help_shows_an_example_and_a_wrong_option_is_a_usage_error() {
-    for command in ["pipeline", "curate", "inspect", "pii", "dedup", "render", "tokenize", "generate", "perplexity"]
-        .into_iter()
-        .chain(["sft", "dpo", "merge", "embed", "judge"])
+    for command in
+        ["pipeline", "curate", "inspect", "pii", "dedup", "render", "tokenize", "generate", "perplexity"]
+            .into_iter()
+            .chain(["sft", "dpo", "merge", "embed", "judge"])
     {
         let out = ferrotune(&[command, "--help"]);
         assert!(out.status.success());
@@ -99,7 +100,8 @@ fn pii_counts_characters_not_bytes() {
 #[test]
 fn dedup_names_its_clusters() {
     let files = Files::new();
-    let text = "Our store on Main Street opens at nine in the morning and closes at six in the evening on weekdays.";
+    let text =
+        "Our store on Main Street opens at nine in the morning and closes at six in the evening on weekdays.";
     let rows = files.with(
         "rows.jsonl",
         [("a", text), ("b", "Gift cards never expire."), ("c", text)]
@@ -161,7 +163,8 @@ fn a_model_is_tuned_aligned_merged_and_asked() {
     assert!(tuned[0]["real_tokens_per_s"].as_f64().unwrap() > 0.0);
     let adapter = Path::new(&sft).join("adapter").display().to_string();
     let aligned = json_of(
-        &[&["dpo", "--data", &pairs, "--out", &dpo, "--adapter", &adapter, "--dtype", "fp32"], &common[..]].concat(),
+        &[&["dpo", "--data", &pairs, "--out", &dpo, "--adapter", &adapter, "--dtype", "fp32"], &common[..]]
+            .concat(),
     );
     let first = aligned[0]["losses"][0].as_f64().unwrap();
     assert!((first - std::f64::consts::LN_2).abs() < 1e-4, "step-0 loss {first}");
@@ -169,7 +172,16 @@ fn a_model_is_tuned_aligned_merged_and_asked() {
     let check = json_of(&["merge", &model, &adapter, "--out", &merged]);
     assert!(check[0]["max_abs_logit_diff"].as_f64().unwrap() < 1e-3);
     let ask = |model: &str| {
-        json_of(&["generate", model, "--chat", "Where is order 3?", "--max-new-tokens", "4", "--dtype", "fp32"])
+        json_of(&[
+            "generate",
+            model,
+            "--chat",
+            "Where is order 3?",
+            "--max-new-tokens",
+            "4",
+            "--dtype",
+            "fp32",
+        ])
     };
     assert_eq!(ask(&merged)[0]["prompt_tokens"], ask(&model)[0]["prompt_tokens"]);
     let text = files.with("text.txt", "Orders over $75 ship free. ".repeat(20));
@@ -184,8 +196,8 @@ fn the_same_seed_gives_the_same_adapter_bytes() {
     let run = |name: &str, seed: &str| {
         let out = files.path(name);
         json_of(&[
-            "sft", "--model", &model, "--data", &chats, "--steps", "2", "--batch", "2", "--lora-r", "4", "--lr", "1e-2",
-            "--seed", seed, "--out", &out,
+            "sft", "--model", &model, "--data", &chats, "--steps", "2", "--batch", "2", "--lora-r", "4",
+            "--lr", "1e-2", "--seed", seed, "--out", &out,
         ]);
         std::fs::read(Path::new(&out).join("adapter/adapter_model.safetensors")).unwrap()
     };
@@ -208,7 +220,12 @@ fn bad_input_is_a_clear_error() {
     sft(&model, &files.path("absent.jsonl"), &[], "absent.jsonl");
     sft(&model, &files.with("empty.jsonl", ""), &[], "empty.jsonl");
     sft(&model, &files.with("bad.jsonl", "{\n[1,\n"), &[], "bad.jsonl");
-    sft(&model, &chats, &["--config", &files.with("c.toml", "lrr = 1.0\n")], "unknown key `lrr`: did you mean `lr`?");
+    sft(
+        &model,
+        &chats,
+        &["--config", &files.with("c.toml", "lrr = 1.0\n")],
+        "unknown key `lrr`: did you mean `lr`?",
+    );
     sft(&model, &chats, &["--targets", "no_proj"], "no_proj");
     sft(&model, &chats, &["--lora-r", "100000"], "100000");
     sft(&model, &chats, &["--schedule", "triangle"], "unknown schedule");

@@ -1,7 +1,7 @@
 //! Turns any checkpoint that Ferrotune reads (a folder, a GGUF file, a hub id) into sharded safetensors.
 //!
 //! ```text
-//! cargo run -p ferrotune-model --example convert -- fixtures/tiny/llama /tmp/copy bf16
+//! cargo run -p ferrotune-model --example convert -- fixtures/tiny/llama copy bf16
 //! ```
 
 use std::path::Path;

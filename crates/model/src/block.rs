@@ -122,7 +122,7 @@ fn load_attention(
 ) -> Result<Attention, ModelError> {
     let (c, d) = (config.hidden_size, config.head_dim);
     let (q_width, kv_width) = (config.num_attention_heads * d, config.num_key_value_heads * d);
-    if config.num_attention_heads % config.num_key_value_heads != 0 {
+    if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
         return Err(ModelError::Config(format!(
             "{} heads cannot share {} key-value heads",
             config.num_attention_heads, config.num_key_value_heads

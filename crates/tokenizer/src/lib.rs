@@ -49,16 +49,18 @@ mod stream;
 
 mod example;
 mod pack;
+mod pair;
+mod report;
 
 mod error;
 mod explain;
 
 pub use encoded::Encoded;
 pub use error::TokenizerError;
-pub use example::{Counted, Limits, Made, Notes, SkipReason, Skipped, TokenizeReport, Tokenized, Truncation};
 pub use explain::{Budget, Explanation, Piece, compare};
 pub use gguf::GgufTokenizer;
 pub use pack::{BatchConfig, BatchSize, PackReport, Packing, batches, pack, pair_batches};
+pub use report::{Counted, Limits, Made, Notes, SkipReason, Skipped, TokenizeReport, Tokenized, Truncation};
 pub use stream::DecodeStream;
 pub use tokenizer::{SpecialIds, Tokenizer};
 pub use train::{ModelKind, TrainConfig};

@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let params = params.map(|(name, tensor)| Param::new(name, tensor.set_requires_grad(true))).collect();
     let mut optimizer = AdamW::new(params, AdamWConfig::default())?;
 
-    let example = Example::new("sentence", vec![1, 7, 21, 9, 33, 14, 2], vec![false, true, true, true, true, true, true])?;
+    let example = Example::new(
+        "sentence",
+        vec![1, 7, 21, 9, 33, 14, 2],
+        vec![false, true, true, true, true, true, true],
+    )?;
     let batch = Batch::from_examples(&[&example])?;
     for step in 1..=60 {
         let stats = sft_accumulate(&decoder, std::slice::from_ref(&batch), false, HeadOptions::default())?;
@@ -42,7 +46,8 @@ fn random_llama() -> Result<Decoder, Box<dyn Error>> {
         ("model.norm.weight".to_owned(), ones()),
     ]);
     for layer in 0..2 {
-        let mut put = |name: &str, tensor| tensors.insert(format!("model.layers.{layer}.{name}.weight"), tensor);
+        let mut put =
+            |name: &str, tensor| tensors.insert(format!("model.layers.{layer}.{name}.weight"), tensor);
         for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
             put(&format!("self_attn.{name}"), random(&[c, c]));
         }

@@ -110,7 +110,8 @@ impl PairExample {
         rejected: Vec<u32>,
     ) -> Result<Self, InvalidValue> {
         let id = id.into();
-        for (name, part) in [("prompt", &prompt), ("chosen answer", &chosen), ("rejected answer", &rejected)] {
+        for (name, part) in [("prompt", &prompt), ("chosen answer", &chosen), ("rejected answer", &rejected)]
+        {
             if part.is_empty() {
                 return Err(InvalidValue::Example { id, reason: format!("the {name} has no tokens") });
             }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::banding::Banding;
 use super::columns::Columns;
@@ -32,7 +32,7 @@ pub struct MinHashConfig {
     /// In a bucket of more texts than this, not all pairs are compared: each text is compared with the bucket's
     /// leaders (texts like no earlier leader, at most this many). Such buckets are counted in the report.
     pub bucket_cap: usize,
-    /// Memory for band columns, in MiB; beyond it they go to disk. All else takes about 60 bytes a text.
+    /// Memory for band columns, in MiB; beyond it they go to disk. All else takes about 80 bytes a text.
     pub memory_mib: usize,
     /// Where columns go; the system's temporary folder if unset.
     pub spill_folder: Option<PathBuf>,
@@ -254,21 +254,50 @@ fn exact_twins<T: Texts + ?Sized>(texts: &T) -> Vec<u32> {
 /// 128 bits of the facets in lower case with runs of white space as one space: two different texts share it by
 /// chance never in practice.
 pub(super) fn exact_key(facets: &[Facet<'_>]) -> u128 {
-    let mut hash = Xxh3::new();
+    let mut normal = Vec::with_capacity(facets.iter().map(|f| f.text.len() + 16).sum());
     for facet in facets {
-        hash.update(&facet.tag.to_le_bytes());
-        for word in facet.text.split_whitespace() {
-            if word.is_ascii() {
-                hash.update(word.to_ascii_lowercase().as_bytes());
-            } else {
-                hash.update(word.to_lowercase().as_bytes());
-            }
-            hash.update(b" ");
-        }
-        // No normalised text holds a zero byte followed by its tag's bytes at this place by accident.
-        hash.update(&[0]);
+        normal.extend_from_slice(&facet.tag.to_le_bytes());
+        let start = normal.len();
+        push_normal(&facet.text, &mut normal);
+        // The length keeps the end of a facet apart from the beginning of the next.
+        normal.extend_from_slice(&((normal.len() - start) as u64).to_le_bytes());
     }
-    hash.digest128()
+    xxh3_128(&normal)
+}
+
+fn push_normal(text: &str, out: &mut Vec<u8>) {
+    let mut wants_space = false;
+    let start = out.len();
+    let mut rest = text;
+    while let Some(&byte) = rest.as_bytes().first() {
+        if byte < 128 {
+            let n = rest.bytes().take_while(|&b| b < 128 && !b.is_ascii_whitespace()).count();
+            if n == 0 {
+                wants_space = out.len() > start;
+                rest = &rest[1..];
+                continue;
+            }
+            if std::mem::take(&mut wants_space) {
+                out.push(b' ');
+            }
+            out.extend(rest.as_bytes()[..n].iter().map(u8::to_ascii_lowercase));
+            rest = &rest[n..];
+            continue;
+        }
+        let mut chars = rest.chars();
+        let Some(c) = chars.next() else { break };
+        rest = chars.as_str();
+        if c.is_whitespace() {
+            wants_space = out.len() > start;
+            continue;
+        }
+        if std::mem::take(&mut wants_space) {
+            out.push(b' ');
+        }
+        for lower in c.to_lowercase() {
+            out.extend_from_slice(lower.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
 }
 
 /// How similar two texts are: their least similar facet's [`super::jaccard`]; 0 where facets do not correspond.
@@ -495,5 +524,30 @@ impl<'a, T: Texts + ?Sized> Sets<'a, T> {
         if !leads {
             self.cut.remove(&(member.text, member.kinds));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_but_for_case_and_white_space_is_equal() {
+        let check = |a: &[&str], b: &[&str], same: bool| {
+            let key = |texts: &[&str]| {
+                let facet = |text: &&str| Facet { tag: 1, text: Cow::Owned((*text).to_owned()) };
+                exact_key(&texts.iter().map(facet).collect::<Vec<_>>())
+            };
+            assert_eq!(key(a) == key(b), same, "{a:?} | {b:?}");
+        };
+        check(&["  Hello\t WORLD\n"], &["hello world"], true);
+        check(&["\u{a0}\u{c4}pfel\u{3000}sind da"], &["\u{e4}PFEL SIND DA "], true);
+        check(&["a\u{b}b"], &["a b"], true);
+        check(&["hello world"], &["helloworld"], false);
+        check(&["hello, world"], &["hello world"], false);
+        check(&["a", "b"], &["a b"], false);
+        check(&["a b", ""], &["a", "b"], false);
+        check(&[""], &[" "], true);
+        check(&[""], &["", ""], false);
     }
 }

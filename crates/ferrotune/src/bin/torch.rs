@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         cli::data::run(&args.command)
     } else {
         ferrotune::progress::catch_interrupts();
-        cli::torch::run(&args.command)
+        ferrotune::commands::run(&args.command)
     };
     cli::finish(args.json, result)
 }

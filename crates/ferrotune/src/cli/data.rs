@@ -104,7 +104,12 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
     }
     let mut text = format!("{detection}\n{} rows, {} malformed\n", records.len(), dropped.len());
     for check in &seen.checklist {
-        writeln!(text, "{:>8}  {:<28} {}", check.verdict, check.title, check.figures)?;
+        let verdict = match check.verdict {
+            inspect::Verdict::Pass => "pass",
+            inspect::Verdict::Fail => "FAIL",
+            inspect::Verdict::Unknown => "unknown",
+        };
+        writeln!(text, "{verdict:>8}  {:<44} {}", check.title, check.figures)?;
     }
     Output::one(&seen, text.trim_end())
 }
@@ -238,7 +243,8 @@ pub fn render(template: &ChatTemplate, args: &ChatFileArgs) -> Result<Output> {
         let rendered = template
             .render(&chat, &RenderOptions::default())
             .with_context(|| format!("{}: row {}", args.chat_file.display(), chat.id))?;
-        let spans: Vec<[usize; 2]> = rendered.assistant_chars().into_iter().map(|s| [s.start, s.end]).collect();
+        let spans: Vec<[usize; 2]> =
+            rendered.assistant_chars().into_iter().map(|s| [s.start, s.end]).collect();
         output.json.push(json!({"id": chat.id, "text": rendered.text(), "assistant_spans": spans}));
         output.text.push_str(rendered.text());
         output.text.push('\n');
@@ -247,8 +253,8 @@ pub fn render(template: &ChatTemplate, args: &ChatFileArgs) -> Result<Output> {
 }
 
 fn judge_file(args: &JudgeArgs) -> Result<Output> {
-    let text =
-        std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let text = std::fs::read_to_string(&args.file)
+        .with_context(|| format!("cannot read {}", args.file.display()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let cases: Vec<Case> = lines
         .map(|(i, line)| {

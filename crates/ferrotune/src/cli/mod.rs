@@ -4,8 +4,6 @@
 //! the others it hands to `ferrotune-torch` beside it, because loading libtorch takes a third of a second.
 
 pub mod data;
-#[cfg(feature = "torch")]
-pub mod torch;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,7 +28,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The main job: raw data to a tuned model, a verdict and a report.
-    #[command(after_help = "Example:\n  ferrotune pipeline --config fixtures/bluesky/pipeline.toml --out out")]
+    #[command(
+        after_help = "Example:\n  ferrotune pipeline --config fixtures/bluesky/pipeline.toml --out out"
+    )]
     Pipeline(PipelineArgs),
     /// Clean, filter, strip PII and deduplicate files by a recipe; what is dropped is kept aside with its reason.
     #[command(after_help = "Example:\n  ferrotune curate tickets.jsonl --recipe tickets --out curated")]
@@ -48,10 +48,14 @@ pub enum Command {
     #[command(after_help = "Example:\n  ferrotune render chatml --chat-file chats.jsonl --json")]
     Render(ChatFileArgs),
     /// Conversations as token ids with their loss mask.
-    #[command(after_help = "Example:\n  ferrotune tokenize smollm2-135m-instruct --chat-file chats.jsonl --json")]
+    #[command(
+        after_help = "Example:\n  ferrotune tokenize smollm2-135m-instruct --chat-file chats.jsonl --json"
+    )]
     Tokenize(ChatFileArgs),
     /// Answer a message.
-    #[command(after_help = "Example:\n  ferrotune generate smollm2-135m-instruct --chat \"What is the capital of France?\"")]
+    #[command(
+        after_help = "Example:\n  ferrotune generate smollm2-135m-instruct --chat \"What is the capital of France?\""
+    )]
     Generate(GenerateArgs),
     /// How surprised a model is by a text.
     #[command(after_help = "Example:\n  ferrotune perplexity smollm2-135m-instruct book.txt --window 1024")]
@@ -70,10 +74,14 @@ pub enum Command {
     #[command(after_help = "Example:\n  ferrotune merge smollm2-135m-instruct tuned/adapter --out merged")]
     Merge(MergeArgs),
     /// Texts to vectors.
-    #[command(after_help = "Example:\n  ferrotune embed all-minilm-l6-v2 rows.jsonl --out vectors.safetensors")]
+    #[command(
+        after_help = "Example:\n  ferrotune embed all-minilm-l6-v2 rows.jsonl --out vectors.safetensors"
+    )]
     Embed(EmbedArgs),
     /// Is one model better than another? From answers in a file, offline or by an LLM.
-    #[command(after_help = "Example:\n  ferrotune judge answers.jsonl --json\n  (rows: id, question, reference, base, tuned)")]
+    #[command(
+        after_help = "Example:\n  ferrotune judge answers.jsonl --json\n  (rows: id, question, reference, base, tuned)"
+    )]
     Judge(JudgeArgs),
     /// Answers from your own documents.
     #[command(subcommand)]
@@ -482,9 +490,11 @@ impl Command {
     /// Whether it runs without libtorch.
     pub fn is_light(&self) -> bool {
         match self {
-            Command::Curate(_) | Command::Inspect(_) | Command::Pii(_) | Command::Dedup(_) | Command::Judge(_) => {
-                true
-            }
+            Command::Curate(_)
+            | Command::Inspect(_)
+            | Command::Pii(_)
+            | Command::Dedup(_)
+            | Command::Judge(_) => true,
             Command::Render(args) => data::is_plain_template(&args.model),
             _ => false,
         }

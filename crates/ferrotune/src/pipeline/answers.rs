@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use ferrotune_eval::{Case, Winner};
 use ferrotune_rag::{
-    ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, SqliteStore, Splitter, evaluate, ground, index, retrieve,
+    ChunkConfig, GroundConfig, Language, RagQuestion, RetrieveConfig, Splitter, SqliteStore, evaluate,
+    ground, index, retrieve,
 };
 use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel, Message, ModelError};
 
@@ -92,9 +93,12 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let file = folder.join("index.sqlite");
     let _ = std::fs::remove_file(&file);
-    let mut store = SqliteStore::open(&file)?;
-    let chunks =
-        ChunkConfig { splitter: Splitter::Markdown, size: settings.chunk_chars, overlap: settings.overlap_chars };
+    let mut store = SqliteStore::open_or_create(&file, Language::English)?;
+    let chunks = ChunkConfig {
+        splitter: Splitter::Markdown,
+        size: settings.chunk_chars,
+        overlap: settings.overlap_chars,
+    };
     let indexed = index(&mut store, &documents, &chunks, embedder)?;
     eprintln!("{:>12}: {} documents in {} chunks", "rag", indexed.documents, indexed.chunks);
 
@@ -116,7 +120,11 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
     let replay = Replay::new(model.name(), &prompts, answers)?;
     let asked: Vec<RagQuestion> = questions
         .iter()
-        .map(|q| RagQuestion { id: q.id.clone(), question: q.question.clone(), relevant: q.documents.clone() })
+        .map(|q| RagQuestion {
+            id: q.id.clone(),
+            question: q.question.clone(),
+            relevant: q.documents.clone(),
+        })
         .collect();
     let report = evaluate(&store, embedder, Some(&replay), &asked, &find, &how)?;
     eprintln!(
@@ -131,11 +139,13 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
             question: row.question.clone(),
             answer: row.answer.text.clone(),
             sources: row.answer.citations.iter().map(|c| c.doc_id.clone()).collect(),
-            hit: row.retrieved.iter().take(3).any(|doc| row.relevant.contains(doc)),
+            hit: row.relevant.is_empty()
+                || row.retrieved.iter().take(3).any(|doc| row.relevant.contains(doc)),
         })
         .collect();
     Ok(RagFacts {
         n: report.n,
+        unanswerable: report.unanswerable,
         recall_at_1: report.recall_at_1,
         recall_at_3: report.recall_at_3,
         mrr: report.mrr,

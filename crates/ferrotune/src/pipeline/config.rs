@@ -219,7 +219,8 @@ impl PipelineConfig {
     /// # Errors
     /// A missing file, an unknown key (the nearest known one is named), a version that this program does not know.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config: PipelineConfig = crate::settings::from_toml(&text, path)?;
         if config.version != 1 {
             bail!("{}: version {} is unknown; this program reads version 1", path.display(), config.version);

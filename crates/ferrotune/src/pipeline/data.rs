@@ -17,7 +17,8 @@ use crate::cli::data::{CurateProgress, recipe};
 pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts> {
     let mut facts = CurateFacts::default();
     let outcome = run_recipe(&config.data.sft, &recipe(&config.curate.recipe)?)?;
-    facts.detection = outcome.report.inputs.iter().map(|(_, found)| found.as_str()).collect::<Vec<_>>().join("; ");
+    facts.detection =
+        outcome.report.inputs.iter().map(|(_, found)| found.as_str()).collect::<Vec<_>>().join("; ");
     facts.read = outcome.report.read;
     facts.kept = outcome.report.kept;
     facts.dropped.clone_from(&outcome.report.dropped);
@@ -44,7 +45,10 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
     let (mut dropped, mut edits) = (outcome.dropped, outcome.edits);
     if let Some(file) = &config.data.preference {
         let outcome = run_recipe(file, &recipe("preferences")?)?;
-        eprintln!("{:>12}: {} of {} preference pairs kept", "curate", outcome.report.kept, outcome.report.read);
+        eprintln!(
+            "{:>12}: {} of {} preference pairs kept",
+            "curate", outcome.report.kept, outcome.report.read
+        );
         let pairs: Vec<Record> =
             outcome.kept.into_iter().filter(|r| matches!(r.item, Item::Pair(_))).collect();
         if pairs.is_empty() {
@@ -147,7 +151,13 @@ pub(super) fn put_system(record: &mut Record, system: &str) {
 fn records(path: &Path) -> Result<Vec<Record>> {
     let (records, dropped, _) = read::open(path, &ReadOptions::default())?;
     if let Some(row) = dropped.first() {
-        bail!("{}:{}: {} ({}): the file was changed", path.display(), row.origin.line, row.reason, row.detail);
+        bail!(
+            "{}:{}: {} ({}): the file was changed",
+            path.display(),
+            row.origin.line,
+            row.reason,
+            row.detail
+        );
     }
     Ok(records)
 }
@@ -215,7 +225,8 @@ pub(super) fn questions(path: &Path) -> Result<Vec<Question>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(i, line)| {
-            let value: Value = serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
+            let value: Value =
+                serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
             let mut question: Question = serde_json::from_value(value).with_context(|| {
                 format!("{}:{}: a question needs `question` and `reference`", path.display(), i + 1)
             })?;

@@ -65,7 +65,8 @@ fn content(path: &Path) -> Result<Vec<u8>> {
         if length < 4 << 30 {
             let mut buffer = vec![0; 1 << 20];
             loop {
-                let n = reader.read(&mut buffer).with_context(|| format!("cannot read {}", file.display()))?;
+                let n =
+                    reader.read(&mut buffer).with_context(|| format!("cannot read {}", file.display()))?;
                 if n == 0 {
                     break;
                 }

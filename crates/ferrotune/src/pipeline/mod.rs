@@ -40,7 +40,9 @@ pub fn recipe_for(file: &Path) -> Result<&'static str> {
 /// A file that cannot be read, or a row without a question.
 pub fn rag_questions(file: &Path) -> Result<Vec<ferrotune_rag::RagQuestion>> {
     let asked = data::questions(file)?.into_iter();
-    Ok(asked.map(|q| ferrotune_rag::RagQuestion { id: q.id, question: q.question, relevant: q.documents }).collect())
+    Ok(asked
+        .map(|q| ferrotune_rag::RagQuestion { id: q.id, question: q.question, relevant: q.documents })
+        .collect())
 }
 
 use crate::files::write_atomic;
@@ -248,7 +250,8 @@ impl Run<'_> {
         let mut model = self.load(self.place)?;
         let train = self.pairs(&model, "preference_train")?;
         let held = self.pairs(&model, "preference_validation")?;
-        let mut adapter = load_adapter(&mut model.decoder, &self.path("sft/adapter"), &LoadOptions::default())?;
+        let mut adapter =
+            load_adapter(&mut model.decoder, &self.path("sft/adapter"), &LoadOptions::default())?;
         for (_, tensor) in adapter.parameters() {
             let _ = tensor.set_requires_grad(true);
         }
@@ -257,7 +260,8 @@ impl Run<'_> {
         let outcome = dpo(&model.decoder, &mut adapter, &train, &held, &settings, &dir, self.hash)?;
         save_adapter(&adapter, &self.path("adapter"))?;
         let before = outcome.validations.first().map(|v| v.1).unwrap_or_default();
-        let kept = outcome.validations.iter().find(|v| v.0 == outcome.best_step).or(outcome.validations.last());
+        let kept =
+            outcome.validations.iter().find(|v| v.0 == outcome.best_step).or(outcome.validations.last());
         let after = kept.map(|v| v.1).unwrap_or_default();
         Ok(DpoFacts {
             loss: settings.loss,
@@ -284,8 +288,12 @@ impl Run<'_> {
 
     fn merge(&self) -> Result<MergeFacts> {
         let adapter = self.final_adapter()?;
-        let outcome =
-            recipes::merge(&self.config.model.id, &adapter, &self.path("model"), &self.config.tokenize.template)?;
+        let outcome = recipes::merge(
+            &self.config.model.id,
+            &adapter,
+            &self.path("model"),
+            &self.config.tokenize.template,
+        )?;
         eprintln!("{:>12}: logits differ by at most {:.2e}", "merge", outcome.max_abs_logit_diff);
         Ok(MergeFacts { max_abs_logit_diff: outcome.max_abs_logit_diff })
     }
@@ -329,7 +337,10 @@ impl Run<'_> {
         write_atomic(&self.path("loss.svg"), &svg)?;
         let mut report = report.clone();
         report.stages = stages.times();
-        write_atomic(&self.path("report.html"), html::page(&report, &String::from_utf8_lossy(&svg))?.as_bytes())
+        write_atomic(
+            &self.path("report.html"),
+            html::page(&report, &String::from_utf8_lossy(&svg))?.as_bytes(),
+        )
     }
 
     /// The merged model, loaded as a user would load it.

@@ -55,9 +55,14 @@ impl Texts {
 }
 
 /// Caught by kind, and the share of clean rows that were lost.
-pub(super) fn count(file: &Path, kept: &[Record], dropped: &[Dropped]) -> Result<(BTreeMap<String, Planted>, f64)> {
+pub(super) fn count(
+    file: &Path,
+    kept: &[Record],
+    dropped: &[Dropped],
+) -> Result<(BTreeMap<String, Planted>, f64)> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let planted: PlantedFile = serde_json::from_slice(&bytes).with_context(|| format!("{}", file.display()))?;
+    let planted: PlantedFile =
+        serde_json::from_slice(&bytes).with_context(|| format!("{}", file.display()))?;
     let texts: BTreeMap<&str, String> = kept
         .iter()
         .map(|r| (r.id(), r.texts().into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\n")))

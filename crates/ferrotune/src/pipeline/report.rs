@@ -50,6 +50,11 @@ pub struct Report {
     pub config: serde_json::Value,
 }
 
+/// JSON has no NaN: a figure that is none (nothing was held out) is written as null.
+fn null_is_nan<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
+}
+
 /// Which model ran, and how.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelFacts {
@@ -134,12 +139,16 @@ pub struct SftFacts {
     /// Optimiser steps.
     pub steps: usize,
     /// Of the first step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_first: f64,
     /// Of the last step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_last: f64,
     /// Before the first step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub val_loss_before: f64,
     /// Of the state that was kept.
+    #[serde(deserialize_with = "null_is_nan")]
     pub val_loss_best: f64,
     /// The step that was kept.
     pub best_step: usize,
@@ -171,14 +180,19 @@ pub struct DpoFacts {
     /// Optimiser steps.
     pub steps: usize,
     /// Before the first update: ln 2 for the sigmoid loss.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_step0: f64,
     /// Of the last step.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss_last: f64,
     /// Held-out share of pairs whose chosen answer gained more on the reference; ties count half, so 0.5 here.
+    #[serde(deserialize_with = "null_is_nan")]
     pub accuracy_before: f64,
     /// The same after training.
+    #[serde(deserialize_with = "null_is_nan")]
     pub accuracy_after: f64,
     /// Mean held-out reward margin after training.
+    #[serde(deserialize_with = "null_is_nan")]
     pub margin_after: f64,
     /// Loss of every step.
     pub losses: Vec<f64>,
@@ -209,7 +223,7 @@ pub struct PerplexityFacts {
 /// The judge stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JudgeFacts {
-    /// `reference` or `llm`.
+    /// `reference`, or `llm:` and a model's name.
     pub kind: String,
     /// Questions judged.
     pub n: usize,
@@ -255,6 +269,9 @@ pub struct JudgedRow {
 pub struct RagFacts {
     /// Questions asked.
     pub n: usize,
+    /// Of them, those for which no right document is known: they count in no retrieval figure.
+    #[serde(default)]
+    pub unanswerable: usize,
     /// Share with a right document first.
     pub recall_at_1: f64,
     /// Share of the right documents among the first three.

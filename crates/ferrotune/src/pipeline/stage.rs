@@ -32,8 +32,20 @@ struct StageFile {
 }
 
 /// What a run leaves in its folder; a fresh run starts by removing it, and nothing else.
-const LEFT: [&str; 10] =
-    ["stages", "sft", "dpo", "adapter", "model", "rag", "data", "report.json", "report.html", "metrics.jsonl"];
+const LEFT: [&str; 12] = [
+    "stages",
+    "sft",
+    "dpo",
+    "adapter",
+    "model",
+    "rag",
+    "data",
+    "dropped.jsonl",
+    "loss.svg",
+    "report.json",
+    "report.html",
+    "metrics.jsonl",
+];
 
 impl Stages {
     /// Takes up what an earlier run finished, or clears it away.
@@ -52,7 +64,13 @@ impl Stages {
             }
         }
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        Ok(Stages { folder, hash: hash.to_owned(), resume, only: options.only.clone(), times: RefCell::default() })
+        Ok(Stages {
+            folder,
+            hash: hash.to_owned(),
+            resume,
+            only: options.only.clone(),
+            times: RefCell::default(),
+        })
     }
 
     /// The stage's result: from an earlier run of the same configuration, or by running it. Either way it is what
@@ -69,7 +87,9 @@ impl Stages {
             if let Some(file) = self.read(&path)? {
                 eprintln!("{name:>12}: done before");
                 self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds: file.seconds });
-                return Ok(Some(serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?));
+                return Ok(Some(
+                    serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?,
+                ));
             }
         }
         if !asked {
@@ -93,7 +113,9 @@ impl Stages {
         write_atomic(&path, &serde_json::to_vec_pretty(&file)?)?;
         self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds });
         if interrupted() && name != "report" {
-            return Err(Interrupted("the same command with --resume goes on after this stage".to_owned()).into());
+            return Err(
+                Interrupted("the same command with --resume goes on after this stage".to_owned()).into()
+            );
         }
         let file = self.read(&path)?.context("the stage's file vanished")?;
         Ok(Some(serde_json::from_value(file.result)?))
@@ -110,7 +132,8 @@ impl Stages {
 
     fn read(&self, path: &PathBuf) -> Result<Option<StageFile>> {
         let Ok(bytes) = fs::read(path) else { return Ok(None) };
-        let file: StageFile = serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?;
+        let file: StageFile =
+            serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?;
         if file.version != 1 || file.config_hash != self.hash {
             bail!(
                 "{} is of a run with other settings, data or model; run without --resume, or choose another --out",

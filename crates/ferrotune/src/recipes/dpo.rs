@@ -13,8 +13,9 @@ use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Loss, Objective, PairLogps, sum_answers};
 use ferrotune_train::{
-    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, Forward, HeadOptions, MetricLog, Param, RunState, Sampler,
-    Schedule, Scored, Turn, check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint, score,
+    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, Forward, HeadOptions, MetricLog, Param, RunState,
+    Sampler, Schedule, Scored, Turn, check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint,
+    save_checkpoint, score,
 };
 use ferrotune_types::{Batch, PairExample};
 use rand::SeedableRng;
@@ -178,8 +179,10 @@ pub fn dpo(
         0 => (config.epochs * per_epoch as f64).ceil().max(1.0) as usize,
         n => n,
     };
-    let schedule = Schedule::from_name(&config.schedule, config.warmup_steps, n_steps)
-        .with_context(|| format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule))?;
+    let schedule =
+        Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
+            format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
+        })?;
 
     // The reference, before anything moves.
     let started = Instant::now();
@@ -323,13 +326,18 @@ pub fn dpo(
     let best_step = best.put_back(adapter).unwrap_or(state.step);
     let series = |figure: &str| -> Vec<(usize, f64)> {
         let prefix = format!("{figure}.");
-        let rows = state.figures.iter().filter_map(|(name, &v)| Some((name.strip_prefix(&prefix)?.parse().ok()?, v)));
+        let rows = state
+            .figures
+            .iter()
+            .filter_map(|(name, &v)| Some((name.strip_prefix(&prefix)?.parse().ok()?, v)));
         rows.collect()
     };
     let values = |figure: &str| series(figure).into_iter().map(|(_, v)| v).collect();
-    let validations = series("eval_loss").into_iter().zip(series("eval_accuracy")).zip(series("eval_margin")).map(
-        |(((step, loss), (_, accuracy)), (_, margin))| (step, Held { loss, accuracy, margin }),
-    );
+    let validations = series("eval_loss")
+        .into_iter()
+        .zip(series("eval_accuracy"))
+        .zip(series("eval_margin"))
+        .map(|(((step, loss), (_, accuracy)), (_, margin))| (step, Held { loss, accuracy, margin }));
     let warm = if step_seconds.len() > 4 { 2 } else { 0 };
     let seconds: f64 = step_seconds[warm..].iter().sum();
     let pairs_per_step = (config.batch * config.accumulation.max(1)) as f64;
@@ -409,7 +417,12 @@ fn pair_loss(
     Ok((figures, gradient.detach()))
 }
 
-fn evaluate(decoder: &Decoder, loss: &Objective, batches: &[Batch], references: &[Reference]) -> Result<Held> {
+fn evaluate(
+    decoder: &Decoder,
+    loss: &Objective,
+    batches: &[Batch],
+    references: &[Reference],
+) -> Result<Held> {
     let (mut held, mut n) = (Held::default(), 0);
     for (batch, reference) in batches.iter().zip(references) {
         let scored = tch::no_grad(|| -> Result<Scored> {
@@ -451,7 +464,10 @@ fn reference(
         if file.version == 1 && file.run_hash == run_hash && fits {
             return Ok((file.batches, true));
         }
-        bail!("{} belongs to another model, data or settings; remove it or use another folder", cache.display());
+        bail!(
+            "{} belongs to another model, data or settings; remove it or use another folder",
+            cache.display()
+        );
     }
     let mut progress = Progress::new("reference", batches.iter().map(|b| b.len()).sum());
     let mut compute = || -> Result<[Vec<Reference>; 2]> {
@@ -466,7 +482,9 @@ fn reference(
                 half.push(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? });
                 progress.step(1, String::new);
                 if interrupted() {
-                    return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
+                    return Err(
+                        Interrupted("the same command with --resume goes on from here".to_owned()).into()
+                    );
                 }
             }
         }

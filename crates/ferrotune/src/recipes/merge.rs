@@ -50,5 +50,9 @@ pub fn merge(base: &str, adapter: &Path, out: &Path, template: &str) -> Result<M
         );
     }
     model_store::save(&model, out, Kind::Float)?;
-    Ok(MergeOutcome { max_abs_logit_diff: report.max_abs_diff, mean_kl: report.mean_kl, tokens: report.n_tokens })
+    Ok(MergeOutcome {
+        max_abs_logit_diff: report.max_abs_diff,
+        mean_kl: report.mean_kl,
+        tokens: report.n_tokens,
+    })
 }

@@ -28,7 +28,11 @@ pub struct PerplexityOutcome {
 ///
 /// # Errors
 /// No examples.
-pub fn held_out_perplexity(decoder: &Decoder, examples: &[Example], micro_tokens: usize) -> Result<PerplexityOutcome> {
+pub fn held_out_perplexity(
+    decoder: &Decoder,
+    examples: &[Example],
+    micro_tokens: usize,
+) -> Result<PerplexityOutcome> {
     let batches = batches(&examples.iter().collect::<Vec<_>>(), micro_tokens)?;
     over(decoder, &batches, "perplexity")
 }
@@ -38,7 +42,12 @@ pub fn held_out_perplexity(decoder: &Decoder, examples: &[Example], micro_tokens
 ///
 /// # Errors
 /// A text of fewer than two tokens.
-pub fn text_perplexity(decoder: &Decoder, ids: &[u32], window: usize, max_tokens: Option<usize>) -> Result<PerplexityOutcome> {
+pub fn text_perplexity(
+    decoder: &Decoder,
+    ids: &[u32],
+    window: usize,
+    max_tokens: Option<usize>,
+) -> Result<PerplexityOutcome> {
     if window < 2 {
         bail!("the window is {window}; it must hold at least 2 tokens");
     }
@@ -70,5 +79,10 @@ fn over(decoder: &Decoder, batches: &[Batch], name: &str) -> Result<PerplexityOu
     let seconds = started.elapsed().as_secs_f64();
     let perplexity = (nll / tokens as f64).exp();
     progress.finish(&format!("{perplexity:.4} over {tokens} tokens"));
-    Ok(PerplexityOutcome { perplexity, tokens, tokens_per_s: tokens as f64 / seconds, peak_rss_mib: peak_rss_mib() })
+    Ok(PerplexityOutcome {
+        perplexity,
+        tokens,
+        tokens_per_s: tokens as f64 / seconds,
+        peak_rss_mib: peak_rss_mib(),
+    })
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_train::{
-    AdamW, AdamWConfig, CHECKPOINT_VERSION, Curve, EarlyStop, HeadOptions, MetricLog, Param, RunState, Sampler,
-    Schedule, Turn, check_loss, clip_grad_norm, draw_loss, evaluate_nll, latest_checkpoint, load_checkpoint,
-    save_checkpoint, sft_accumulate,
+    AdamW, AdamWConfig, CHECKPOINT_VERSION, Curve, EarlyStop, HeadOptions, MetricLog, Param, RunState,
+    Sampler, Schedule, Turn, check_loss, clip_grad_norm, draw_loss, evaluate_nll, latest_checkpoint,
+    load_checkpoint, save_checkpoint, sft_accumulate,
 };
 use ferrotune_types::{Batch, Example};
 use serde::{Deserialize, Serialize};
@@ -134,8 +134,10 @@ pub fn sft(
         0 => (config.epochs * data.train.len() as f64 / config.batch.max(1) as f64).ceil().max(1.0) as usize,
         n => n,
     };
-    let schedule = Schedule::from_name(&config.schedule, config.warmup_steps, n_steps)
-        .with_context(|| format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule))?;
+    let schedule =
+        Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
+            format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
+        })?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     // The optimiser and where the run stands: fresh, or from this run's newest checkpoint.
@@ -313,7 +315,10 @@ impl Best {
 
     pub(crate) fn restore(&mut self, adapter: &Adapter, find: &impl Fn(&str) -> Option<Tensor>) {
         let Some(step) = find("best_step") else { return };
-        let tensors = adapter.parameters().into_iter().filter_map(|(name, _)| Some((name.clone(), find(&format!("best.{name}"))?)));
+        let tensors = adapter
+            .parameters()
+            .into_iter()
+            .filter_map(|(name, _)| Some((name.clone(), find(&format!("best.{name}"))?)));
         self.0 = Some((step.double_value(&[0]) as usize, tensors.collect()));
     }
 

@@ -212,8 +212,8 @@ fn k_scales(b: &[u8]) -> ([f32; 8], [f32; 8]) {
         let (s, m, high) = (packed[i], packed[i + 4], packed[i + 8]);
         scales[i] = d * f32::from(s & 63);
         minima[i] = dmin * f32::from(m & 63);
-        scales[i + 4] = d * f32::from(high & 15 | (s >> 2) & 48);
-        minima[i + 4] = dmin * f32::from(high >> 4 | (m >> 2) & 48);
+        scales[i + 4] = d * f32::from(high & 0x0f | (s >> 2) & 0x30);
+        minima[i + 4] = dmin * f32::from(high >> 4 | (m >> 2) & 0x30);
     }
     (scales, minima)
 }

@@ -1,20 +1,23 @@
-//! Commands that run a model.
+//! Commands that run a model; `ferrotune-torch` has them.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_data::Item;
+use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_peft::{LoadOptions, inject, load as load_adapter, save as save_adapter};
-use ferrotune_rag::{ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, SqliteStore, Splitter, answer, evaluate, index, retrieve};
+use ferrotune_rag::{
+    ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
+    retrieve,
+};
 use ferrotune_tokenizer::{Limits, Packing, pack};
 use ferrotune_types::{Embed, Example, GenerateParams, LanguageModel, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
-use super::data::{conversations, render};
-use super::{
+use crate::cli::data::{conversations, render};
+use crate::cli::{
     ChatFileArgs, Command, DpoArgs, EmbedArgs, GenerateArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs,
     RagAskArgs, RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, SftArgs, TuneArgs,
 };
@@ -45,7 +48,7 @@ pub fn run(command: &Command) -> Result<Output> {
         Command::Rag(RagCommand::Index(args)) => rag_index(args),
         Command::Rag(RagCommand::Ask(args)) => rag_ask(args),
         Command::Rag(RagCommand::Eval(args)) => rag_eval(args),
-        light => super::data::run(light),
+        light => crate::cli::data::run(light),
     }
 }
 
@@ -88,7 +91,10 @@ fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
     let options = RunOptions { out: args.out.clone(), resume: args.resume, only: args.only.clone() };
     let report = pipeline::run(&config, &options)?;
     let verdict = report.judge.as_ref().map_or_else(String::new, |j| {
-        format!("The tuned model is {} ({} of {} won, {} tied; {} judge).\n", j.verdict, j.tuned, j.n, j.tie, j.kind)
+        format!(
+            "The tuned model is {} ({} of {} won, {} tied; {} judge).\n",
+            j.verdict, j.tuned, j.n, j.tie, j.kind
+        )
     });
     let text = format!("{verdict}Report: {}", args.out.join("report.html").display());
     Output::one(&report, text)
@@ -100,7 +106,13 @@ fn tokenize(args: &ChatFileArgs) -> Result<Output> {
     let limits = Limits { max_length: usize::MAX, ..Limits::default() };
     let made = recipes::examples(&chats, &template, &tokenizer, &limits)?;
     for skipped in &made.skipped {
-        eprintln!("warning: {}: row {}: {} ({})", args.chat_file.display(), skipped.id, skipped.reason, skipped.detail);
+        eprintln!(
+            "warning: {}: row {}: {} ({})",
+            args.chat_file.display(),
+            skipped.id,
+            skipped.reason,
+            skipped.detail
+        );
     }
     let row = |e: &Example| {
         let mask: Vec<u8> = e.loss_mask().iter().map(|&m| u8::from(m)).collect();
@@ -169,8 +181,8 @@ fn chat_in_terminal(model: &LocalModel, mut turns: Vec<Message>, params: &Genera
 
 fn perplexity(args: &PerplexityArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
-    let text =
-        std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let text = std::fs::read_to_string(&args.file)
+        .with_context(|| format!("cannot read {}", args.file.display()))?;
     let model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
     let context = model.decoder.config.max_position_embeddings;
     if args.window > context {
@@ -215,12 +227,18 @@ fn prepare(args: &TuneArgs) -> Result<()> {
 }
 
 /// The settings of `--config` with what the command line says put over them.
-fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(args: &TuneArgs, more: &[(&str, Value)]) -> Result<T> {
+fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
+    args: &TuneArgs,
+    more: &[(&str, Value)],
+) -> Result<T> {
     let text = match &args.config {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         None => String::new(),
     };
-    let from_file: T = crate::settings::from_toml(&text, args.config.as_deref().unwrap_or(Path::new("--config")))?;
+    let from_file: T =
+        crate::settings::from_toml(&text, args.config.as_deref().unwrap_or(Path::new("--config")))?;
     let mut value = serde_json::to_value(from_file)?;
     let given = [
         ("steps", args.steps.map(Value::from)),
@@ -263,7 +281,8 @@ fn sft(args: &SftArgs) -> Result<Output> {
     let adapter = start_adapter(tune, &mut model)?;
     let table = adapter.parameter_table(&model.decoder);
     let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
-    let outcome = recipes::sft(&model.decoder, &adapter, &SftData { train, validation }, &config, &tune.out, &hash)?;
+    let outcome =
+        recipes::sft(&model.decoder, &adapter, &SftData { train, validation }, &config, &tune.out, &hash)?;
     save_adapter(&adapter, &tune.out.join("adapter"))?;
     let mut json = serde_json::to_value(&outcome)?;
     json["trainable_params"] = Value::from(table.trainable);
@@ -273,8 +292,13 @@ fn sft(args: &SftArgs) -> Result<Output> {
 
 fn start_adapter(tune: &TuneArgs, model: &mut LoadedModel) -> Result<ferrotune_peft::Adapter> {
     let Some(folder) = &tune.adapter else {
-        let lora =
-            recipes::lora_config(tune.lora_r, tune.lora_alpha, tune.lora_dropout, &tune.targets, &tune.model)?;
+        let lora = recipes::lora_config(
+            tune.lora_r,
+            tune.lora_alpha,
+            tune.lora_dropout,
+            &tune.targets,
+            &tune.model,
+        )?;
         return Ok(inject(&mut model.decoder, &lora, tune.seed)?);
     };
     let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())?;
@@ -347,7 +371,8 @@ fn embed(args: &EmbedArgs) -> Result<Output> {
     let rate = texts.len() as f64 / started.elapsed().as_secs_f64();
     let dim = embedder.dim();
     let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![vectors.len(), dim], &bytes)?;
+    let view =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![vectors.len(), dim], &bytes)?;
     write_atomic(&args.out, &safetensors::serialize([("embeddings", view)], None)?)?;
     let json = json!({"rows": vectors.len(), "dim": dim, "docs_per_s": rate, "peak_rss_mib": crate::progress::peak_rss_mib()});
     let text = format!("{} rows of {dim} numbers in {}", vectors.len(), args.out.display());
@@ -374,7 +399,8 @@ fn rag_index(args: &RagIndexArgs) -> Result<Output> {
     let chunks =
         ChunkConfig { splitter: Splitter::Markdown, size: args.chunk_chars, overlap: args.overlap_chars };
     let report = index(&mut store, &documents, &chunks, embedder.as_ref().map(|e| e as &dyn Embed))?;
-    let text = format!("{} documents, {} chunks written to {}", report.documents, report.chunks, args.out.display());
+    let text =
+        format!("{} documents, {} chunks written to {}", report.documents, report.chunks, args.out.display());
     Output::one(&report, text)
 }
 
@@ -439,7 +465,8 @@ fn rag_ask(args: &RagAskArgs) -> Result<Output> {
 fn rag_eval(args: &RagEvalArgs) -> Result<Output> {
     let parts = rag_parts(&args.index, &args.with)?;
     let questions: Vec<RagQuestion> = pipeline::rag_questions(&args.questions)?;
-    let report = evaluate(&parts.store, parts.embedder(), parts.model(), &questions, &parts.find, &parts.how)?;
+    let report =
+        evaluate(&parts.store, parts.embedder(), parts.model(), &questions, &parts.find, &parts.how)?;
     let text = format!(
         "{} questions: recall@1 {:.3}, recall@3 {:.3}, MRR {:.3}, nDCG@10 {:.3}; answered {:.3}, cited {:.3}, citation precision {:.3}",
         report.n,

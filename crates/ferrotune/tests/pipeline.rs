@@ -1,0 +1,173 @@
+//! The main job on a tiny random model: every stage, killed anywhere, resumed to the same bytes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/pipeline.toml")
+}
+
+fn start(out: &Path, more: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrotune"));
+    command.args(["pipeline", "--config"]).arg(config()).arg("--out").arg(out).args(more);
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn run(out: &Path, more: &[&str]) -> String {
+    let output = start(out, more).wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{more:?}: {stderr}");
+    stderr
+}
+
+fn adapter(out: &Path) -> Vec<u8> {
+    std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap()
+}
+
+/// The report without times and memory.
+fn report(out: &Path) -> Value {
+    let text = std::fs::read_to_string(out.join("report.json")).unwrap();
+    let mut report: Value = serde_json::from_str(&text).unwrap();
+    report["sft"]["tokens_per_s"] = Value::Null;
+    report["sft"]["peak_rss_mib"] = Value::Null;
+    for stage in report["stages"].as_array_mut().unwrap() {
+        stage["seconds"] = Value::Null;
+    }
+    report
+}
+
+#[test]
+fn every_stage_runs_and_leaves_what_it_should() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &[]);
+    let report = report(dir.path());
+    let stages: Vec<&str> =
+        report["stages"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let all = ["curate", "split", "tokenize", "sft", "dpo", "merge", "perplexity", "judge", "rag", "report"];
+    assert_eq!(stages, all);
+    let first = report["dpo"]["loss_step0"].as_f64().unwrap();
+    assert!((first - std::f64::consts::LN_2).abs() < 1e-4, "step-0 DPO loss {first}");
+    assert!(report["merge"]["max_abs_logit_diff"].as_f64().unwrap() < 1e-3);
+    assert!(report["sft"]["val_loss_best"].as_f64() < report["sft"]["val_loss_before"].as_f64());
+    assert!(report["perplexity"]["sft"].as_f64() < report["perplexity"]["base"].as_f64());
+    let curate = &report["curate"];
+    let dropped: u64 = curate["dropped"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(curate["read"].as_u64().unwrap(), curate["kept"].as_u64().unwrap() + dropped);
+    for (kind, found) in curate["planted"].as_object().unwrap() {
+        let (planted, caught) = (found["planted"].as_f64().unwrap(), found["caught"].as_f64().unwrap());
+        assert!(caught >= 0.95 * planted, "{kind}: {caught} of {planted} caught");
+    }
+    assert!(curate["clean_lost"].as_f64().unwrap() <= 0.02);
+    for file in ["report.html", "metrics.jsonl", "loss.svg", "dropped.jsonl", "adapter/adapter_config.json"]
+        .into_iter()
+        .chain([
+            "model/model.safetensors",
+            "model/config.json",
+            "model/tokenizer.json",
+            "model/chat_template.jinja",
+        ])
+        .chain(["data/train.jsonl", "data/validation.jsonl", "rag/index.sqlite"])
+    {
+        assert!(dir.path().join(file).is_file(), "{file} is missing");
+    }
+    let n_dropped = std::fs::read_to_string(dir.path().join("dropped.jsonl")).unwrap().lines().count() as u64;
+    assert!(n_dropped >= dropped, "{n_dropped} rows in dropped.jsonl, {dropped} counted");
+}
+
+#[test]
+fn killed_anywhere_and_resumed_it_ends_with_the_same_bytes() {
+    let whole = tempfile::tempdir().unwrap();
+    let clock = Instant::now();
+    run(whole.path(), &[]);
+    let took = clock.elapsed();
+    let broken = tempfile::tempdir().unwrap();
+    // Killed again and again, a little later each time, then left alone.
+    for part in [0.3, 0.45, 0.6] {
+        let mut child = start(broken.path(), &["--resume"]);
+        std::thread::sleep(Duration::from_secs_f64(took.as_secs_f64() * part));
+        // The run may have become another program (the light binary hands over), under the same process id.
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    run(broken.path(), &["--resume"]);
+    assert!(adapter(whole.path()) == adapter(broken.path()), "the adapters differ");
+    assert_eq!(report(whole.path()), report(broken.path()));
+    let again = run(broken.path(), &["--resume"]);
+    assert!(again.contains("sft: done before"), "{again}");
+}
+
+#[test]
+fn a_fresh_run_of_the_same_seed_gives_the_same_bytes_and_other_settings_do_not_resume() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(a.path(), &[]);
+    run(b.path(), &[]);
+    assert!(adapter(a.path()) == adapter(b.path()));
+    assert_eq!(report(a.path()), report(b.path()));
+    let refused = start(a.path(), &["--resume", "--dtype", "bf16"]).wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("other settings"), "{stderr}");
+    let only = run(a.path(), &["--only", "judge,report"]);
+    assert!(only.contains("judge: stage 8") && only.contains("sft: done before"), "{only}");
+}
+
+#[test]
+fn it_runs_on_data_that_it_has_never_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let alpaca = dir.path().join("alpaca.json");
+    let rows: Vec<Value> = (0..40)
+        .map(|i| {
+            serde_json::json!({
+                "instruction": format!("Name {} facts about the number {i}, please.", i % 7 + 2),
+                "input": "",
+                "output": format!("The number {i} is {}. It comes after {}. It is used in counting things.",
+                    if i % 2 == 0 { "even" } else { "odd" }, i - 1),
+            })
+        })
+        .collect();
+    std::fs::write(&alpaca, serde_json::to_string(&rows).unwrap()).unwrap();
+    let out = dir.path().join("out");
+    let stderr = run(&out, &["--sft", alpaca.to_str().unwrap()]);
+    assert!(stderr.contains("dpo: skipped, there are no preference pairs"), "{stderr}");
+    let text = std::fs::read_to_string(out.join("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert!(report.get("dpo").is_none() && report.get("rag").is_none());
+    assert!(report["judge"]["n"].as_u64().unwrap() > 0);
+    assert!(report["curate"]["detection"].as_str().unwrap().contains("lpaca"), "{}", report["curate"]);
+}
+
+#[test]
+fn bad_configurations_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |text: &str, expect: &str| {
+        let file = dir.path().join("p.toml");
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .args(["pipeline", "--config"])
+            .arg(&file)
+            .arg("--out")
+            .arg(dir.path().join("out"))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(expect) && !stderr.contains("panicked"), "{expect:?} is not in: {stderr}");
+    };
+    let base = "version = 1\ntitle = 't'\n[data]\nsft = 'rows.jsonl'\n";
+    check(
+        "version = 1\ntitle = 't'\nsead = 3\n[data]\nsft = 'x'\n",
+        "p.toml:3: unknown key `sead`: did you mean `seed`?",
+    );
+    check(&base.replace("version = 1", "version = 9"), "version 9 is unknown");
+    check(&format!("{base}[model]\nid = 'nobody/no-such-model-at-all'\n"), "rows.jsonl");
+    std::fs::write(dir.path().join("rows.jsonl"), "").unwrap();
+    let tiny = config().parent().unwrap().join("llama");
+    let model = format!("[model]\nid = '{}'\ndtype = 'fp32'\n", tiny.display());
+    check(&format!("{base}{model}"), "rows.jsonl");
+    std::fs::write(dir.path().join("rows.jsonl"), "{\"question\": \"a\", \"answer\": \"ok\"}\n".repeat(3))
+        .unwrap();
+    check(&format!("{base}{model}"), "no conversation is left to train on");
+}
