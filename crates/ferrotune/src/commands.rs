@@ -65,7 +65,7 @@ fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
         };
         config.title = format!("Tuning on {}", sft.file_name().unwrap_or_default().to_string_lossy());
         config.curate.system = String::new();
-        config.curate.recipe = pipeline::recipe_for(sft)?.to_owned();
+        pipeline::recipe_for(sft)?.clone_into(&mut config.curate.recipe);
     }
     for (given, place) in [
         (&args.preference, &mut config.data.preference),
@@ -457,7 +457,7 @@ fn rag_ask(args: &RagAskArgs) -> Result<Output> {
     let found = answer(parts.model(), parts.embedder(), &args.question, &hits, &parts.how)?;
     let mut text = found.text.clone();
     for citation in &found.citations {
-        text.push_str(&format!("\n  [{}] {}", citation.number, citation.doc_id));
+        text.extend([format!("\n  [{}] {}", citation.number, citation.doc_id)]);
     }
     Output::one(&found, text)
 }

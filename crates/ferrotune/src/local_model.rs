@@ -175,7 +175,7 @@ impl LanguageModel for LocalModel {
                 let whole = encode(&format!("{context}{continuation}"))?;
                 let mut prefix = encode(trimmed)?;
                 if prefix.is_empty() {
-                    prefix.extend(self.first_token()?);
+                    prefix.extend(self.first_token());
                 }
                 let n = prefix.len().min(whole.len().saturating_sub(1));
                 let (before, after) = whole.split_at(n);
@@ -188,7 +188,7 @@ impl LanguageModel for LocalModel {
 
     fn loglikelihood_rolling(&self, texts: &[String]) -> Result<Vec<LogLikelihood>, ModelError> {
         let window = self.model.decoder.config.max_position_embeddings;
-        let first = self.first_token()?.ok_or_else(|| ModelError::Unsupported {
+        let first = self.first_token().ok_or_else(|| ModelError::Unsupported {
             model: self.name.clone(),
             what: "begin a text: its tokenizer has neither BOS nor EOS",
         })?;
@@ -207,9 +207,9 @@ impl LanguageModel for LocalModel {
 
 impl LocalModel {
     /// What stands before a text without context: BOS, or EOS where there is none (as lm-eval does).
-    fn first_token(&self) -> Result<Option<u32>, ModelError> {
+    fn first_token(&self) -> Option<u32> {
         let ids = self.model.tokenizer.ids();
-        Ok(ids.bos.or(ids.eos))
+        ids.bos.or(ids.eos)
     }
 }
 

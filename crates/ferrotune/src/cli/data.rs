@@ -114,8 +114,11 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
     Output::one(&seen, text.trim_end())
 }
 
+/// A row's id and the text of one column.
+type Row = (String, String);
+
 /// Rows of a JSONL file with the text of one column; broken rows come apart.
-fn rows(file: &Path, field: &str) -> Result<(Vec<(String, String)>, Vec<Dropped>)> {
+fn rows(file: &Path, field: &str) -> Result<(Vec<Row>, Vec<Dropped>)> {
     let columns = read::Columns { text: Some(field.to_owned()), ..read::Columns::default() };
     let options = ReadOptions { shape: Some(read::Shape::Document), columns, ..ReadOptions::default() };
     let (records, dropped, _) = read::open(file, &options)?;
@@ -197,7 +200,7 @@ fn dedup_file(args: &DedupArgs) -> Result<Output> {
 
 /// Whether `render` can be done without a model: a built-in template's name or a .jinja file.
 pub fn is_plain_template(name: &str) -> bool {
-    is_jinja(name) || BUILTIN.iter().any(|known| *known == name)
+    is_jinja(name) || BUILTIN.contains(&name)
 }
 
 fn is_jinja(name: &str) -> bool {

@@ -103,7 +103,7 @@ pub enum RagCommand {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct PipelineArgs {
     /// Settings; the default is the BlueSky shop that comes with the repository.
     #[arg(long, default_value = "fixtures/bluesky/pipeline.toml")]
@@ -147,7 +147,7 @@ pub struct PipelineArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct CurateArgs {
     /// JSONL, JSON, CSV or Parquet, also .gz and .zst.
     #[arg(required = true)]
@@ -161,7 +161,7 @@ pub struct CurateArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct InspectArgs {
     /// The dataset.
     pub file: PathBuf,
@@ -174,7 +174,7 @@ pub struct InspectArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct FieldArgs {
     /// JSONL.
     pub file: PathBuf,
@@ -187,7 +187,7 @@ pub struct FieldArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct DedupArgs {
     /// JSONL.
     pub file: PathBuf,
@@ -200,7 +200,7 @@ pub struct DedupArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct ChatFileArgs {
     /// A model, or for `render` also a built-in template (chatml, llama3, …) or a .jinja file.
     pub model: String,
@@ -210,7 +210,7 @@ pub struct ChatFileArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct GenerateArgs {
     /// A folder, a GGUF file, a hub id or a known name.
     pub model: String,
@@ -253,7 +253,7 @@ pub struct GenerateArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct PerplexityArgs {
     /// A folder, a GGUF file, a hub id or a known name.
     pub model: String,
@@ -277,7 +277,7 @@ pub struct PerplexityArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct TuneArgs {
     /// A folder, a GGUF file, a hub id or a known name.
     #[arg(long)]
@@ -342,7 +342,7 @@ pub struct TuneArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct SftArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
@@ -355,7 +355,7 @@ pub struct SftArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct DpoArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
@@ -371,7 +371,7 @@ pub struct DpoArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct MergeArgs {
     /// The model that the adapter was trained on.
     pub base: String,
@@ -383,7 +383,7 @@ pub struct MergeArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct EmbedArgs {
     /// An encoder: a folder, a hub id or a known name.
     pub model: String,
@@ -404,7 +404,7 @@ pub struct EmbedArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct JudgeArgs {
     /// JSONL: id, question, reference, base, tuned.
     pub file: PathBuf,
@@ -420,7 +420,7 @@ pub struct JudgeArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct RagIndexArgs {
     /// A folder of .md and .txt files.
     pub folder: PathBuf,
@@ -439,7 +439,7 @@ pub struct RagIndexArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct RagAskArgs {
     /// The index file.
     pub index: PathBuf,
@@ -450,7 +450,7 @@ pub struct RagAskArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct RagEvalArgs {
     /// The index file.
     pub index: PathBuf,
@@ -461,7 +461,7 @@ pub struct RagEvalArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "clap's help texts are the docs")]
+#[doc(hidden)]
 pub struct RagModelArgs {
     /// The encoder that the index was made with, or `none`.
     #[arg(long, default_value = "all-minilm-l6-v2")]

@@ -86,14 +86,14 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
     let sft = stages.run("sft", || run.sft())?;
     let dpo = match config.data.preference {
         Some(_) => stages.run("dpo", || run.dpo())?,
-        None => stages.skip("dpo", "there are no preference pairs"),
+        None => Stages::skip("dpo", "there are no preference pairs"),
     };
     let merge = stages.run("merge", || run.merge())?;
     let perplexity = stages.run("perplexity", || run.perplexity())?;
     let judge = stages.run("judge", || run.judge())?;
     let rag = match config.data.documents {
         Some(_) => stages.run("rag", || run.rag())?,
-        None => stages.skip("rag", "there are no documents"),
+        None => Stages::skip("rag", "there are no documents"),
     };
     let mut report = Report {
         config_hash: hash.clone(),

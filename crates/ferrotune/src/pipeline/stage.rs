@@ -56,10 +56,10 @@ impl Stages {
             for name in LEFT {
                 let path = options.out.join(name);
                 let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                if let Err(error) = removed {
-                    if error.kind() != std::io::ErrorKind::NotFound {
-                        return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-                    }
+                if let Err(error) = removed
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
                 }
             }
         }
@@ -83,14 +83,15 @@ impl Stages {
         let asked = self.only.is_empty() || self.only.iter().any(|n| n == name);
         let redo = !self.only.is_empty() && asked;
         let path = self.folder.join(format!("{name}.json"));
-        if self.resume && !redo {
-            if let Some(file) = self.read(&path)? {
-                eprintln!("{name:>12}: done before");
-                self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds: file.seconds });
-                return Ok(Some(
-                    serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?,
-                ));
-            }
+        if self.resume
+            && !redo
+            && let Some(file) = self.read(&path)?
+        {
+            eprintln!("{name:>12}: done before");
+            self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds: file.seconds });
+            return Ok(Some(
+                serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?,
+            ));
         }
         if !asked {
             return Ok(None);
@@ -121,7 +122,7 @@ impl Stages {
         Ok(Some(serde_json::from_value(file.result)?))
     }
 
-    pub(super) fn skip<T>(&self, name: &str, why: &str) -> Option<T> {
+    pub(super) fn skip<T>(name: &str, why: &str) -> Option<T> {
         eprintln!("{name:>12}: skipped, {why}");
         None
     }

@@ -281,16 +281,16 @@ pub fn dpo(
         let (step_loss, accuracy, margin) = (step_loss / n, hits / n, margin / n);
         let batches: Vec<Batch> = picked.iter().map(|&b| train[b].clone()).collect();
         check_loss(state.step + 1, step_loss, &batches, dir)?;
-        if state.step == 0 && config.reference == "start" {
-            if let Some(expected) = loss.expected_at_start() {
-                if (step_loss - expected).abs() > 1e-4 {
-                    bail!(
-                        "before the first update the policy is the reference, so the {} loss must be {expected:.6}, \
+        if state.step == 0
+            && config.reference == "start"
+            && let Some(expected) = loss.expected_at_start()
+            && (step_loss - expected).abs() > 1e-4
+        {
+            bail!(
+                "before the first update the policy is the reference, so the {} loss must be {expected:.6}, \
                          but it is {step_loss:.6}: the reference does not belong to this model or data",
-                        config.loss
-                    );
-                }
-            }
+                config.loss
+            );
         }
         let grad_norm = clip_grad_norm(&mut optimizer.gradients(), config.max_grad_norm);
         let lr = config.lr * schedule.factor(state.step, n_steps);
