@@ -271,7 +271,7 @@ fn push_normal(text: &str, out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some(&byte) = rest.as_bytes().first() {
         if byte < 128 {
-            let n = rest.bytes().take_while(|&b| b < 128 && !b.is_ascii_whitespace()).count();
+            let n = rest.bytes().take_while(|&b| b < 128 && !char::from(b).is_whitespace()).count();
             if n == 0 {
                 wants_space = out.len() > start;
                 rest = &rest[1..];

@@ -128,7 +128,7 @@ const WORDS: &[(Roles, &str)] = &[
                namibia mozambique madagascar mauritius seychelles comoros angola congo gabon cameroon nigeria niger chad \
                mali senegal gambia guinea liberia togo benin ghana kuwait qatar bahrain oman yemen emirates armenia \
                azerbaijan georgia dominica grenada andorra monaco liechtenstein brunei myanmar states kingdom republic \
-               islands deutschland österreich schweiz españa italia brasil",
+               islands rico rica lanka leone faso deutschland österreich schweiz españa italia brasil",
     ),
     (
         STATE,

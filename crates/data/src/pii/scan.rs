@@ -70,6 +70,11 @@ impl Token {
         self.is_word() && self.shape & (FIRST_UPPER | LATER_UPPER | LOWER) == FIRST_UPPER | LATER_UPPER
     }
 
+    /// `BlueSky`, `iPhone`: a capital after a small letter or the like.
+    pub(crate) fn is_mixed_case(&self) -> bool {
+        self.shape & (LATER_UPPER | LOWER) == LATER_UPPER | LOWER
+    }
+
     pub(crate) fn is_opaque(&self) -> bool {
         self.shape & OPAQUE != 0
     }

@@ -127,7 +127,7 @@ fn over_a_postcode(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
     let mut names = 0;
     while j > 0
         && names < 5
-        && matches!(scan.gap(j - 1), " " | ", " | ". " | "-" | "'")
+        && (joins_name(scan, j - 1) || scan.gap(j - 1) == ", ")
         && is_street_name(scan, j - 1)
     {
         j -= 1;
@@ -148,7 +148,7 @@ fn number_then_name(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
         return None;
     }
     let mut j = i;
-    while j < i + 5 && matches!(scan.gap(j), " " | ". " | "-" | "'") && is_street_name(scan, j + 1) {
+    while j < i + 5 && joins_name(scan, j) && is_street_name(scan, j + 1) {
         j += 1;
     }
     if j == i {
@@ -158,6 +158,13 @@ fn number_then_name(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
         scan.gap(j) == " " && scan.tokens.get(j + 1).is_some_and(|t| t.is_digits() && t.len() <= 5);
     // The announcement adds its part to the score later.
     Some((i, if has_number { j + 1 } else { j }, if has_number { 0.5 } else { 0.3 }))
+}
+
+/// Whether token `j` and the next can stand in one name: a full stop between them ends an abbreviation ("St.",
+/// "J."), not a sentence.
+fn joins_name(scan: &Scan, j: usize) -> bool {
+    let gap = scan.gap(j);
+    matches!(gap, " " | "-" | "'" | "’") || gap == ". " && scan.tokens[j].len() <= 3
 }
 
 /// A word that can be part of a street's name: a capital, a joining word, or any rare word where all is lower case.
@@ -214,7 +221,7 @@ fn number_then_street(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
     }
     let mut j = i;
     let mut names = 0;
-    while names < 5 && matches!(scan.gap(j), " " | ", " | ". " | "-" | "'" | "’") {
+    while names < 5 && (joins_name(scan, j) || scan.gap(j) == ", ") {
         j += 1;
         let word = scan.tokens.get(j)?;
         let is_name_gap = scan.gap(j - 1) != ", " || names == 0;
@@ -255,7 +262,7 @@ fn named_street(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
     let is_name = |j: usize| is_street_name(scan, j);
     if token.has(STREET_BEFORE) && (token.is_capitalised() || !token.has(COMMON)) {
         let mut j = i;
-        while j < i + 5 && matches!(scan.gap(j), " " | ". " | "-" | "'" | "’") && is_name(j + 1) {
+        while j < i + 5 && joins_name(scan, j) && is_name(j + 1) {
             j += 1;
         }
         let has_number = matches!(scan.gap(j), " " | ", ")
@@ -268,7 +275,7 @@ fn named_street(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
     // The street word last: names before it on the same line.
     if token.has(STREET) && (token.is_capitalised() || !token.has(COMMON)) {
         let mut j = i;
-        while j > 0 && i - j < 4 && matches!(scan.gap(j - 1), " " | "-" | ". ") && is_name(j - 1) {
+        while j > 0 && i - j < 4 && joins_name(scan, j - 1) && is_name(j - 1) {
             j -= 1;
         }
         let has_number = matches!(scan.gap(i), " " | ". ")
@@ -391,6 +398,7 @@ fn extend(scan: &Scan, last: usize) -> usize {
     let mut end = last;
     let mut j = last;
     let mut names = 0;
+    let mut postcode_leads = false;
     while j + 1 < scan.tokens.len() && j - last < 10 {
         let gap = scan.gap(j);
         if !is_join(gap) || gap.contains(". ") || gap.contains('?') && !gap.contains('\n') {
@@ -414,9 +422,11 @@ fn extend(scan: &Scan, last: usize) -> usize {
         names += 1;
         j += 1;
         // Names alone do not lengthen it; what they lead to does.
-        if is_postcode || is_region || gap.contains(',') || gap.contains('\n') {
+        // "…, 50674 Köln": the postcode leads to its town.
+        if is_postcode || is_region || postcode_leads && gap == " " || gap.contains(',') || gap.contains('\n') {
             end = j;
         }
+        postcode_leads = is_postcode && gap != " ";
         if is_postcode && !scan.gap(j).contains([',', ' ']) {
             break;
         }
@@ -448,6 +458,7 @@ mod tests {
             check(&format!("Send it to {address}."), Address, &[address]);
         }
         check("My zip code is 29687", Address, &["29687"]);
+        check("sent to Lindenstraße 12, 50674 Köln. My husband", Address, &["Lindenstraße 12, 50674 Köln"]);
     }
 
     #[test]

@@ -133,6 +133,11 @@ fn part(scan: &Scan, i: usize, is_announced: bool) -> Option<Part> {
     {
         return None;
     }
+    // "BlueSky" is a brand; "McDonald" and "DeShawn" are names.
+    let opens_name = ["Mc", "Mac", "De", "Di", "La", "Le", "Van", "Fitz", "Da", "O"];
+    if token.is_mixed_case() && !opens_name.iter().any(|o| scan.str(i).starts_with(o)) {
+        return None;
+    }
     Some(Part::Unknown)
 }
 
@@ -345,6 +350,7 @@ mod tests {
             "The Princess Royal arrived",
             "Bluesky Wireless Speaker",
             "Smith Ltd. wrote",
+            "Hi BlueSky, from Puerto Rico",
             "hope and grace",
             "CAN I SPEAK TO A REAL PERSON",
             "Thanks for Your Order",
