@@ -31,6 +31,7 @@
 mod attention;
 mod block;
 mod config;
+mod cpu;
 mod decoder;
 mod device;
 mod encoder;

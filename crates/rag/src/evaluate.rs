@@ -79,7 +79,7 @@ pub struct RagReport {
 /// The model is asked once, for all questions as a batch, and the embedder once for each text.
 ///
 /// # Errors
-/// Those of [`retrieve`] and [`answer`].
+/// Those of [`retrieve`] and [`crate::answer`].
 pub fn evaluate(
     store: &dyn Store,
     embedder: Option<&dyn Embed>,

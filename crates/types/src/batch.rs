@@ -18,7 +18,7 @@ pub struct Segment {
 /// Plain vectors: no tensor, no padding. Linear layers run over all `T` tokens at once; attention runs inside
 /// each segment. So an example's numbers do not depend on what it is batched with.
 ///
-/// Token `t` is a *target* where [`Self::target_of`] names a token before it that must predict it; inside a
+/// Token `t` is a *target* where [`Self::targets`] names a token before it that must predict it; inside a
 /// segment that is `t - 1`, and for a segment's first token the last one of its prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {

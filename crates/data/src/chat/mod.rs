@@ -11,7 +11,7 @@
 //! the template writes after the end-of-turn token belongs to the span.
 //!
 //! **Control tokens in people's words.** A user may type `<|im_end|>`. By default ([`ControlTokens::Escape`]) the text
-//! stays as typed, and [`Rendered::literal`] tells the tokenizer to read those bytes as plain characters.
+//! stays as typed, and [`ferrotune_types::Rendered::literal`] tells the tokenizer to read those bytes as plain characters.
 //!
 //! ```
 //! use ferrotune_data::chat::{ChatTemplate, RenderOptions};

@@ -361,6 +361,10 @@ proptest! {
         records.dedup_by(|a, b| a.id() == b.id());
         let folder = TempDir::new().unwrap();
         for name in ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst", "r.json", "r.parquet", "r.csv"] {
+            // An empty cell of a CSV file is no text: a document without text is set aside, not read back.
+            if name == "r.csv" && records.iter().any(|r| r.texts().iter().any(|(_, text)| text.is_empty())) {
+                continue;
+            }
             let path = folder.path().join(name);
             write::records(&path, &records).unwrap();
             let (read, dropped, _) = open(&path, &ReadOptions::default()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -101,7 +102,8 @@ impl Stages {
             let _ = fs::remove_dir_all(self.folder.with_file_name(name));
         }
         let number = STAGES.iter().position(|s| *s == name).map_or(0, |i| i + 1);
-        eprintln!("\x1b[1m{name:>12}\x1b[0m: stage {number} of {}", STAGES.len());
+        let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{bold}{name:>12}{plain}: stage {number} of {}", STAGES.len());
         let started = Instant::now();
         let result = run().with_context(|| format!("stage {name}"))?;
         let seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;

@@ -423,7 +423,8 @@ fn extend(scan: &Scan, last: usize) -> usize {
         j += 1;
         // Names alone do not lengthen it; what they lead to does.
         // "…, 50674 Köln": the postcode leads to its town.
-        if is_postcode || is_region || postcode_leads && gap == " " || gap.contains(',') || gap.contains('\n') {
+        if is_postcode || is_region || postcode_leads && gap == " " || gap.contains(',') || gap.contains('\n')
+        {
             end = j;
         }
         postcode_leads = is_postcode && gap != " ";
