@@ -76,16 +76,6 @@ impl Qkv {
         }
     }
 
-    /// The three weights as one, and their biases, where that is what a product would take.
-    pub(crate) fn joined(&self) -> Option<(&Tensor, Option<&Tensor>)> {
-        match self {
-            Qkv::Split { q_proj, k_proj, v_proj, joined: JoinedQkv(joined) } => {
-                joined.as_ref()?.whole(&[q_proj, k_proj, v_proj])
-            }
-            Qkv::Fused(_) => None,
-        }
-    }
-
     /// x of (…, C) → queries, keys and values side by side, (…, (H + 2·Hkv)·D).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         match self.project(x) {

@@ -21,16 +21,6 @@ impl Int8Weight {
         let rounded = (weight / scales.to_kind(Kind::Float)).round().clamp(-127, 127).to_kind(Kind::Int8);
         Int8Weight { weight: rounded, scales: scales.view(-1) }
     }
-
-    /// (out, in), int8.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
-    }
-
-    /// (out), bf16.
-    pub fn scales(&self) -> &Tensor {
-        &self.scales
-    }
 }
 
 /// Up to here the product reads the 8-bit weight; above, it is cheaper to widen it first.
@@ -63,10 +53,6 @@ impl PackedWeight for Int8Weight {
 
     fn n_bytes(&self) -> usize {
         self.weight.numel() + 2 * self.scales.numel()
-    }
-
-    fn as_int8(&self) -> Option<&Int8Weight> {
-        Some(self)
     }
 }
 

@@ -31,7 +31,6 @@
 mod attention;
 mod block;
 mod config;
-mod cpu;
 mod decoder;
 mod device;
 mod encoder;

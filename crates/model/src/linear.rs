@@ -34,10 +34,6 @@ pub trait PackedWeight: Send + std::fmt::Debug {
     fn dequantize(&self, kind: Kind) -> Tensor;
     /// Bytes that it takes, tables included.
     fn n_bytes(&self) -> usize;
-    /// Itself, where it is in 8 bits: the CPU kernels know that form.
-    fn as_int8(&self) -> Option<&crate::Int8Weight> {
-        None
-    }
 }
 
 /// What stands in for a linear layer's forward pass: LoRA and its relatives, in `ferrotune-peft`.
@@ -151,14 +147,9 @@ impl Joined {
         Some(Joined { weight, bias })
     }
 
-    /// All outputs side by side, (…, in) → (…, sum of out); `None` as [`Self::whole`].
+    /// All outputs side by side, (…, in) → (…, sum of out); `None` where a layer has an adapter, another weight
+    /// by now, or one that is being trained.
     pub(crate) fn forward(&self, x: &Tensor, linears: &[&Linear]) -> Option<Tensor> {
-        self.whole(linears).map(|(weight, bias)| x.linear(weight, bias))
-    }
-
-    /// The weights and biases as one; `None` where a layer has an adapter, another weight by now, or one that is
-    /// being trained.
-    pub(crate) fn whole(&self, linears: &[&Linear]) -> Option<(&Tensor, Option<&Tensor>)> {
         let mut address = self.weight.data_ptr() as usize;
         for linear in linears {
             let Weight::Dense(weight) = &linear.weight else { return None };
@@ -171,6 +162,6 @@ impl Joined {
             }
             address += weight.numel() * weight.kind().elt_size_in_bytes();
         }
-        Some((&self.weight, self.bias.as_ref()))
+        Some(x.linear(&self.weight, self.bias.as_ref()))
     }
 }

@@ -67,16 +67,6 @@ impl GateUp {
         GateUp::Split { gate_proj, up_proj, joined }
     }
 
-    /// The two weights as one, and their biases, where that is what a product would take.
-    pub(crate) fn joined(&self) -> Option<(&Tensor, Option<&Tensor>)> {
-        match self {
-            GateUp::Split { gate_proj, up_proj, joined: JoinedGateUp(joined) } => {
-                joined.as_ref()?.whole(&[gate_proj, up_proj])
-            }
-            GateUp::Fused(_) => None,
-        }
-    }
-
     /// x of (…, C) → gate and up, (…, I) each.
     pub fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
         let whole = match self {

@@ -1,7 +1,6 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{RopeConfig, RopeScaling};
-use crate::cpu::{RopeRows, floats};
 
 /// Rotary position embedding (arXiv 2104.09864): the cosines and sines for a pass's positions.
 ///
@@ -45,11 +44,6 @@ impl Rope {
             _ => t.index_select(0, &Tensor::from_slice(positions).to_device(t.device())),
         };
         Rope { cos: take(&self.cos), sin: take(&self.sin), dim: self.dim }
-    }
-
-    /// The same tables as plain numbers.
-    pub(crate) fn numbers(&self) -> RopeRows {
-        RopeRows { cos: floats(&self.cos), sin: floats(&self.sin), dim: self.dim as usize }
     }
 
     /// x of (T, H, D) → the same, its first `dim` features of every head rotated by the token's position.

@@ -82,6 +82,11 @@ impl Sampling {
         }
     }
 
+    /// Whether the greatest logit is all that counts.
+    pub(super) fn is_plain_greedy(&self) -> bool {
+        self.temperature == 0.0 && !self.has_penalties() && self.logprobs.is_none()
+    }
+
     fn has_penalties(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
@@ -103,18 +108,12 @@ impl<'a> Sampler<'a> {
 
     /// The next token, from the model's logits.
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
-        let mut changed;
-        let logits = if self.sampling.has_penalties() {
-            changed = logits.to_vec();
-            penalise(&mut changed, &self.seen, self.sampling);
-            changed.as_slice()
-        } else {
-            logits
-        };
+        let mut logits = logits.to_vec();
+        penalise(&mut logits, &self.seen, self.sampling);
         let id = if self.sampling.temperature == 0.0 {
-            best(logits)
+            best(&logits)
         } else {
-            let kept = keep(logits, self.sampling);
+            let kept = keep(&logits, self.sampling);
             pick(&kept, uniform(&mut self.rng))
         };
         *self.seen.entry(id).or_insert(0) += 1;
