@@ -14,7 +14,7 @@ use crate::{Analyzer, Chunk, EmbedderId, Filter, Hit, Language, RagError, Store,
 ///
 /// It keeps its own BM25 postings, because SQLite's full-text search fixes the constants and drops repeated
 /// query terms' weight (measured: up to 0.027 nDCG@10 worse on CACM), and its vectors as plain blobs that are
-/// compared one by one, in parallel: exact, and 2 ms for 10,000 vectors of 384 numbers.
+/// compared one by one, in parallel: exact.
 ///
 /// What a search needs is read when first needed and kept in memory until the file changes, by this process or
 /// another. Safe to share between threads; searches take turns.
