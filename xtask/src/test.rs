@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.filter.is_some() {
         return Ok(());
     }
-    shell::run(shell::cargo(["test", "--doc"]).args(features))?;
+    shell::run(shell::cargo(["test", "--doc", "--no-fail-fast"]).args(features))?;
     if args.no_smoke { Ok(()) } else { smoke() }
 }
 

@@ -27,7 +27,7 @@
 //! let chat = Rendered::new(text, vec![said..text.len()]).unwrap();
 //! let made = tokenizer.example(&chat, "row-1", &Limits::default()).unwrap();
 //!
-//! let trained = made.item.ids().iter().zip(made.item.loss_mask()).filter(|(_, &mask)| mask).map(|(&id, _)| id);
+//! let trained = made.item.ids().iter().zip(made.item.loss_mask()).filter(|(_, mask)| **mask).map(|(id, _)| *id);
 //! assert_eq!(tokenizer.decode(&trained.collect::<Vec<_>>(), false)?, "shipped<|im_end|>\n");
 //!
 //! let (packs, report) = pack(vec![made.item], 1024, Packing::BestFit)?;

@@ -85,7 +85,7 @@ const BLOCK: [&str; 24] = [
 /// ```
 /// use ferrotune_data::clean::html_to_text;
 /// assert_eq!(html_to_text("<p>Size <b>M</b> &amp; L</p><ul><li>red</li><li>blue</li></ul>"),
-///            "Size M & L\n\n- red\n- blue");
+///            "Size M & L\n- red\n- blue");
 /// assert_eq!(html_to_text("I <3 it if a < b and Vec<T> works"), "I <3 it if a < b and Vec<T> works");
 /// ```
 pub fn html_to_text(text: &str) -> String {

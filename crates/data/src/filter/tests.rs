@@ -1,6 +1,7 @@
 #![expect(clippy::print_stdout, reason = "tests tell what they measured, or why they are skipped")]
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -392,7 +393,7 @@ fn turns_must_make_sense() {
 }
 
 /// Every filter with its defaults.
-fn all() -> Vec<Box<dyn RecordStep>> {
+static ALL: LazyLock<Vec<Box<dyn RecordStep>>> = LazyLock::new(|| {
     vec![
         Box::new(Placeholder::default()),
         Box::new(Length { min_words: Some(2), max_tokens: Some(100), ..Length::default() }),
@@ -407,16 +408,16 @@ fn all() -> Vec<Box<dyn RecordStep>> {
         Box::new(GopherRepetition::default()),
         Box::new(FineWebQuality::default()),
     ]
-}
+});
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn filters_never_panic_and_judge_alike_twice(text in "\\PC{0,60}", words in "([a-zé.,!?*$`|-]{0,6}[ \n]){0,20}") {
-        for filter in all() {
+        for filter in ALL.iter() {
             for text in [&text, &words] {
-                prop_assert_eq!(verdict(&*filter, text), verdict(&*filter, text));
+                prop_assert_eq!(verdict(&**filter, text), verdict(&**filter, text));
             }
         }
         let _ = C4Quality::default().judge(&words);

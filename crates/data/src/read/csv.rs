@@ -40,7 +40,7 @@ pub(super) fn rows(source: Source, path: &Path, max: usize) -> Result<Rows, Data
         split(&header.bytes, rows.delimiter).ok_or_else(|| error("the header leaves a quote open".into()))?;
     let mut taken = HashSet::new();
     for (i, cell) in cells.into_iter().enumerate() {
-        let cell = String::from_utf8(cell).map_err(|_| error("the header is not UTF-8".into()))?;
+        let cell = String::from_utf8(cell.text).map_err(|_| error("the header is not UTF-8".into()))?;
         let mut name = cell.trim().to_owned();
         if name.is_empty() || !taken.insert(name.clone()) {
             name = format!("{name}_{}", i + 1);
@@ -107,11 +107,11 @@ impl Rows {
             return Ok(Some(Raw::refused(number, "malformed_csv", detail, &bytes)));
         }
         let mut columns = Map::new();
-        for (name, cell) in self.header.iter().zip(cells) {
-            let Ok(cell) = String::from_utf8(cell) else {
+        for (name, Cell { text, quoted }) in self.header.iter().zip(cells) {
+            let Ok(cell) = String::from_utf8(text) else {
                 return Ok(Some(Raw::refused(number, "not_utf8", not_utf8(&bytes), &bytes)));
             };
-            columns.insert(name.clone(), typed(cell));
+            columns.insert(name.clone(), if quoted { Value::String(cell) } else { typed(cell) });
         }
         Ok(Some(Raw { line: number, row: Ok(columns) }))
     }
@@ -125,55 +125,56 @@ impl Iterator for Rows {
     }
 }
 
-/// The cells of a row, unquoted; `None` while a quote is open.
-fn split(row: &[u8], delimiter: u8) -> Option<Vec<Vec<u8>>> {
-    let mut cells = vec![Vec::new()];
-    let mut quoted = false;
+/// What stands between two delimiters.
+#[derive(Default)]
+struct Cell {
+    /// Without its quotes.
+    text: Vec<u8>,
+    /// A quoted cell is a text, whatever it looks like: `""` is empty, and no cell at all is null.
+    quoted: bool,
+}
+
+/// The cells of a row; `None` while a quote is open.
+fn split(row: &[u8], delimiter: u8) -> Option<Vec<Cell>> {
+    let mut cells = vec![Cell::default()];
+    let mut open = false;
     let mut i = 0;
     while i < row.len() {
         let byte = row[i];
         let cell = cells.last_mut()?;
-        if quoted {
+        if open {
             if byte != b'"' {
-                cell.push(byte);
+                cell.text.push(byte);
             } else if row.get(i + 1) == Some(&b'"') {
-                cell.push(b'"');
+                cell.text.push(b'"');
                 i += 1;
             } else {
-                quoted = false;
+                open = false;
             }
         } else if byte == delimiter {
-            cells.push(Vec::new());
-        } else if byte == b'"' && cell.is_empty() {
-            quoted = true;
+            cells.push(Cell::default());
+        } else if byte == b'"' && cell.text.is_empty() && !cell.quoted {
+            (open, cell.quoted) = (true, true);
         } else {
-            cell.push(byte);
+            cell.text.push(byte);
         }
         i += 1;
     }
-    (!quoted).then_some(cells)
+    (!open).then_some(cells)
 }
 
-/// A cell as JSON: numbers and booleans that would be written back the same way, null for nothing, else text.
+/// An unquoted cell as JSON: null for nothing, numbers and booleans where they print the same again, else text.
 fn typed(cell: String) -> Value {
     match cell.as_str() {
         "" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
+        "true" => return Value::Bool(true),
+        "false" => return Value::Bool(false),
         _ => {}
     }
-    if let Ok(n) = cell.parse::<i64>()
-        && n.to_string() == cell
-    {
-        return Value::Number(n.into());
+    let whole = cell.parse::<i64>().ok().map(Number::from);
+    let number = whole.or_else(|| cell.parse::<f64>().ok().and_then(Number::from_f64));
+    match number {
+        Some(number) if number.to_string() == cell => Value::Number(number),
+        _ => Value::String(cell),
     }
-    let looks_decimal = cell.len() < 18 && cell.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-');
-    if looks_decimal
-        && cell.contains('.')
-        && let Some(n) = cell.parse::<f64>().ok().and_then(Number::from_f64)
-        && cell.trim_end_matches('0').trim_end_matches('.') == n.to_string().trim_end_matches(".0")
-    {
-        return Value::Number(n);
-    }
-    Value::String(cell)
 }

@@ -75,9 +75,15 @@ fn a_sound_answer_is_kept_and_its_marks_set_right() {
 
 #[test]
 fn an_unsound_answer_is_replaced_by_a_quote_that_says_so() {
-    for says in
-        ["You have 90 days.", "", "Bananas are yellow.", "[1] [2]", "We ship to Canada and Mexico [1]."]
-    {
+    for says in [
+        "You have 90 days.",
+        "If you have a receipt, it is free.",
+        "The shop takes days.",
+        "",
+        "Bananas are yellow.",
+        "[1] [2]",
+        "We ship to Canada and Mexico [1].",
+    ] {
         let found = ask(says, DAYS);
         assert_eq!(found.text, "Items may be returned within 30 days of purchase [1].", "{says}");
         assert_eq!((found.origin, found.grounded), (Origin::Extracted, true));

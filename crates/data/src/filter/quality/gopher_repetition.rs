@@ -126,17 +126,32 @@ impl Grams {
         Grams { n: 1, n_ids: known.len(), words: ids.clone(), ids, starts }
     }
 
-    /// Goes on to sequences of one word more.
+    /// Goes on to sequences of one word more. What stands once stands once when it is longer, so only what repeats
+    /// is looked up; in most texts that is little.
     fn lengthen(&mut self) {
+        let counts = self.counts();
         let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+        let mut n_ids = 0;
         let pairs = self.ids.iter().zip(self.words.iter().skip(self.n));
         let longer = pairs.map(|(&head, &last)| {
-            let next = known.len() as u32;
-            *known.entry((head, last)).or_insert(next)
+            let next = n_ids;
+            let id =
+                if counts[head as usize] == 1 { next } else { *known.entry((head, last)).or_insert(next) };
+            n_ids += u32::from(id == next);
+            id
         });
         self.ids = longer.collect();
-        self.n_ids = known.len();
+        self.n_ids = n_ids as usize;
         self.n += 1;
+    }
+
+    /// How often each sequence stands.
+    fn counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.n_ids];
+        for &id in &self.ids {
+            counts[id as usize] += 1;
+        }
+        counts
     }
 
     /// Characters of the sequence that begins at a word, blanks not counted.
@@ -147,8 +162,7 @@ impl Grams {
     /// Characters of the commonest sequence, blanks included, times how often it stands; the first of equally
     /// common ones counts.
     fn top(&self) -> Option<usize> {
-        let mut counts = vec![0usize; self.n_ids];
-        self.ids.iter().for_each(|&id| counts[id as usize] += 1);
+        let counts = self.counts();
         // Numbers are given in order of appearance, so the first sequence has the lowest.
         let (id, count) = counts.into_iter().enumerate().max_by_key(|&(id, n)| (n, std::cmp::Reverse(id)))?;
         let at = self.ids.iter().position(|&i| i as usize == id)?;

@@ -136,17 +136,32 @@ const LABELS: [&str; 2] = ["kto_tag", "label"];
 
 pub(super) fn fits_kto(row: &Row) -> bool {
     let label = first_of(row, &LABELS).and_then(|k| row.get(k));
-    let is_verdict = label.is_some_and(|v| v.is_boolean() || v.as_i64().is_some_and(|n| n == 0 || n == 1));
+    let is_verdict = label.and_then(verdict).is_some();
     let has_chat = turns::list(row, "role").is_some() || turns::list(row, "from").is_some();
     is_verdict && (fits_prompt_completion(row) || has_chat)
+}
+
+/// True or false, as JSON, as 0 and 1, or as a spreadsheet writes them.
+fn verdict(label: &Value) -> Option<bool> {
+    match label {
+        Value::Bool(wanted) => Some(*wanted),
+        Value::Number(n) if n.as_i64() == Some(0) => Some(false),
+        Value::Number(n) if n.as_i64() == Some(1) => Some(true),
+        Value::String(text) => match text.trim().to_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// A chat whose `meta.label` tells whether its last answer was wanted.
 pub(super) fn map_kto(id: String, mut row: Row) -> Result<Conversation, Drop> {
     let key = first_of(&row, &LABELS).unwrap_or("label");
     let label = row.shift_remove(key).unwrap_or_default();
-    let label = label.as_bool().or_else(|| label.as_i64().map(|n| n == 1));
-    let label = label.ok_or_else(|| Drop::new("bad_value", format!("`{key}` must be true or false")))?;
+    let label =
+        verdict(&label).ok_or_else(|| Drop::new("bad_value", format!("`{key}` must be true or false")))?;
     let mut chat =
         if fits_prompt_completion(&row) { map_prompt_completion(id, row) } else { map_turns(id, row) }?;
     chat.meta.insert("label".into(), json!(label));
