@@ -58,19 +58,17 @@ pub(crate) fn wheel(wheel: &Wheel, cache: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Says what is missing where Python or pip is.
-pub(crate) fn need_python() -> Result<()> {
+/// What is missing for a download, with the remedy.
+pub(crate) fn missing() -> Option<String> {
     if !shell::works("python3", &["--version"]) {
-        bail!(
-            "python3 is missing (setup fetches from PyPI with pip). On Debian and Ubuntu: apt-get install python3-pip"
-        );
+        let remedy = "Debian, Ubuntu: apt-get install python3-pip";
+        return Some(format!("python3 with pip (setup fetches from PyPI). {remedy}"));
     }
     if !shell::works("python3", &["-m", "pip", "--version"]) {
-        bail!(
-            "python3 has no pip. On Debian and Ubuntu: apt-get install python3-pip; elsewhere: python3 -m ensurepip"
-        );
+        let remedy = "Debian, Ubuntu: apt-get install python3-pip; elsewhere: python3 -m ensurepip";
+        return Some(format!("pip for python3 (setup fetches from PyPI). {remedy}"));
     }
-    Ok(())
+    None
 }
 
 fn pip(wheel: &Wheel, arguments: &[&str]) -> Command {
@@ -85,7 +83,6 @@ fn pip(wheel: &Wheel, arguments: &[&str]) -> Command {
 
 /// Where pip would fetch the wheel from.
 fn locate(wheel: &Wheel) -> Result<String> {
-    need_python()?;
     let unused = std::env::temp_dir().join("ferrotune-never-installed");
     let unused = unused.to_string_lossy();
     let arguments = ["install", "--dry-run", "--ignore-installed", "--report", "-", "--target", &unused];
@@ -96,7 +93,6 @@ fn locate(wheel: &Wheel) -> Result<String> {
 }
 
 fn pip_download(wheel: &Wheel, folder: &Path, part: &Path) -> Result<()> {
-    need_python()?;
     let target = folder.join("pip");
     let _ = fs::remove_dir_all(&target);
     shell::output(&mut pip(wheel, &["download", "--dest", &target.to_string_lossy()]))?;

@@ -58,7 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The interpreter of a virtual environment in the cache that has the peers installed.
 pub(crate) fn peers() -> Result<PathBuf> {
-    download::need_python()?;
+    if let Some(missing) = download::missing() {
+        bail!("missing: {missing}");
+    }
     let venv = shell::cache()?.join("peers");
     let python = venv.join("bin/python");
     let stamp = venv.join("installed");

