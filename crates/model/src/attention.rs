@@ -76,6 +76,14 @@ impl Qkv {
         }
     }
 
+    /// The layers' weights and biases as one, where they are kept as one: ((H + 2·Hkv)·D, C).
+    pub fn whole(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        match self {
+            Qkv::Split { joined: JoinedQkv(joined), .. } => joined.as_ref()?.whole(&self.linears()),
+            Qkv::Fused(_) => None,
+        }
+    }
+
     /// x of (…, C) → queries, keys and values side by side, (…, (H + 2·Hkv)·D).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         match self.project(x) {

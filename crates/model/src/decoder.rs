@@ -41,7 +41,7 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// The rotary table that `block` uses.
-    pub(crate) fn rope_of(&self, block: &Block) -> Option<&Rope> {
+    pub fn rope_of(&self, block: &Block) -> Option<&Rope> {
         if block.local_rope { self.rope_local.as_ref() } else { self.rope.as_ref() }
     }
 }

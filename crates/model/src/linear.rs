@@ -40,6 +40,29 @@ pub trait PackedWeight: Send + std::fmt::Debug {
 pub trait LinearAdapter: Send + std::fmt::Debug {
     /// The layer's output for x of (…, in). Call [`Linear::base`] for the layer underneath.
     fn forward(&self, x: &Tensor, linear: &Linear) -> Tensor;
+
+    /// The same as factors, for a caller that makes the forward and the backward pass itself.
+    fn update(&self) -> Update {
+        Update::Opaque
+    }
+}
+
+/// What an adapter adds to its layer, as far as it can be said without calling it.
+#[derive(Debug)]
+pub enum Update {
+    /// Nothing: it is switched off.
+    None,
+    /// s · (x Aᵀ) Bᵀ, and nothing else.
+    LowRank {
+        /// A, (r, in), the leaf that is trained.
+        a: Tensor,
+        /// B, (out, r), the leaf that is trained.
+        b: Tensor,
+        /// s.
+        scale: f64,
+    },
+    /// Something else: call [`LinearAdapter::forward`].
+    Opaque,
 }
 
 impl Linear {
@@ -70,6 +93,11 @@ impl Linear {
     /// Sets or removes the adapter; gives back the one that was there.
     pub fn set_adapter(&mut self, adapter: Option<Box<dyn LinearAdapter>>) -> Option<Box<dyn LinearAdapter>> {
         std::mem::replace(&mut self.adapter, adapter)
+    }
+
+    /// What the layer's adapter adds.
+    pub fn update(&self) -> Update {
+        self.adapter.as_ref().map_or(Update::None, |adapter| adapter.update())
     }
 
     /// Whether an adapter is set.
@@ -150,18 +178,27 @@ impl Joined {
     /// All outputs side by side, (…, in) → (…, sum of out); `None` where a layer has an adapter, another weight
     /// by now, or one that is being trained.
     pub(crate) fn forward(&self, x: &Tensor, linears: &[&Linear]) -> Option<Tensor> {
-        let mut address = self.weight.data_ptr() as usize;
         for linear in linears {
             let Weight::Dense(weight) = &linear.weight else { return None };
             let bias_trains = linear.bias.as_ref().is_some_and(Tensor::requires_grad);
             if linear.has_adapter() || weight.requires_grad() || bias_trains {
                 return None;
             }
+        }
+        let (weight, bias) = self.whole(linears)?;
+        Some(x.linear(weight, bias))
+    }
+
+    /// The joined weight and bias, where the layers' own are still views of them.
+    pub(crate) fn whole(&self, linears: &[&Linear]) -> Option<(&Tensor, Option<&Tensor>)> {
+        let mut address = self.weight.data_ptr() as usize;
+        for linear in linears {
+            let Weight::Dense(weight) = &linear.weight else { return None };
             if weight.data_ptr() as usize != address || linear.bias.is_some() != self.bias.is_some() {
                 return None;
             }
             address += weight.numel() * weight.kind().elt_size_in_bytes();
         }
-        Some(x.linear(&self.weight, self.bias.as_ref()))
+        Some((&self.weight, self.bias.as_ref()))
     }
 }

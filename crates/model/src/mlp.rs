@@ -67,6 +67,22 @@ impl GateUp {
         GateUp::Split { gate_proj, up_proj, joined }
     }
 
+    /// The layers, in order.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match self {
+            GateUp::Split { gate_proj, up_proj, .. } => vec![gate_proj, up_proj],
+            GateUp::Fused(gate_up_proj) => vec![gate_up_proj],
+        }
+    }
+
+    /// The layers' weights and biases as one, where they are kept as one: (2·I, C).
+    pub fn whole(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        match self {
+            GateUp::Split { joined: JoinedGateUp(joined), .. } => joined.as_ref()?.whole(&self.linears()),
+            GateUp::Fused(_) => None,
+        }
+    }
+
     /// x of (…, C) → gate and up, (…, I) each.
     pub fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
         let whole = match self {

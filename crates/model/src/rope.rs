@@ -37,6 +37,11 @@ impl Rope {
         Rope { cos: table(&cos, &cos), sin: table(&-&sin, &sin), dim: config.dim as i64 }
     }
 
+    /// The cosines and the signed sines, (T, 1, dim) each.
+    pub fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// The rows of these positions, from a table of all.
     pub(crate) fn rows(&self, positions: &[i64]) -> Rope {
         let take = |t: &Tensor| match positions {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrotune_model::{Linear, LinearAdapter, Weight};
+use ferrotune_model::{Linear, LinearAdapter, Update, Weight};
 use tch::{Kind, Tensor};
 
 /// The low-rank update of one linear layer: W becomes W + s·B·A (arXiv 2106.09685).
@@ -139,6 +139,18 @@ impl LinearAdapter for Hook {
         let width = size.pop().unwrap_or(0);
         size.push(linear.out_features());
         self.adapted(&x.reshape([-1, width]), linear).reshape(size)
+    }
+
+    fn update(&self) -> Update {
+        let layer = &self.layer;
+        let drops = self.dropout > 0.0 && self.switch.training.load(Ordering::Relaxed);
+        if !self.switch.enabled.load(Ordering::Relaxed) {
+            Update::None
+        } else if drops || layer.magnitude.is_some() || layer.origin.is_some() {
+            Update::Opaque
+        } else {
+            Update::LowRank { a: layer.a.shallow_clone(), b: layer.b.shallow_clone(), scale: layer.scale }
+        }
     }
 }
 

@@ -3,10 +3,12 @@ use ferrotune_types::Batch;
 use tch::{Kind, Tensor};
 
 use crate::head::backward_head_weight;
+use crate::lean::Lean;
 use crate::{HeadOptions, Scored, TrainError};
 
 /// One forward pass with what its backward pass needs.
 ///
+/// Most models take the way that [`crate::lean`] writes out by hand. For the others autograd records the blocks;
 /// tch has no user-defined autograd functions, but a surrogate gives exact gradients: where `g` is the
 /// gradient of the loss with respect to `x`, the backward pass of `sum(x · g)` with `g` held constant is the
 /// backward pass of the loss. So the LM head, which is computed in chunks outside the graph, hands its gradient
@@ -16,26 +18,44 @@ pub struct Forward<'a> {
     batch: &'a Batch,
     /// (N, C): hidden states that predict the batch's targets, in the order of [`Batch::targets`].
     graded: Tensor,
-    /// Inputs of every block, kept instead of the graph where activations are checkpointed.
-    block_inputs: Option<Vec<Tensor>>,
+    way: Way<'a>,
+}
+
+/// How the blocks were run.
+enum Way<'a> {
+    /// Written out by hand.
+    Lean(Box<Lean<'a>>),
+    /// Recorded by autograd.
+    Recorded,
+    /// Inputs of every block, kept instead of the graph; the last is the final norm's.
+    Checkpointed(Vec<Tensor>),
 }
 
 impl<'a> Forward<'a> {
     /// Runs the blocks over `batch`. With `checkpointing` each block is computed again in the backward pass:
-    /// about a third more time, and memory for one block's graph instead of all.
+    /// about a third more time, and memory for one block's graph instead of all. Under `tch::no_grad` nothing is
+    /// kept.
     ///
     /// # Errors
     /// [`TrainError::NothingToTrain`] where no token is a target; [`TrainError::Model`] where the model refuses
     /// the batch.
     pub fn run(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
-        let predictors: Vec<i64> = batch.targets().map(|(predictor, ..)| predictor as i64).collect();
-        if predictors.is_empty() {
-            return Err(TrainError::NothingToTrain(format!(
-                "a batch of {} tokens has no token to train on",
-                batch.n_tokens()
-            )));
+        let rows = predictors(batch, decoder)?;
+        if !Lean::fits(decoder, batch) {
+            return Forward::recorded(decoder, batch, checkpointing);
         }
-        let rows = Tensor::from_slice(&predictors).to_device(decoder.device);
+        let pass = decoder.pass(batch)?;
+        let (lean, graded) = Lean::run(decoder, batch, pass, rows, records_gradients(), checkpointing);
+        Ok(Forward { decoder, batch, graded, way: Way::Lean(Box::new(lean)) })
+    }
+
+    /// As [`Self::run`], by autograd whatever the model: slower, and the same numbers up to rounding. What
+    /// [`Self::graded`] gives is then part of the graph.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn recorded(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
+        let rows = predictors(batch, decoder)?;
         let pass = decoder.pass(batch)?;
         let mut x = decoder.embed(batch);
         let mut block_inputs = checkpointing.then(Vec::new);
@@ -54,7 +74,8 @@ impl<'a> Forward<'a> {
         }
         // The final norm works on rows, so it too needs only the graded ones.
         let graded = decoder.norm.forward(&x.index_select(0, &rows));
-        Ok(Forward { decoder, batch, graded, block_inputs })
+        let way = block_inputs.map_or(Way::Recorded, Way::Checkpointed);
+        Ok(Forward { decoder, batch, graded, way })
     }
 
     /// Hidden states that predict the targets, (N, C), in the order of [`Batch::targets`].
@@ -85,8 +106,16 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// [`TrainError`] where a recomputed pass fails.
     pub fn backward_from(self, gradient: &Tensor) -> Result<(), TrainError> {
+        let inputs = match self.way {
+            Way::Lean(lean) => {
+                lean.backward(gradient);
+                return Ok(());
+            }
+            Way::Recorded => None,
+            Way::Checkpointed(inputs) => Some(inputs),
+        };
         surrogate(&self.graded, gradient).f_backward()?;
-        let Some(inputs) = self.block_inputs else { return Ok(()) };
+        let Some(inputs) = inputs else { return Ok(()) };
         let pass = self.decoder.pass(self.batch)?;
         let mut gradient = inputs[inputs.len() - 1].grad();
         for (block_idx, block) in self.decoder.blocks.iter().enumerate().rev() {
@@ -108,6 +137,24 @@ impl<'a> Forward<'a> {
         }
         Ok(())
     }
+}
+
+/// Rows of the hidden states that predict a target, (N).
+fn predictors(batch: &Batch, decoder: &Decoder) -> Result<Tensor, TrainError> {
+    let predictors: Vec<i64> = batch.targets().map(|(predictor, ..)| predictor as i64).collect();
+    if predictors.is_empty() {
+        return Err(TrainError::NothingToTrain(format!(
+            "a batch of {} tokens has no token to train on",
+            batch.n_tokens()
+        )));
+    }
+    Ok(Tensor::from_slice(&predictors).to_device(decoder.device))
+}
+
+/// Whether autograd would record now, which tch does not tell.
+fn records_gradients() -> bool {
+    let leaf = Tensor::zeros([1], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+    (&leaf + 1.0).requires_grad()
 }
 
 /// A scalar whose gradient with respect to `x` is `gradient`.

@@ -1,5 +1,7 @@
 use ferrotune_model::Decoder;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::kernels::{self, HeadRow, head_rows};
 
 /// What the LM head says of N graded tokens, and how each would change with its hidden state.
 #[derive(Debug)]
@@ -48,6 +50,10 @@ pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: Head
     let weight = decoder.head_weight();
     let graded = graded.detach();
     let n = graded.size()[0];
+    // One pass over the logits instead of a dozen, where the kernels run.
+    let by_rows = decoder.device == Device::Cpu
+        && kernels::computes(decoder.kind)
+        && decoder.config.logits_softcap.is_none();
     let (mut logps, mut gradients) = (Vec::new(), Vec::new());
     let (mut entropies, mut correct, mut means) = (Vec::new(), Vec::new(), Vec::new());
     for start in (0..n).step_by(options.chunk.max(1) as usize) {
@@ -55,6 +61,21 @@ pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: Head
         let hidden = graded.narrow(0, start, length);
         let target = targets.narrow(0, start, length).unsqueeze(-1);
         let logits = decoder.logits(&hidden);
+        if by_rows {
+            let ids = Vec::<i64>::try_from(targets.narrow(0, start, length)).unwrap_or_default();
+            let said = head_rows(&logits, &ids, options.gradient, options.metrics);
+            let column = |f: fn(&HeadRow) -> f32| Tensor::from_slice(&said.iter().map(f).collect::<Vec<_>>());
+            logps.push(column(|row| row.logp));
+            if options.metrics {
+                entropies.push(column(|row| row.entropy));
+                means.push(column(|row| row.mean));
+                correct.push(column(|row| f32::from(u8::from(row.correct))).to_kind(Kind::Bool));
+            }
+            if options.gradient {
+                gradients.push(logits.matmul(&weight));
+            }
+            continue;
+        }
         let target_logit = logits.gather(-1, &target, false).to_kind(Kind::Float);
         if options.metrics {
             correct.push(logits.argmax(-1, false).unsqueeze(-1).eq_tensor(&target).squeeze_dim(-1));

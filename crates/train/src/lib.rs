@@ -33,6 +33,9 @@ mod forward;
 mod head;
 mod sft;
 
+mod kernels;
+mod lean;
+
 mod adamw;
 mod clip;
 mod sampler;

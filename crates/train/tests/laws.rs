@@ -1,8 +1,10 @@
 //! The laws that a training step must keep, on a tiny random Llama.
 
+mod tiny;
+
 use std::collections::BTreeMap;
 
-use ferrotune_model::{Decoder, WeightMap, families::decoder_config};
+use ferrotune_model::Decoder;
 use ferrotune_train::{
     AdamW, AdamWConfig, EarlyStop, Forward, HeadOptions, Param, RunState, Sampler, clip_grad_norm,
     evaluate_nll, latest_checkpoint, load_checkpoint, save_checkpoint, score, sft_accumulate,
@@ -10,57 +12,13 @@ use ferrotune_train::{
 use ferrotune_types::{Batch, Example, PairExample, Segment};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-const VOCAB: usize = 97;
+use crate::tiny::VOCAB;
 
-/// A Llama of 3 layers with weights from `seed`; `trained` names which of its weights learn.
+/// The tiny model in fp32.
 fn tiny(trained: &[&str]) -> Decoder {
-    let config = decoder_config(&json!({
-        "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 64, "tie_word_embeddings": true, "rms_norm_eps": 1e-5
-    }))
-    .unwrap();
-    let (c, i, kv) = (24, 40, 12);
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![VOCAB as i64, c])];
-    for l in 0..3 {
-        let at = |name: &str| format!("model.layers.{l}.{name}.weight");
-        for (name, shape) in [
-            ("self_attn.q_proj", vec![c, c]),
-            ("self_attn.k_proj", vec![kv, c]),
-            ("self_attn.v_proj", vec![kv, c]),
-            ("self_attn.o_proj", vec![c, c]),
-            ("mlp.gate_proj", vec![i, c]),
-            ("mlp.up_proj", vec![i, c]),
-            ("mlp.down_proj", vec![c, i]),
-            ("input_layernorm", vec![c]),
-            ("post_attention_layernorm", vec![c]),
-        ] {
-            shapes.push((at(name), shape));
-        }
-    }
-    shapes.push(("model.norm.weight".to_owned(), vec![c]));
-    let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let tensors: BTreeMap<String, Tensor> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let n: i64 = shape.iter().product();
-            let one = if name.contains("norm") { 1.0 } else { 0.0 };
-            let values: Vec<f32> = (0..n).map(|_| one + rng.random_range(-0.3..0.3f32)).collect();
-            (name, Tensor::from_slice(&values).reshape(&shape))
-        })
-        .collect();
-    let mut weights = WeightMap::new(&tensors, Kind::Float, Device::Cpu);
-    let decoder = Decoder::load(config, &mut weights, Kind::Float, Device::Cpu).unwrap();
-    weights.finish(|_| false).unwrap();
-    for (name, tensor) in decoder.named_tensors() {
-        if trained.iter().any(|t| name.contains(t)) {
-            let _ = tensor.set_requires_grad(true);
-        }
-    }
-    decoder
+    tiny::tiny(trained, Kind::Float)
 }
 
 fn examples(n: usize) -> Vec<Example> {
