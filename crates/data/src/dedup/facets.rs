@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ferrotune_types::{Message, Role};
 
-use super::lsh::{Facet, Texts};
+use super::texts::{Facet, Texts};
 use crate::{Item, Record};
 
 /// Which parts of a row are compared.

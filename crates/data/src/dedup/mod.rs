@@ -40,8 +40,14 @@ mod rows;
 mod facets;
 mod keep;
 
-// The engine: cluster, shingle, sketch, band, spill, join.
+// The engine: cluster, what is equal, shingle, sketch, band, index, spill, join.
 mod lsh;
+
+mod texts;
+
+mod exact;
+
+mod index;
 
 mod shingle;
 
@@ -62,14 +68,16 @@ pub use banding::Banding;
 pub use embedding::{EmbeddingConfig, embedding_clusters, vector_clusters};
 pub use facets::{Rows, View, facets};
 pub use keep::Keep;
-pub use lsh::{ClusterStats, Clusters, Facet, MinHashConfig, Texts, clusters};
+pub use lsh::{ClusterStats, Clusters, MinHashConfig, clusters};
 pub use rows::{ClusterReport, DedupConfig, Deduped, KeptTwin, LostTwin, SourceLoss, dedup, dedup_against};
 pub use shingle::{Shingling, jaccard};
 pub use simhash::{simhash, simhash_clusters};
 pub use substring::{Cutout, SubstringConfig, substring_dedup};
+pub use texts::{Facet, Texts};
 
 pub(crate) use {
     forest::Forest,
-    lsh::similarity,
+    rows::source_of,
     shingle::{ngrams, word_hashes, word_spans},
+    texts::similarity,
 };

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::exact::{exact_clusters, exact_key};
 use super::facets::{Rows, View};
 use super::keep::{Keep, Rank};
-use super::lsh::{ClusterStats, Clusters, MinHashConfig, Texts, clusters, exact_key, similarity};
+use super::lsh::{ClusterStats, Clusters, MinHashConfig, clusters};
+use super::texts::{Texts, similarity};
 use crate::{DataError, Drop, Dropped, Record};
 
 /// How rows are deduplicated.
@@ -227,12 +229,13 @@ fn dedup_within(
 
 fn find(rows: &Rows<'_>, config: &DedupConfig) -> Result<Clusters, DataError> {
     if config.exact_only {
-        return Ok(super::lsh::exact_clusters(rows));
+        return Ok(exact_clusters(rows));
     }
     clusters(rows, &config.minhash)
 }
 
-fn source_of(record: &Record, key: Option<&str>) -> String {
+/// Where a row comes from: its value in the column `key`, or its file.
+pub(crate) fn source_of(record: &Record, key: Option<&str>) -> String {
     let named = key.and_then(|key| record.meta().get(key)).map(|value| match value.as_str() {
         Some(text) => text.to_owned(),
         None => value.to_string(),

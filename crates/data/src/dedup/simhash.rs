@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::forest::Forest;
-use super::lsh::{ClusterStats, Clusters, Texts, largest};
+use super::lsh::{ClusterStats, Clusters, largest};
 use super::shingle::{Cut, Kind, Shingling, mix};
+use super::texts::Texts;
 
 /// A text's fingerprint: bit i is the majority of bit i over the hashes of its shingles, repeats counted.
 pub fn simhash(text: &str, how: &Shingling) -> u64 {
