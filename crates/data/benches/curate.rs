@@ -8,8 +8,8 @@ use ferrotune_data::clean::{Email, Html, Markdown, Mojibake, Unicode, Whitespace
 use ferrotune_data::curate::{self, Recipe};
 use ferrotune_data::filter::toxicity::ToxicConfig;
 use ferrotune_data::filter::{
-    FineWebQuality, GopherQuality, GopherRepetition, Language, MixedLanguage, Placeholder, Refusal,
-    Repetition, Toxic, Truncated,
+    C4Quality, FineWebQuality, GopherQuality, GopherRepetition, Language, Length, MixedLanguage, Placeholder,
+    Refusal, Repetition, Tickets, Toxic, Truncated, Turns,
 };
 use ferrotune_data::read::{ReadOptions, open};
 use ferrotune_data::{Record, RecordStep};
@@ -30,7 +30,10 @@ fn steps(c: &mut Criterion) {
         (Box::new(Markdown::default()), false),
         (Box::new(Email), true),
         (Box::new(Whitespace), true),
+        (Box::new(Turns::default()), false),
         (Box::new(Placeholder::default()), true),
+        (Box::new(Length { min_words: Some(3), ..Length::default() }), true),
+        (Box::new(Tickets { min_satisfaction: Some(3.0), ..Tickets::default() }), true),
         (Box::new(Truncated::default()), true),
         (Box::new(Repetition::default()), true),
         (Box::new(Language { each: true, ..Language::default() }), true),
@@ -39,6 +42,7 @@ fn steps(c: &mut Criterion) {
         (Box::new(Refusal::default()), true),
         (Box::new(GopherQuality::default()), true),
         (Box::new(GopherRepetition::default()), true),
+        (Box::new(C4Quality::default()), true),
         (Box::new(FineWebQuality::default()), false),
     ];
     let mut group = c.benchmark_group("step");

@@ -1,17 +1,18 @@
 //! Reads a dataset, takes its duplicates out, splits it and says whether one should train on it.
 //!
-//! `cargo run -p ferrotune-data --example inspect -- [FILE] [FOLDER]` reads the demo shop's raw tickets if no file
-//! is named, and writes `card.md` and `page.html` where a folder is.
+//! `cargo run -p ferrotune-data --example inspect -- [FILE] [FOLDER] [NAME]` reads the demo shop's raw tickets if no
+//! file is named, and writes `train.jsonl`, `validation.jsonl`, `card.md` and `page.html` where a folder is. Who has
+//! read the rows that the page shows runs it once more with their name, which then stands in the card.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_data::dedup::{DedupConfig, dedup};
-use ferrotune_data::inspect::{Context, InspectConfig, card, html, inspect};
+use ferrotune_data::inspect::{Context, InspectConfig, Review, card, html, inspect};
 use ferrotune_data::read::{ReadOptions, open};
 use ferrotune_data::split::{SplitConfig, split};
-use ferrotune_data::{DataError, Item, Record};
+use ferrotune_data::{DataError, Item, Record, write};
 
 #[expect(clippy::print_stdout, reason = "an example program")]
 fn main() -> Result<(), DataError> {
@@ -46,14 +47,25 @@ fn main() -> Result<(), DataError> {
         }
         Item::Document(_) => Ok(()),
     };
-    let context =
+    let mut context =
         Context { validation: Some(&sets.validation), render: Some(Box::new(render)), ..Context::default() };
-    let config = InspectConfig { name: "BlueSky tickets".to_owned(), ..InspectConfig::default() };
+    let mut config = InspectConfig { banned: vec!["Acme Fashion".to_owned()], ..InspectConfig::default() };
+    config.name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = arguments.next().map(PathBuf::from);
+    if let Some(folder) = &folder {
+        for (name, rows) in [("train.jsonl", &sets.train), ("validation.jsonl", &sets.validation)] {
+            write::records(&folder.join(name), rows)?;
+            context.files.push(folder.join(name));
+        }
+    }
+    if let Some(name) = arguments.next() {
+        config.reviews.push(Review { name, rows: config.sample, date: String::new(), note: String::new() });
+    }
     let seen = inspect(&sets.train, &context, &config)?;
     for check in &seen.checklist {
         println!("{:<8} {:<18} {}", format!("{:?}", check.verdict), check.key, check.figures);
     }
-    if let Some(folder) = arguments.next().map(PathBuf::from) {
+    if let Some(folder) = folder {
         for (name, text) in [("card.md", card(&seen, &config)), ("page.html", html(&seen, &config))] {
             let path = folder.join(name);
             fs::write(&path, text).map_err(DataError::io("write", &path))?;

@@ -5,11 +5,12 @@
 //! [`Edit`]; and a [`Report`] counts them all. [`run_to`] does the same onto disk.
 //!
 //! Steps that judge one row at a time run in parallel over chunks of rows while the files are read; a step that
-//! looks at all rows (`boilerplate`, `dedup`, `pii` with a corpus-wide numbering) waits for the last of them. The
-//! result is the same for any number of threads.
+//! looks at all rows (`boilerplate`, `dedup`, `decontaminate`, `split`, `mix`, `pii` with a corpus-wide numbering)
+//! waits for the last of them. The result is the same for any number of threads.
 //!
-//! The audit files hold what was taken out: `edits` and `dropped` can show personal data that the kept rows no
-//! longer have. Treat them like the raw export.
+//! Where the recipe has a `pii` step, what it finds is hidden in `dropped` and `edits` as well, unless its
+//! `audit_originals` is set: no file of the run then shows personal data that the kept rows no longer have, as far
+//! as the step finds it. Without such a step they show whatever the export held. Treat them like the raw export.
 //!
 //! ```
 //! use ferrotune_data::curate::{self, Recipe};
@@ -34,11 +35,12 @@
 
 mod recipe;
 mod report;
+mod sets;
 mod sink;
 mod step;
 mod suggest;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -48,7 +50,7 @@ use crate::read::{self, Row};
 use crate::{DataError, Dropped, Edit, Item, Record, RecordStep};
 pub use recipe::Recipe;
 pub use report::{Report, StepReport};
-use sink::{Disk, Memory, Sink};
+use sink::{Disk, Hiding, Memory, Sink};
 use step::Step;
 
 /// Rows that are worked on at a time while files are read.
@@ -57,8 +59,10 @@ const CHUNK: usize = 4096;
 /// What came of every row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The rows to go on with, in the order they were read.
+    /// The rows to go on with, in the order they were read (a `mix` step shuffles them).
     pub kept: Vec<Record>,
+    /// What a `split` step held out, by `validation` and `test`.
+    pub held_out: BTreeMap<String, Vec<Record>>,
     /// The rows set aside.
     pub dropped: Vec<Dropped>,
     /// The changes made.
@@ -89,11 +93,12 @@ impl Progress for () {
 pub fn run(inputs: &[PathBuf], recipe: &Recipe, progress: &mut dyn Progress) -> Result<Outcome, DataError> {
     let mut sink = Memory::default();
     let report = drive(inputs, recipe, &mut sink, progress)?;
-    Ok(Outcome { kept: sink.kept, dropped: sink.dropped, edits: sink.edits, report })
+    Ok(sink.outcome(report))
 }
 
-/// Curates files onto disk: `kept.jsonl`, `dropped.jsonl`, `edits.jsonl` and `report.json` in `folder`, each under
-/// its name only when it is whole. Where no step needs all rows, only a chunk of them is held at a time.
+/// Curates files onto disk: `kept.jsonl`, `dropped.jsonl`, `edits.jsonl` and `report.json` in `folder`, after a
+/// `split` step `validation.jsonl` and `test.jsonl` too, each under its name only when it is whole. Where no step
+/// needs all rows, only a chunk of them is held at a time.
 ///
 /// # Errors
 /// As [`run`], and [`DataError::Io`] where the folder cannot be written.
@@ -122,8 +127,9 @@ pub fn run_records(
     let mut sink = Memory::default();
     let mut report = Report::new(&steps);
     report.read = records.len();
-    finish(records, steps, 0, &mut sink, &mut report, progress)?;
-    Ok(Outcome { kept: sink.kept, dropped: sink.dropped, edits: sink.edits, report })
+    let mut hiding = Hiding::new(&mut sink, &steps);
+    finish(records, steps, 0, &mut hiding, &mut report, progress)?;
+    Ok(sink.outcome(report))
 }
 
 fn drive(
@@ -136,6 +142,7 @@ fn drive(
         return Err(DataError::Config("no input files were named".into()));
     }
     let steps = recipe.steps()?;
+    let sink: &mut dyn Sink = &mut Hiding::new(sink, &steps);
     let mut report = Report::new(&steps);
     let n_leading = steps.iter().take_while(|s| s.row_step().is_some()).count();
     let only_rows = n_leading == steps.len();
@@ -223,6 +230,11 @@ fn finish(
                 report.count_drop(Some(i), &dropped.reason);
                 sink.dropped(dropped)?;
             }
+            for (set, record) in outcome.held_out {
+                *report.held_out.entry(set.to_owned()).or_default() += 1;
+                sink.held_out(set, record)?;
+            }
+            report.repeats += outcome.repeats;
             report.per_step[i].notes = outcome.notes;
             records = outcome.kept;
         }

@@ -11,10 +11,16 @@ use super::step::Step;
 pub struct Report {
     /// Rows read, bad ones included.
     pub read: usize,
-    /// Rows kept. `read` is `kept` and all of `dropped` together.
+    /// Rows kept. `read` and `repeats` together are `kept`, all of `dropped` and all of `held_out`.
     pub kept: usize,
     /// Rows set aside, by reason.
     pub dropped: BTreeMap<String, usize>,
+    /// Rows that a `split` step held out, by set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held_out: BTreeMap<String, usize>,
+    /// Kept rows that a `mix` step took once more.
+    #[serde(default)]
+    pub repeats: usize,
     /// Changes made, by step.
     pub edits: BTreeMap<String, usize>,
     /// Each input and what it was found to be.

@@ -4,20 +4,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use toml::{Table, Value};
 
+use super::sets::{
+    Boilerplate, Decontaminate, Dedup, DedupAgainst, Mix, SetStep, Split, Substring, existing,
+};
 use super::suggest::{nearest, with_suggestion};
-use crate::clean::boilerplate::{self, BoilerplateConfig};
 use crate::clean::{Email, Html, Markdown, MarkdownMode, Mojibake, Unicode, Whitespace};
-use crate::dedup::{self, DedupConfig};
 use crate::filter::toxicity::ToxicConfig;
 use crate::filter::{
     C4Quality, Column, CountTokens, FineWebQuality, GopherQuality, GopherRepetition, Language, Length,
     MixedLanguage, Placeholder, Refusal, Repetition, Tickets, Toxic, Truncated, Turns,
 };
 use crate::pii::{PiiConfig, PiiStep};
-use crate::{DataError, Dropped, Edit, Record, RecordStep};
+use crate::read::ReadOptions;
+use crate::{DataError, RecordStep};
 
 /// A step that is ready to run.
 pub(super) enum Step {
@@ -29,22 +30,8 @@ pub(super) enum Step {
     Set(Box<dyn SetStep>),
 }
 
-/// A step over all rows at once.
-pub(super) trait SetStep {
-    fn name(&self) -> &'static str;
-    fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError>;
-}
-
-#[derive(Default)]
-pub(super) struct SetOutcome {
-    pub(super) kept: Vec<Record>,
-    pub(super) dropped: Vec<Dropped>,
-    pub(super) edits: Vec<Edit>,
-    pub(super) notes: serde_json::Value,
-}
-
 /// Every kind of step, in the order of the documentation.
-pub(super) const KINDS: [&str; 24] = [
+pub(super) const KINDS: [&str; 29] = [
     "mojibake",
     "unicode",
     "html",
@@ -69,6 +56,11 @@ pub(super) const KINDS: [&str; 24] = [
     "fineweb_quality",
     "pii",
     "dedup",
+    "dedup_against",
+    "substring",
+    "decontaminate",
+    "split",
+    "mix",
 ];
 
 #[derive(Deserialize, Default)]
@@ -133,8 +125,13 @@ impl Step {
                 config.vault = config.vault.map(|p| beside(folder, &p));
                 return Ok(Step::Pii(Box::new(PiiStep::new(config)?)));
             }
-            "dedup" => return Ok(Step::Set(Box::new(Dedup(parse(settings)?)))),
-            "boilerplate" => return Ok(Step::Set(Box::new(Boilerplate(parse(settings)?)))),
+            "boilerplate" => return Ok(set(Boilerplate(parse(settings)?))),
+            "dedup" => return Ok(set(Dedup(parse(settings)?))),
+            "dedup_against" => return Ok(set(dedup_against(settings, folder)?)),
+            "substring" => return Ok(set(Substring(parse(settings)?))),
+            "decontaminate" => return Ok(set(Decontaminate::new(parse(settings)?, folder)?)),
+            "split" => return Ok(set(Split(parse(settings)?))),
+            "mix" => return Ok(set(Mix::new(parse(settings)?))),
             other => {
                 let hint = nearest(other, KINDS).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
                 let kinds = KINDS.join(", ");
@@ -174,8 +171,28 @@ fn parse<T: DeserializeOwned>(settings: Table) -> Result<T, DataError> {
     Value::Table(settings).try_into().map_err(|e| DataError::Config(with_suggestion(&e.to_string())))
 }
 
-fn beside(folder: Option<&Path>, path: &Path) -> PathBuf {
+pub(super) fn beside(folder: Option<&Path>, path: &Path) -> PathBuf {
     folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
+}
+
+fn set(step: impl SetStep + 'static) -> Step {
+    Step::Set(Box::new(step))
+}
+
+/// Its own two keys stand among those of [`crate::dedup::DedupConfig`].
+fn dedup_against(mut settings: Table, folder: Option<&Path>) -> Result<DedupAgainst, DataError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Own {
+        against: Vec<PathBuf>,
+        #[serde(default)]
+        read: ReadOptions,
+    }
+    let mut take = |key: &str| settings.remove(key).map(|value| (key.to_owned(), value));
+    let own = ["against", "read"].into_iter().filter_map(&mut take).collect();
+    let Own { against, read } = parse(own)?;
+    let against = against.iter().map(|path| existing(folder, path)).collect::<Result<_, _>>()?;
+    Ok(DedupAgainst { config: parse(settings)?, against, read })
 }
 
 fn language(config: Language) -> Result<Language, DataError> {
@@ -187,34 +204,4 @@ fn language(config: Language) -> Result<Language, DataError> {
         return Err(DataError::Config("the accurate engine needs the feature `accurate-language`".into()));
     }
     Ok(config)
-}
-
-struct Dedup(DedupConfig);
-
-impl SetStep for Dedup {
-    fn name(&self) -> &'static str {
-        "dedup"
-    }
-
-    fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
-        let result = dedup::dedup(records, &self.0)?;
-        let notes = json!(result.report);
-        Ok(SetOutcome { kept: result.kept, dropped: result.dropped, edits: Vec::new(), notes })
-    }
-}
-
-struct Boilerplate(BoilerplateConfig);
-
-impl SetStep for Boilerplate {
-    fn name(&self) -> &'static str {
-        "boilerplate"
-    }
-
-    fn apply(&mut self, mut records: Vec<Record>) -> Result<SetOutcome, DataError> {
-        let mut edits = Vec::new();
-        let lines = boilerplate::remove(&mut records, &self.0, &mut edits);
-        let notes =
-            if lines.is_empty() { serde_json::Value::Null } else { json!({ "removed_lines": lines }) };
-        Ok(SetOutcome { kept: records, dropped: Vec::new(), edits, notes })
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
@@ -127,6 +127,131 @@ fn disk_and_memory_agree() {
     assert_eq!(lines("kept.jsonl"), outcome.kept.len());
     assert_eq!(lines("dropped.jsonl"), outcome.dropped.len());
     assert_eq!(lines("edits.jsonl"), outcome.edits.len());
+}
+
+/// A folder with a recipe, its inputs and the files that its settings name.
+fn run_in(folder: &TempDir, inputs: &[&str], recipe: &str) -> Result<Outcome, DataError> {
+    fs::write(folder.path().join("r.toml"), format!("version = 1\n{recipe}")).unwrap();
+    let recipe = Recipe::load(&folder.path().join("r.toml"))?;
+    let inputs: Vec<PathBuf> = inputs.iter().map(|name| folder.path().join(name)).collect();
+    let outcome = run(&inputs, &recipe, &mut ())?;
+    let held_out: usize = outcome.held_out.values().map(Vec::len).sum();
+    let out = outcome.kept.len() + outcome.dropped.len() + held_out;
+    assert_eq!(outcome.report.read + outcome.report.repeats, out, "no row is lost without a word");
+    Ok(outcome)
+}
+
+/// `n` rows that have nothing in common with each other or another file's, in a file.
+fn write_rows(folder: &TempDir, name: &str, n: usize) {
+    let word = |i: usize| ["river", "copper", "window", "melon", "engine", "feather", "island"][i % 7];
+    let text = |i: usize| {
+        let words: Vec<String> = (0..8).map(|k| format!("{}{name}{}", word(i + k * k), i * 31 + k)).collect();
+        words.join(" ")
+    };
+    let line =
+        |i| json!({"id": format!("{name}-{i}"), "question": text(i), "answer": text(i + n)}).to_string();
+    let lines: Vec<String> = (0..n).map(line).collect();
+    fs::write(folder.path().join(format!("{name}.jsonl")), lines.join("\n")).unwrap();
+}
+
+#[test]
+fn a_recipe_keeps_apart_splits_and_mixes() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 100);
+    write_rows(&folder, "general", 40);
+    let desk = fs::read_to_string(folder.path().join("desk.jsonl")).unwrap();
+    fs::write(folder.path().join("exam.jsonl"), desk.lines().take(3).collect::<Vec<_>>().join("\n")).unwrap();
+    let outcome = run_in(
+        &folder,
+        &["desk.jsonl", "general.jsonl"],
+        r#"
+        [[step]]
+        kind = "decontaminate"
+        against = [{ path = "exam.jsonl", name = "exam" }]
+        [[step]]
+        kind = "split"
+        validation = 0.1
+        [[step]]
+        kind = "mix"
+        replay = 0.2
+        [[step.source]]
+        name = "general.jsonl"
+        replay = true"#,
+    )
+    .unwrap();
+    assert_eq!(outcome.report.dropped["contaminated"], 3);
+    assert!(outcome.dropped[0].detail.starts_with("exam desk-0"), "{}", outcome.dropped[0].detail);
+    assert_eq!(outcome.held_out["validation"].len(), outcome.report.held_out["validation"]);
+    assert_eq!(outcome.report.held_out["validation"], 14);
+    let general = outcome.kept.iter().filter(|r| r.origin.file == "general.jsonl").count();
+    let share = general as f64 / outcome.kept.len() as f64;
+    assert!((share - 0.2).abs() < 0.02, "{share}");
+    assert!(outcome.report.dropped["not_sampled"] > 0);
+    assert_eq!(outcome.report.per_step[2].notes["general.jsonl"]["taken"], general);
+    let out = TempDir::new().unwrap();
+    let recipe = Recipe::load(&folder.path().join("r.toml")).unwrap();
+    let inputs = ["desk.jsonl", "general.jsonl"].map(|name| folder.path().join(name));
+    run_to(out.path(), &inputs, &recipe, &mut ()).unwrap();
+    let lines = |name: &str| fs::read_to_string(out.path().join(name)).unwrap().lines().count();
+    assert_eq!((lines("kept.jsonl"), lines("validation.jsonl")), (outcome.kept.len(), 14));
+}
+
+#[test]
+fn a_mixture_may_repeat_rows_and_tells_so() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 20);
+    let outcome = run_in(&folder, &["desk.jsonl"], "[[step]]\nkind = \"mix\"\nrows = 50").unwrap();
+    assert_eq!((outcome.kept.len(), outcome.report.repeats, outcome.dropped.len()), (50, 30, 0));
+    let error = run_in(
+        &folder,
+        &["desk.jsonl"],
+        "[[step]]\nkind = \"mix\"\nsource = [{ name = \"dsk.jsonl\", weight = 2.0 }]",
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("dsk.jsonl") && error.contains("there are desk.jsonl"), "{error}");
+}
+
+#[test]
+fn what_another_file_holds_goes_and_copied_passages_too() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 20);
+    let desk = fs::read_to_string(folder.path().join("desk.jsonl")).unwrap();
+    fs::write(folder.path().join("old.jsonl"), desk.lines().skip(15).collect::<Vec<_>>().join("\n")).unwrap();
+    let step = "[[step]]\nkind = \"dedup_against\"\nagainst = [\"old.jsonl\"]\nexact_only = true";
+    let outcome = run_in(&folder, &["desk.jsonl"], step).unwrap();
+    assert_eq!(outcome.report.dropped["exact_duplicate"], 5);
+    let passage = "we use cookies to make this site better for you";
+    let line = |text: &str| json!({"text": format!("{text} {passage}")}).to_string();
+    fs::write(folder.path().join("pages.jsonl"), [line("one"), line("two")].join("\n")).unwrap();
+    let step = "[[step]]\nkind = \"substring\"\nmin_words = 6\nmin_left = 1";
+    let outcome = run_in(&folder, &["pages.jsonl"], step).unwrap();
+    assert_eq!((outcome.kept.len(), outcome.edits.len()), (2, 1));
+    let absent =
+        run_in(&folder, &["desk.jsonl"], "[[step]]\nkind = \"dedup_against\"\nagainst = [\"no.jsonl\"]");
+    assert!(absent.unwrap_err().to_string().contains("no.jsonl"));
+}
+
+#[test]
+fn the_audit_hides_what_the_rows_no_longer_have() {
+    let folder = TempDir::new().unwrap();
+    let rows = [
+        json!({"id": "1", "question": "<p>Write to sam@example.org</p>", "answer": "asdf", "phone": "785 8949"}),
+        json!({"id": "2", "question": "Am I sam@example.org?", "answer": "That is the address we have on file."}),
+    ];
+    let broken = "{\"id\": \"3\", \"question\": \"I am sam@example.org";
+    let lines = [rows[0].to_string(), rows[1].to_string(), broken.to_owned()].join("\n");
+    fs::write(folder.path().join("t.jsonl"), lines).unwrap();
+    let steps = "[[step]]\nkind = \"html\"\n[[step]]\nkind = \"placeholder\"\n[[step]]\nkind = \"pii\"\n";
+    let told = |recipe: &str| {
+        let outcome = run_in(&folder, &["t.jsonl"], recipe).unwrap();
+        let dropped = serde_json::to_string(&outcome.dropped).unwrap();
+        (outcome.dropped.len(), dropped + &serde_json::to_string(&outcome.edits).unwrap())
+    };
+    let (n, audit) = told(steps);
+    assert_eq!(n, 2);
+    assert!(!audit.contains("sam@example.org") && !audit.contains("785 8949"), "{audit}");
+    assert!(audit.contains("Write to [EMAIL_1]") && audit.contains("\"id\":\"1\""), "{audit}");
+    assert!(told(&format!("{steps}audit_originals = true")).1.contains("sam@example.org"));
 }
 
 #[test]

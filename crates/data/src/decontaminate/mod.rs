@@ -23,6 +23,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use ferrotune_types::Role;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +59,27 @@ pub struct EvaluationSet {
     pub items: Vec<(String, String)>,
 }
 
+impl EvaluationSet {
+    /// The questions of rows (a document's text, a pair's prompt), and their answers if wanted. Answers of a help
+    /// desk are standing phrases that training data may well hold; those of a quiz are not.
+    pub fn of_records(name: impl Into<String>, records: &[Record], answers: bool) -> Self {
+        let is_sought = |role: Option<Role>| match role {
+            None | Some(Role::User) => true,
+            Some(Role::Assistant) => answers,
+            Some(_) => false,
+        };
+        let of = |record: &Record| {
+            let texts = record.spoken().into_iter().filter(|s| is_sought(s.role));
+            texts.map(|s| (record.id().to_owned(), s.text.to_owned())).collect::<Vec<_>>()
+        };
+        EvaluationSet { name: name.into(), items: records.iter().flat_map(of).collect() }
+    }
+}
+
 /// What decontamination did to one evaluation set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
-    /// Items of the set.
+    /// Texts of the set.
     pub items: usize,
     /// Items too short to be looked for.
     pub too_short: usize,

@@ -32,6 +32,7 @@
 //! );
 //! ```
 
+mod conceal;
 mod config;
 mod detect;
 mod fake;
@@ -42,7 +43,9 @@ mod scan;
 mod span;
 mod step;
 mod vault;
+mod visit;
 
+pub(crate) use conceal::Conceal;
 pub use config::{CustomPattern, Operator, PiiConfig, Scope};
 pub use key::PiiKey;
 pub use redact::{Redacted, Replacement, redact};

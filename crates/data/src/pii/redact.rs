@@ -113,6 +113,21 @@ fn mask(kind: Kind, value: &str, with: char, keep_last: usize) -> String {
         .collect()
 }
 
+/// What to replace in `text`, which `context` (a column's name) introduces.
+pub(crate) fn spans_in(context: &str, text: &str, config: &PiiConfig) -> Vec<Span> {
+    if context.is_empty() {
+        return hide_all(text, config);
+    }
+    let head = format!("{context}: ");
+    let mut spans = hide_all(&format!("{head}{text}"), config);
+    spans.retain(|s| s.start >= head.len());
+    for span in &mut spans {
+        span.start -= head.len();
+        span.end -= head.len();
+    }
+    spans
+}
+
 /// The spans to replace so that nothing is found afterwards.
 pub(crate) fn hide_all(text: &str, config: &PiiConfig) -> Vec<Span> {
     let mut spans = find(text, config);

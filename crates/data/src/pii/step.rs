@@ -1,11 +1,10 @@
 use std::sync::Mutex;
 
-use ferrotune_types::Message;
-use serde_json::{Map, Value};
-
-use super::redact::{Numbers, Redacted, hide_all, replace};
-use super::{Kind, Operator, PiiConfig, PiiKey, Scope, Span, Vault, char_offsets};
-use crate::{DataError, Drop, Edit, Item, Record, RecordStep};
+use super::conceal::Conceal;
+use super::redact::{Numbers, Redacted, replace, spans_in};
+use super::visit::visit;
+use super::{Kind, Operator, PiiConfig, PiiKey, Scope, Vault, char_offsets};
+use crate::{DataError, Drop, Edit, Record, RecordStep};
 
 /// The `pii` step of a curation: replaces personal data in every text of a row, in its tool calls and in its
 /// other columns. A column's name counts as context: a `phone` column may hold `785 8949`.
@@ -78,7 +77,7 @@ impl PiiStep {
         }
         for record in records {
             visit(&mut record.clone(), &mut |_, context, text| {
-                for span in self.spans(context, text) {
+                for span in spans_in(context, text, &self.config) {
                     if *self.config.operator_of(span.kind) == Operator::Placeholder {
                         numbers.placeholder(span.kind, self.config.label(span.kind), &text[span.range()]);
                     }
@@ -105,19 +104,9 @@ impl PiiStep {
         }
     }
 
-    /// What to replace in `text`, which `context` (a column's name) introduces.
-    fn spans(&self, context: &str, text: &str) -> Vec<Span> {
-        if context.is_empty() {
-            return hide_all(text, &self.config);
-        }
-        let head = format!("{context}: ");
-        let mut spans = hide_all(&format!("{head}{text}"), &self.config);
-        spans.retain(|s| s.start >= head.len());
-        for span in &mut spans {
-            span.start -= head.len();
-            span.end -= head.len();
-        }
-        spans
+    /// What hides the same in the files that tell what was dropped and changed; `None` where they may show it.
+    pub(crate) fn concealment(&self) -> Option<Conceal> {
+        (!self.config.audit_originals).then(|| Conceal::new(&self.config))
     }
 }
 
@@ -147,7 +136,7 @@ impl RecordStep for PiiStep {
         let mut originals = Vec::new();
         let mut unknown = None;
         visit(record, &mut |field, context, text| {
-            let spans = self.spans(context, text);
+            let spans = spans_in(context, text, &self.config);
             if spans.is_empty() {
                 return None;
             }
@@ -201,76 +190,5 @@ impl PiiStep {
             return before.to_owned();
         }
         format!("<{}, {} characters, score {score:.2}>", self.config.label(kind), before.chars().count())
-    }
-}
-
-/// Calls `change(field, context, text)` for every text of a row, its tool calls and its other columns, in a
-/// fixed order; what it returns takes the text's place.
-fn visit(record: &mut Record, change: &mut dyn FnMut(&str, &str, &str) -> Option<String>) {
-    for (field, text) in record.texts_mut() {
-        if let Some(fresh) = change(&field, "", text) {
-            *text = fresh;
-        }
-    }
-    let mut turns = |name: &str, messages: &mut [Message]| {
-        for (i, message) in messages.iter_mut().enumerate() {
-            for (k, call) in message.tool_calls.iter_mut().enumerate() {
-                value(&format!("{name}[{i}].tool_calls[{k}]"), "", call, change);
-            }
-            object(&format!("{name}[{i}]"), &mut message.extra, change);
-        }
-    };
-    match &mut record.item {
-        Item::Chat(c) => turns("messages", &mut c.messages),
-        Item::Pair(p) => {
-            turns("prompt", &mut p.prompt);
-            turns("chosen", &mut p.chosen);
-            turns("rejected", &mut p.rejected);
-        }
-        Item::Document(_) => {}
-    }
-    let meta = match &mut record.item {
-        Item::Chat(c) => &mut c.meta,
-        Item::Pair(p) => &mut p.meta,
-        Item::Document(d) => &mut d.meta,
-    };
-    object("meta", meta, change);
-}
-
-fn object(
-    path: &str,
-    map: &mut Map<String, Value>,
-    change: &mut dyn FnMut(&str, &str, &str) -> Option<String>,
-) {
-    for (key, held) in map.iter_mut() {
-        value(&format!("{path}.{key}"), key, held, change);
-    }
-}
-
-fn value(
-    path: &str,
-    key: &str,
-    held: &mut Value,
-    change: &mut dyn FnMut(&str, &str, &str) -> Option<String>,
-) {
-    match held {
-        Value::String(text) => {
-            if let Some(fresh) = change(path, key, text) {
-                *text = fresh;
-            }
-        }
-        // A phone or card number may have been read as a number.
-        Value::Number(number) => {
-            if let Some(fresh) = change(path, key, &number.to_string()) {
-                *held = Value::String(fresh);
-            }
-        }
-        Value::Array(items) => {
-            for (i, item) in items.iter_mut().enumerate() {
-                value(&format!("{path}[{i}]"), key, item, change);
-            }
-        }
-        Value::Object(map) => object(path, map, change),
-        Value::Null | Value::Bool(_) => {}
     }
 }

@@ -47,6 +47,9 @@ pub use source::{Compression, Format};
 pub struct ReadOptions {
     /// Take this format instead of detecting one.
     pub format: Option<Format>,
+    /// Take this encoding instead of detecting one, by a name such as `windows-1252`. UTF-8 and UTF-16 are known by
+    /// themselves; so is windows-1252 in CSV and text files.
+    pub encoding: Option<String>,
     /// Take this shape instead of detecting one; a row of another shape is then a `missing_field`.
     pub shape: Option<Shape>,
     /// Names of columns that differ from the usual ones.
@@ -61,6 +64,7 @@ impl Default for ReadOptions {
     fn default() -> Self {
         ReadOptions {
             format: None,
+            encoding: None,
             shape: None,
             columns: Columns::default(),
             max_row_bytes: 16 << 20,
@@ -120,8 +124,8 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<(Vec<Record>, Vec<Drop
 /// # Errors
 /// As [`open`]; an error that comes later is an item of the iterator.
 pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
-    let (source, format, compression) = source::open(path, options.format)?;
-    let raw: RawRows = match format {
+    let (source, found) = source::open(path, options.format, options.encoding.as_deref())?;
+    let raw: RawRows = match found.format {
         Format::Jsonl => Box::new(json::lines(source, path, options.max_row_bytes)),
         Format::Json => json::document(source, path, options.max_row_bytes)?,
         Format::Csv => Box::new(csv::rows(source, path, options.max_row_bytes)?),
@@ -134,7 +138,7 @@ pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
         }
     };
     let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
-    Rows::new(raw, name, path, format, compression, options)
+    Rows::new(raw, name, path, found, options)
 }
 
 /// Reads the rows that an SQL query gives from an SQLite file, opened read-only.
@@ -145,7 +149,7 @@ pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
 pub fn sqlite(path: &Path, query: &str, options: &ReadOptions) -> Result<Rows, DataError> {
     let raw = sqlite::rows(path, query)?;
     let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
-    Rows::new(raw, name, path, Format::Query, Compression::None, options)
+    Rows::new(raw, name, path, source::Found::query(), options)
 }
 
 /// Reads the rows that an SQL query gives from a PostgreSQL server, through a cursor in a read-only transaction.
@@ -156,7 +160,7 @@ pub fn sqlite(path: &Path, query: &str, options: &ReadOptions) -> Result<Rows, D
 #[cfg(feature = "postgres")]
 pub fn postgres(url: &str, query: &str, options: &ReadOptions) -> Result<Rows, DataError> {
     let raw = postgres::rows(url, query)?;
-    Rows::new(raw, "postgres".into(), Path::new("postgres"), Format::Query, Compression::None, options)
+    Rows::new(raw, "postgres".into(), Path::new("postgres"), source::Found::query(), options)
 }
 
 /// A row before it is mapped: its line and its columns, or why it has none.
@@ -238,8 +242,7 @@ impl Rows {
         mut raw: RawRows,
         file: String,
         path: &Path,
-        format: Format,
-        compression: Compression,
+        found: source::Found,
         options: &ReadOptions,
     ) -> Result<Self, DataError> {
         let mut sample = VecDeque::new();
@@ -249,7 +252,9 @@ impl Rows {
             usable += usize::from(row.row.is_ok());
             sample.push_back(row);
         }
-        let (shape, shapes, evidence) = detect(&sample, usable, path, options)?;
+        let (shape, shapes, mut evidence) = detect(&sample, usable, path, options)?;
+        let source::Found { format, compression, encoding } = found;
+        evidence.extend(encoding.map(|name| format!("read as {name}")));
         let detection = Detection { format, compression, shape, evidence };
         let ids = Ids::new(&file);
         let columns = options.columns.clone();

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
@@ -67,8 +68,32 @@ pub(super) type Source = Box<dyn BufRead + Send>;
 
 const BUFFER: usize = 256 << 10;
 
-/// Opens `path`, undoes its compression, turns UTF-16 with a mark into UTF-8, and tells its format.
-pub(super) fn open(path: &Path, format: Option<Format>) -> Result<(Source, Format, Compression), DataError> {
+/// What a file's bytes were found to be.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) format: Format,
+    pub(super) compression: Compression,
+    /// The encoding, where it is not UTF-8.
+    pub(super) encoding: Option<&'static str>,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl Found {
+    /// Rows that come from a database.
+    pub(super) fn query() -> Self {
+        Found { format: Format::Query, compression: Compression::None, encoding: None }
+    }
+}
+
+/// Opens `path`, undoes its compression, turns it into UTF-8, and tells its format.
+///
+/// An encoding that is not `given` (by a name of the WHATWG's list) is told by a byte order mark, by the zeros of
+/// UTF-16, or, for CSV and text, by bytes that are never UTF-8: those are windows-1252, as spreadsheets write it.
+pub(super) fn open(
+    path: &Path,
+    format: Option<Format>,
+    given: Option<&str>,
+) -> Result<(Source, Found), DataError> {
     let io = |e| DataError::io("read", path)(e);
     let file = File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.is_dir() {
@@ -84,14 +109,30 @@ pub(super) fn open(path: &Path, format: Option<Format>) -> Result<(Source, Forma
     } else {
         (Box::new(file), Compression::None)
     };
-    let head = source.fill_buf().map_err(io)?;
-    if head.starts_with(&[0xef, 0xbb, 0xbf]) {
-        source.consume(3);
-    } else if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-        // Spreadsheets export UTF-16; such files are small, so they are held whole.
+    let encoding = match given {
+        Some(name) => Some(Encoding::for_label(name.as_bytes()).ok_or_else(|| {
+            DataError::Config(format!(
+                "the encoding {name:?} is not known; try `windows-1252` or `shift_jis`"
+            ))
+        })?),
+        None => encoding_of(source.fill_buf().map_err(io)?),
+    };
+    let mut encoding = encoding.filter(|e| *e != UTF_8);
+    let mut format = format;
+    if encoding.is_none() {
+        if source.fill_buf().map_err(io)?.starts_with(&[0xef, 0xbb, 0xbf]) {
+            source.consume(3);
+        }
+        let head = source.fill_buf().map_err(io)?;
+        let told = format.map_or_else(|| sniff(path, head), Ok)?;
+        let is_text = matches!(told, Format::Csv | Format::Text);
+        encoding = (is_text && is_never_utf8(head)).then_some(WINDOWS_1252);
+        format = Some(told);
+    }
+    if let Some(encoding) = encoding {
+        // Spreadsheets export so; such files are small, so they are held whole.
         let mut bytes = Vec::new();
         source.read_to_end(&mut bytes).map_err(io)?;
-        let encoding = if bytes[0] == 0xff { encoding_rs::UTF_16LE } else { encoding_rs::UTF_16BE };
         source = Box::new(Cursor::new(encoding.decode(&bytes).0.into_owned().into_bytes()));
     }
     let head = source.fill_buf().map_err(io)?;
@@ -100,7 +141,33 @@ pub(super) fn open(path: &Path, format: Option<Format>) -> Result<(Source, Forma
         let reason = "a Parquet file is compressed inside; unpack the outer compression first".to_owned();
         return Err(DataError::Format { path: path.to_owned(), line: None, reason });
     }
-    Ok((source, format, compression))
+    Ok((source, Found { format, compression, encoding: encoding.map(Encoding::name) }))
+}
+
+/// UTF-16, by its mark or by every other byte being zero.
+fn encoding_of(head: &[u8]) -> Option<&'static Encoding> {
+    if head.starts_with(b"PAR1") {
+        return None;
+    }
+    if let Some((encoding, _)) = Encoding::for_bom(head) {
+        return Some(encoding);
+    }
+    let head = &head[..head.len().min(1000) & !1];
+    let zeros = |first: usize| head.iter().skip(first).step_by(2).filter(|&&b| b == 0).count() * 2;
+    match head.len() {
+        0..4 => None,
+        n if zeros(1) * 10 > n * 8 && zeros(0) * 10 < n => Some(UTF_16LE),
+        n if zeros(0) * 10 > n * 8 && zeros(1) * 10 < n => Some(UTF_16BE),
+        _ => None,
+    }
+}
+
+/// Whether bytes above ASCII are there and none of them are UTF-8. One that is may be a stray bad row instead.
+fn is_never_utf8(head: &[u8]) -> bool {
+    let n = head.utf8_chunks().flat_map(|chunk| chunk.valid().chars()).filter(|c| !c.is_ascii()).count();
+    // The head may end within a character.
+    let n_bad = head.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
+    n == 0 && n_bad > usize::from(head.len() >= BUFFER)
 }
 
 fn buffered(inner: impl Read + Send + 'static) -> Source {

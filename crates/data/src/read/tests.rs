@@ -97,6 +97,115 @@ fn every_preference_form_is_known() {
 }
 
 #[test]
+fn of_judged_answers_the_better_is_chosen() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let expect = json!({"prompt": [turn("user", "Hi")],
+        "chosen": [turn("assistant", "Hello!")], "rejected": [turn("assistant", "What?")]});
+    let check = |row: Value| {
+        let (records, dropped, detection) = read("rows.jsonl", row.to_string().as_bytes());
+        assert_eq!((dropped, detection.shape), (vec![], Shape::Preference), "{row}");
+        let mut item = serde_json::to_value(&records[0].item).unwrap();
+        item.as_object_mut().unwrap().retain(|key, _| key != "id" && key != "meta");
+        assert_eq!(item, expect, "{row}");
+    };
+    let (good, bad) = ("Hello!", "What?");
+    check(
+        json!({"prompt": "Hi", "response_0": bad, "response_1": good, "better_response_id": 1, "safer_response_id": 0}),
+    );
+    check(json!({"prompt": "Hi", "response_a": good, "response_b": bad, "winner": "model_a"}));
+    check(
+        json!({"prompt": "Hi", "response_a": bad, "response_b": good, "winner_model_a": 0, "winner_model_b": 1}),
+    );
+    check(json!({"instruction": "Hi", "input": "", "output_1": bad, "output_2": good, "preference": 2}));
+    check(json!({"history": "Hi", "human_ref_A": good, "human_ref_B": bad, "labels": 1}));
+    check(json!({"question": "Hi", "answer_0": bad, "answer_1": good, "score_0": -0.5, "score_1": 0.5}));
+    check(json!({"prompt": "Hi", "answers": [{"answer": bad, "rank": 3}, {"answer": "Hm.", "rank": 2},
+        {"answer": good, "rank": 1}]}));
+    check(json!({"prompt": "Hi", "responses": ["Hm.", good, bad], "scores": [0.2, 0.9, 0.1]}));
+    check(json!({"input": "Hi", "chosen": good, "rejected": bad}));
+    check(json!({"chosen": "Human: Hi\n\nAssistant: Hello!", "rejected": "Human: Hi\n\nAssistant: What?"}));
+    let whole = |said: &str| json!([turn("user", "Hi"), turn("assistant", said)]);
+    check(json!({"conversation_a": whole(bad), "conversation_b": whole(good), "winner": "model_b"}));
+    let tie = json!({"prompt": "Hi", "response_a": "x", "response_b": "y", "winner": "tie"});
+    let (records, dropped, _) = read("rows.jsonl", tie.to_string().as_bytes());
+    assert_eq!((records.len(), dropped[0].reason.as_str()), (0, "no_preference"));
+}
+
+#[test]
+fn chats_written_in_other_ways_are_chats() {
+    let expect = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
+    let check = |row: Value| {
+        let (records, dropped, _) = read("rows.jsonl", row.to_string().as_bytes());
+        assert_eq!(dropped, [], "{row}");
+        assert_eq!(serde_json::to_value(&records[0].item).unwrap()["messages"], expect, "{row}");
+    };
+    check(
+        json!({"conversation": [{"speaker": "Customer", "text": "Hi"}, {"speaker": "Agent", "text": "Hello"}]}),
+    );
+    check(json!({"conversation": [{"human": "Hi", "assistant": "Hello"}]}));
+    check(json!({"conversation": [{"input": "Hi", "output": "Hello"}], "source": "capybara"}));
+    check(json!({"id": "0", "data": ["Hi", "Hello"]}));
+    check(json!({"items": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}));
+    check(json!({"messages": [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello"}]}));
+    check(json!({"input": "Hi", "output": "Hello"}));
+    check(json!({"inputs": "Hi", "targets": "Hello"}));
+    check(json!({"problem": "Hi", "solution": "Hello"}));
+    check(json!({"human": "Hi", "assistant": "Hello"}));
+    check(json!({"Ticket Subject": "Greeting", "Ticket Description": "Hi", "Resolution": "Hello"}));
+    check(json!({"subject": "Greeting", "body": "Hi", "answer": "Hello", "queue": "Billing"}));
+    check(json!({"instruction": "Hi", "category": "x", "intent": "y", "response": "Hello"}));
+    // Lists that are no turns leave a text a text.
+    let (records, ..) = read("rows.jsonl", br#"{"text": "A page.", "data": ["a", "b"]}"#);
+    assert!(matches!(records[0].item, Item::Document(_)));
+}
+
+#[test]
+fn old_encodings_are_known_or_given() {
+    let text = "frage;antwort\nGr\u{f6}\u{df}e?;Die Gr\u{f6}\u{df}e steht innen.\n";
+    let (latin, ..) = encoding_rs::WINDOWS_1252.encode(text);
+    let mut options = ReadOptions::default();
+    options.columns.question = Some("frage".into());
+    options.columns.answer = Some("antwort".into());
+    let check = |bytes: &[u8], options: &ReadOptions, encoding: &str| {
+        let (_folder, path) = file("t.csv", bytes);
+        let (records, dropped, detection) = open(&path, options).unwrap();
+        assert_eq!(dropped, []);
+        assert_eq!(records[0].texts()[0].1, "Gr\u{f6}\u{df}e?");
+        assert_eq!(detection.to_string().contains("read as"), !encoding.is_empty(), "{detection}");
+        assert!(detection.to_string().contains(encoding), "{detection}");
+    };
+    check(text.as_bytes(), &options, "");
+    check(&latin, &options, "windows-1252");
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    check(&utf16, &options, "UTF-16LE");
+    let (dos, ..) = encoding_rs::Encoding::for_label(b"ibm866").unwrap().encode("frage;antwort\nДа?;Нет.\n");
+    options.encoding = Some("ibm866".into());
+    let (_folder, path) = file("t.csv", &dos);
+    assert_eq!(open(&path, &options).unwrap().0[0].texts()[0].1, "Да?");
+    options.encoding = Some("no-such".into());
+    assert!(open(&path, &options).unwrap_err().to_string().contains("no-such"));
+    // A single bad row in a file of UTF-8 goes aside alone.
+    let (records, dropped, _) = read("t.csv", b"question,answer\ncaf\xc3\xa9?,yes it is\ncaf\xe9?,no\n");
+    assert_eq!((records.len(), dropped[0].reason.as_str()), (1, "not_utf8"));
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_an_error_not_a_short_dataset() {
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for i in 0..50_000 {
+        writeln!(gz, "{{\"text\": \"row {i} {}\"}}", i * 7919 % 104_729).unwrap();
+    }
+    let whole = gz.finish().unwrap();
+    let check = |bytes: &[u8]| {
+        let (_folder, path) = file("t.jsonl.gz", bytes);
+        open(&path, &ReadOptions::default()).map(|(records, ..)| records.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(&whole), Ok(50_000));
+    let error = check(&whole[..whole.len() / 2]).unwrap_err();
+    assert!(error.contains("t.jsonl.gz"), "{error}");
+}
+
+#[test]
 fn tool_calls_survive() {
     let call = json!({"type": "function", "function": {"name": "find", "arguments": {"q": "x"}}});
     let expect = json!({"id": "rows-1", "messages": [

@@ -8,6 +8,7 @@ use crate::Drop;
 
 /// `messages` or `conversations`, with `system` and `tools` beside them where there are any.
 pub(super) fn map_turns(id: String, mut row: Row) -> Result<Conversation, Drop> {
+    turns::straighten(&mut row)?;
     let mut messages = turns::take(&mut row)?;
     let has_system = matches!(messages[0].role, Role::System | Role::Developer);
     if !has_system && let Some(system) = take_optional(&mut row, "system")? {
@@ -17,15 +18,18 @@ pub(super) fn map_turns(id: String, mut row: Row) -> Result<Conversation, Drop> 
     Ok(conversation(id, messages, tools, row))
 }
 
+/// What an instruction's answer is called.
+const OUTPUTS: [&str; 4] = ["output", "response", "answer", "completion"];
+
 pub(super) fn fits_alpaca(row: &Row) -> bool {
-    row.contains_key("instruction") && first_of(row, &["output", "response"]).is_some()
+    row.contains_key("instruction") && first_of(row, &OUTPUTS).is_some()
 }
 
 /// The user says the instruction, then the input after a blank line.
 pub(super) fn map_alpaca(id: String, mut row: Row) -> Result<Conversation, Drop> {
     let mut messages = opening(&mut row)?;
     messages.push(Message::new(Role::User, take_instruction(&mut row)?));
-    let answer = first_of(&row, &["output", "response"]).unwrap_or("output");
+    let answer = first_of(&row, &OUTPUTS).unwrap_or("output");
     messages.push(Message::new(Role::Assistant, take_text(&mut row, answer)?));
     Ok(conversation(id, messages, Vec::new(), row))
 }
@@ -63,8 +67,26 @@ pub(super) fn take_instruction(row: &mut Row) -> Result<String, Drop> {
     Ok(instruction)
 }
 
+/// What is asked, and what its answer is called then.
+const ASKED: [(&str, &[&str]); 7] = [
+    ("prompt", &["completion", "response", "output", "answer", "generation"]),
+    ("input", &["output", "target", "response", "completion", "answer"]),
+    ("inputs", &["targets", "outputs"]),
+    ("user", &["assistant", "bot"]),
+    ("human", &["assistant", "bot", "gpt"]),
+    ("problem", &["solution", "generated_solution", "answer"]),
+    ("source", &["target"]),
+];
+
+fn asked_and_answered(row: &Row) -> Option<(&'static str, &'static str)> {
+    ASKED.into_iter().find_map(|(asked, answers)| {
+        let is_said = row.get(asked).is_some_and(|v| v.is_string() || v.is_array());
+        Some((asked, first_of(row, answers).filter(|_| is_said)?))
+    })
+}
+
 pub(super) fn fits_prompt_completion(row: &Row) -> bool {
-    row.contains_key("prompt") && first_of(row, &["completion", "response"]).is_some()
+    asked_and_answered(row).is_some()
 }
 
 /// `prompt` and `completion`, each a text or messages.
@@ -73,8 +95,8 @@ pub(super) fn map_prompt_completion(id: String, mut row: Row) -> Result<Conversa
     if let Some(system) = take_optional(&mut row, "system")? {
         messages.push(Message::new(Role::System, system));
     }
-    let answer = first_of(&row, &["completion", "response"]).unwrap_or("completion");
-    for (key, role) in [("prompt", Role::User), (answer, Role::Assistant)] {
+    let (asked, answered) = asked_and_answered(&row).unwrap_or(("prompt", "completion"));
+    for (key, role) in [(asked, Role::User), (answered, Role::Assistant)] {
         messages.extend(take_said(&mut row, key, role)?);
     }
     let tools = turns::take_tools(&mut row)?;

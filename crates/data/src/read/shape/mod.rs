@@ -1,6 +1,7 @@
 //! What a row holds, told by its columns, and how it becomes a chat, a pair or a document.
 
 mod chat;
+mod choice;
 mod document;
 mod preference;
 mod tickets;
@@ -23,17 +24,19 @@ type Row = Map<String, Value>;
 pub enum Shape {
     /// A better and a worse answer: `prompt`/`chosen`/`rejected` as text or messages, the prompt implicit in the
     /// messages, LLaMA-Factory's ranking form, HH-RLHF transcripts, `response_j`/`response_k`, OpenAI's
-    /// `preferred_output`.
+    /// `preferred_output`; two answers and a judgement or two scores; a list of ranked or scored answers, of which
+    /// the best and the worst are taken.
     Preference,
     /// One answer and whether it was wanted: `label` or `kto_tag`, kept as `meta.label`.
     Kto,
     /// Turns as `{"from": "human" | "gpt" | …, "value": …}`.
     ShareGpt,
-    /// Turns as OpenAI writes them, tool calls included.
+    /// Turns as OpenAI writes them, tool calls included; also turns that name their `speaker`, turns as pairs of
+    /// question and answer, and lists of texts that take turns.
     Messages,
     /// `instruction`, `input`, `output` (or Dolly's `instruction`, `context`, `response`).
     Alpaca,
-    /// `prompt` and `completion`.
+    /// `prompt` and `completion`, or `input` and `output` and the like.
     PromptCompletion,
     /// A help desk's export, or any question and answer; other columns are kept under their usual names.
     Tickets,
@@ -80,13 +83,14 @@ impl Shape {
     pub fn needs(self) -> &'static str {
         match self {
             Shape::Preference => {
-                "chosen + rejected (+ prompt, question, messages, conversations or instruction)"
+                "chosen + rejected, or two answers and a judgement (+ prompt, question, messages, conversations \
+                 or instruction)"
             }
             Shape::Kto => "label or kto_tag, with prompt + completion or messages",
             Shape::ShareGpt => "conversations: a list of {from, value}",
             Shape::Messages => "messages: a list of {role, content}",
             Shape::Alpaca => "instruction + output (+ input, system, history)",
-            Shape::PromptCompletion => "prompt + completion (or response)",
+            Shape::PromptCompletion => "prompt + completion (or response), input + output",
             Shape::Tickets => {
                 "question + answer (or columns that you name), + satisfaction, category, created_at"
             }
@@ -105,7 +109,7 @@ impl Shape {
             Shape::Preference => preference::fits(row),
             Shape::Kto => preference::fits_kto(row),
             Shape::ShareGpt => turns::list(row, "from").is_some(),
-            Shape::Messages => turns::list(row, "role").is_some(),
+            Shape::Messages => turns::list(row, "role").is_some() || turns::odd_list(row).is_some(),
             Shape::Alpaca => chat::fits_alpaca(row),
             Shape::PromptCompletion => chat::fits_prompt_completion(row),
             Shape::Tickets => tickets::fits(row, columns),

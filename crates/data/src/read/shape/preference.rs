@@ -1,4 +1,6 @@
 //! Rows that hold a better and a worse answer, and KTO rows that hold one answer and a verdict.
+//!
+//! Where a file holds two answers and a judgement instead, [`choice`] finds out which is the better one.
 
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
@@ -6,15 +8,19 @@ use serde_json::{Value, json};
 use super::chat::{
     fits_prompt_completion, map_prompt_completion, map_turns, opening, take_instruction, take_said,
 };
-use super::{Row, first_of, pair, take_list, turns};
+use super::{Row, choice, first_of, pair, take_list, turns};
 use crate::Drop;
 
 /// The names under which the better and the worse answer stand.
-const ANSWERS: [(&str, &str); 4] = [
+const ANSWERS: [(&str, &str); 8] = [
     ("chosen", "rejected"),
     ("preferred_output", "non_preferred_output"),
     ("response_j", "response_k"),
     ("preferred", "dispreferred"),
+    ("chosen_response", "rejected_response"),
+    ("response_chosen", "response_rejected"),
+    ("accepted", "rejected"),
+    ("better", "worse"),
 ];
 
 fn answers(row: &Row) -> Option<(&'static str, &'static str)> {
@@ -31,7 +37,7 @@ fn is_ranked_output(row: &Row) -> bool {
 }
 
 pub(super) fn fits(row: &Row) -> bool {
-    answers(row).is_some() || is_ranked_output(row)
+    answers(row).is_some() || is_ranked_output(row) || choice::fits(row)
 }
 
 pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
@@ -39,6 +45,9 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
         let mut ranked = take_list(&mut row, "output")?.into_iter();
         row.insert("chosen".into(), ranked.next().unwrap_or_default());
         row.insert("rejected".into(), ranked.next().unwrap_or_default());
+    }
+    if answers(&row).is_none() {
+        choice::settle(&mut row)?;
     }
     let (better, worse) = answers(&row).unwrap_or(ANSWERS[0]);
     let chosen = take_answer(&mut row, better)?;
@@ -105,6 +114,10 @@ fn take_prompt(row: &mut Row) -> Result<Vec<Message>, Drop> {
         row.shift_remove("input");
         row.insert("messages".into(), messages);
     }
+    let is_said = |key: &&str| row.get(*key).is_some_and(|said| said.is_string() || turns::is_list(said));
+    if let Some(key) = ["input", "history", "post", "context"].into_iter().find(is_said) {
+        return take_said(row, key, Role::User);
+    }
     turns::take(row)
 }
 
@@ -148,8 +161,8 @@ fn verdict(label: &Value) -> Option<bool> {
         Value::Number(n) if n.as_i64() == Some(0) => Some(false),
         Value::Number(n) if n.as_i64() == Some(1) => Some(true),
         Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+            "true" | "1" | "desirable" => Some(true),
+            "false" | "0" | "undesirable" => Some(false),
             _ => None,
         },
         _ => None,

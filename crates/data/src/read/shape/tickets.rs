@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Columns, Row, column, conversation, missing, take_text};
 use crate::Drop;
 
-const QUESTION: [&str; 9] = [
+const QUESTION: [&str; 16] = [
     "question",
     "customer_message",
     "customer_question",
@@ -16,8 +16,15 @@ const QUESTION: [&str; 9] = [
     "description",
     "issue",
     "user_message",
+    "ticket_description",
+    "ticket_text",
+    "customer_query",
+    "message",
+    "body",
+    "problem",
+    "context",
 ];
-const ANSWER: [&str; 9] = [
+const ANSWER: [&str; 14] = [
     "answer",
     "agent_reply",
     "agent_response",
@@ -27,6 +34,11 @@ const ANSWER: [&str; 9] = [
     "resolution",
     "response",
     "best_answer",
+    "ticket_resolution",
+    "support_reply",
+    "staff_reply",
+    "agent_text",
+    "solution",
 ];
 
 /// What the other columns are called in `meta`, and the names they are found under.
@@ -35,13 +47,22 @@ fn known(columns: &Columns) -> [(&'static str, Option<&str>, &'static [&'static 
         (
             "satisfaction",
             columns.satisfaction.as_deref(),
-            &["satisfaction", "satisfaction_score", "satisfaction_rating", "csat", "csat_score", "rating"],
+            &[
+                "satisfaction",
+                "satisfaction_score",
+                "satisfaction_rating",
+                "customer_satisfaction_rating",
+                "customer_satisfaction",
+                "csat",
+                "csat_score",
+                "rating",
+            ],
         ),
         ("category", columns.category.as_deref(), &["category", "topic", "queue", "ticket_type"]),
         (
             "created_at",
             columns.created_at.as_deref(),
-            &["created_at", "created", "created_on", "opened_at", "date", "timestamp"],
+            &["created_at", "created", "created_on", "opened_at", "date_created", "date", "timestamp"],
         ),
         (
             "resolution_hours",

@@ -8,7 +8,17 @@ use crate::Drop;
 use crate::read::kind;
 
 /// Columns that may hold turns.
-const LISTS: [&str; 5] = ["messages", "conversations", "conversation", "turns", "dialogue"];
+const LISTS: [&str; 9] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "turns",
+    "dialogue",
+    "dialog",
+    "utterances",
+    "items",
+    "data",
+];
 
 /// The column whose turns name their speaker under `speaker` (`role` or `from`).
 pub(super) fn list(row: &Row, speaker: &str) -> Option<&'static str> {
@@ -21,6 +31,83 @@ pub(super) fn list(row: &Row, speaker: &str) -> Option<&'static str> {
         _ => false,
     })
 }
+
+/// Whether a value is a list of turns.
+pub(super) fn is_list(value: &Value) -> bool {
+    let is_turn = |turn: &Value| turn.get("role").or_else(|| turn.get("from")).is_some_and(Value::is_string);
+    value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_turn))
+}
+
+/// How a list of turns is written that has neither `role` nor `from`.
+#[derive(Clone, Copy)]
+pub(super) enum Odd {
+    /// `{"speaker": "agent", "text": …}`: the column that names who speaks.
+    Speaker(&'static str),
+    /// `{"human": …, "assistant": …}`, one object an exchange: the two columns.
+    Exchange(&'static str, &'static str),
+    /// Texts, the person's first.
+    Texts,
+}
+
+const SPEAKERS: [&str; 3] = ["speaker", "author", "sender"];
+const EXCHANGES: [(&str, &str); 5] = [
+    ("human", "assistant"),
+    ("user", "assistant"),
+    ("input", "output"),
+    ("question", "answer"),
+    ("prompt", "response"),
+];
+
+/// The column that holds such a list.
+pub(super) fn odd_list(row: &Row) -> Option<(&'static str, Odd)> {
+    // Beside a question or a text, such a list is something else: tags, search hits.
+    let is_alone = !["text", "instruction", "prompt", "question"].iter().any(|key| row.contains_key(*key));
+    LISTS.into_iter().filter(|key| is_alone && *key != "items").find_map(|key| {
+        let list = row.get(key)?.as_array().filter(|l| !l.is_empty())?;
+        let all_have = |name: &str| list.iter().all(|turn| turn.get(name).is_some_and(Value::is_string));
+        if let Some(speaker) = SPEAKERS.into_iter().find(|s| all_have(s)) {
+            let is_known = |turn: &Value| turn[speaker].as_str().and_then(role).is_some();
+            return list.iter().all(is_known).then_some((key, Odd::Speaker(speaker)));
+        }
+        if let Some((asked, answered)) = EXCHANGES.into_iter().find(|(a, b)| all_have(a) && all_have(b)) {
+            return Some((key, Odd::Exchange(asked, answered)));
+        }
+        (list.len() > 1 && list.iter().all(Value::is_string)).then_some((key, Odd::Texts))
+    })
+}
+
+/// Rewrites such a list as `messages`.
+pub(super) fn straighten(row: &mut Row) -> Result<(), Drop> {
+    if list(row, "role").or_else(|| list(row, "from")).is_some() {
+        return Ok(());
+    }
+    let Some((key, odd)) = odd_list(row) else { return Ok(()) };
+    let mut messages: Vec<Value> = Vec::new();
+    for (i, turn) in take_list(row, key)?.into_iter().enumerate() {
+        match (odd, turn) {
+            (Odd::Speaker(speaker), Value::Object(mut turn)) => {
+                let who = turn.shift_remove(speaker).unwrap_or_default();
+                let said = SAID.into_iter().find_map(|name| turn.shift_remove(name)).unwrap_or_default();
+                turn.insert("role".to_owned(), who);
+                turn.insert("content".to_owned(), said);
+                messages.push(Value::Object(turn));
+            }
+            (Odd::Exchange(asked, answered), turn) => {
+                messages.push(json!({"role": "user", "content": turn[asked]}));
+                messages.push(json!({"role": "assistant", "content": turn[answered]}));
+            }
+            (_, turn) => {
+                messages
+                    .push(json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": turn}));
+            }
+        }
+    }
+    row.insert("messages".to_owned(), Value::Array(messages));
+    Ok(())
+}
+
+/// Columns of a turn that hold what is said.
+const SAID: [&str; 6] = ["content", "text", "value", "message", "utterance", "body"];
 
 /// Takes the row's turns out, whichever column holds them.
 pub(super) fn take(row: &mut Row) -> Result<Vec<Message>, Drop> {
@@ -44,7 +131,8 @@ pub(super) fn message(turn: Value, field: &str) -> Result<Message, Drop> {
     };
     let speaker = turn.shift_remove("role").or_else(|| turn.shift_remove("from"));
     let Some(Value::String(speaker)) = speaker else { return Err(bad("names no speaker".into())) };
-    let content = turn.shift_remove("content").or_else(|| turn.shift_remove("value"));
+    let said = ["content", "value", "text"].into_iter().find(|name| turn.contains_key(*name));
+    let content = said.and_then(|name| turn.shift_remove(name));
     let content = match content {
         Some(Value::String(text)) => text,
         Some(Value::Null) | None => String::new(),
@@ -88,10 +176,11 @@ fn role(speaker: &str) -> Option<Role> {
     Some(match speaker.trim().to_lowercase().as_str() {
         "system" => Role::System,
         "developer" => Role::Developer,
-        "user" | "human" | "customer" | "client" | "prompter" | "question" => Role::User,
-        "assistant" | "gpt" | "bot" | "model" | "agent" | "chatgpt" | "bing" | "bard" | "ai" | "answer" => {
-            Role::Assistant
+        "user" | "human" | "customer" | "client" | "prompter" | "question" | "visitor" | "requester" => {
+            Role::User
         }
+        "assistant" | "gpt" | "bot" | "model" | "agent" | "chatgpt" | "bing" | "bard" | "ai" | "answer"
+        | "support" | "operator" | "chatbot" | "representative" | "advisor" => Role::Assistant,
         "tool" | "observation" | "function" | "function_response" | "tool_response" | "ipython" => Role::Tool,
         _ => return None,
     })
@@ -150,10 +239,14 @@ pub(super) fn take_tools(row: &mut Row) -> Result<Vec<Value>, Drop> {
 /// A text that is a whole transcript, as HH-RLHF writes them: `\n\nHuman: … \n\nAssistant: …`.
 pub(super) fn transcript(text: &str) -> Option<Vec<Message>> {
     let marks = [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
-    if !text.starts_with(marks[0].0) {
+    let mut found: Vec<(usize, usize, Role)> = Vec::new();
+    // Some files were stripped of the blank lines at the beginning.
+    let bare = &marks[0].0[2..];
+    if text.starts_with(bare) && text.contains(marks[1].0) {
+        found.push((0, bare.len(), Role::User));
+    } else if !text.starts_with(marks[0].0) {
         return None;
     }
-    let mut found: Vec<(usize, usize, Role)> = Vec::new();
     for (mark, role) in marks {
         found.extend(text.match_indices(mark).map(|(at, _)| (at, at + mark.len(), role)));
     }
