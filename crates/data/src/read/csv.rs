@@ -27,15 +27,20 @@ pub(super) fn rows(source: Source, path: &Path, max: usize) -> Result<Rows, Data
         max,
     };
     let error = |reason: String| DataError::Format { path: path.to_owned(), line: Some(1), reason };
+    // Excel may name the delimiter in a line of its own: `sep=;`.
+    let mut named = None;
     let header = loop {
         let line = rows.line().map_err(DataError::io("read", path))?;
         let line = line.ok_or_else(|| error("the file is empty".into()))?;
-        if !line.bytes.trim_ascii().is_empty() {
-            break line;
+        match line.bytes.trim_ascii() {
+            [] => {}
+            [b's', b'e', b'p', b'=', delimiter] => named = Some(*delimiter),
+            _ => break line,
         }
     };
     let n_cells = |d| split(&header.bytes, d).map_or(0, |cells| cells.len());
-    rows.delimiter = DELIMITERS.into_iter().rev().max_by_key(|&d| n_cells(d)).unwrap_or(b',');
+    let likeliest = DELIMITERS.into_iter().rev().max_by_key(|&d| n_cells(d)).unwrap_or(b',');
+    rows.delimiter = named.unwrap_or(likeliest);
     let cells =
         split(&header.bytes, rows.delimiter).ok_or_else(|| error("the header leaves a quote open".into()))?;
     let mut taken = HashSet::new();

@@ -35,10 +35,32 @@ fn parse(line: usize, bytes: &[u8]) -> Raw {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Raw::refused(line, "not_utf8", not_utf8(bytes), bytes);
     };
-    match serde_json::from_str(text) {
+    match serde_json::from_str(text).or_else(|e| without_nan(text).ok_or(e)) {
         Ok(value) => Raw::value(line, value),
         Err(e) => Raw::refused(line, "malformed_json", e.to_string(), bytes),
     }
+}
+
+/// Python writes `NaN` and `Infinity` where JSON knows no such number: they are null here.
+fn without_nan(text: &str) -> Option<Value> {
+    const NAMES: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
+    if !NAMES.iter().any(|name| text.contains(name)) {
+        return None;
+    }
+    let (mut plain, mut rest, mut in_string) = (String::with_capacity(text.len()), text, false);
+    while let Some(c) = rest.chars().next() {
+        if !in_string && let Some(name) = NAMES.iter().find(|name| rest.starts_with(**name)) {
+            plain.push_str("null");
+            rest = &rest[name.len()..];
+            continue;
+        }
+        let n = if c == '\\' && in_string { 2.min(rest.len()) } else { c.len_utf8() };
+        in_string ^= c == '"';
+        let n = (n..=rest.len()).find(|&n| rest.is_char_boundary(n)).unwrap_or(rest.len());
+        plain.push_str(&rest[..n]);
+        rest = &rest[n..];
+    }
+    serde_json::from_str(&plain).ok()
 }
 
 /// Where the first byte that is not UTF-8 stands.
@@ -66,7 +88,8 @@ pub(super) fn document(mut source: Source, path: &Path, max: usize) -> Result<Ra
 }
 
 /// The rows of an object: its longest list of objects (`{"data": [..]}`), its values where all are objects
-/// (`{"0": {..}, "1": {..}}`), several objects one after another, or itself.
+/// (`{"0": {..}, "1": {..}}`), its columns where all are lists or objects of one length, as pandas writes them,
+/// several objects one after another, or itself.
 fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
     let mut values = Vec::new();
     for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
@@ -86,12 +109,38 @@ fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
         let is_row =
             ["messages", "conversations", "conversation", "chosen"].iter().any(|k| columns.contains_key(*k));
         if let Some(rows) = rows.filter(|r| !is_row && !r.is_empty()).cloned() {
+            // Hugging Face's viewer wraps each row.
+            let inner = |row: &Value| row.get("row").filter(|inner| inner.is_object()).cloned();
+            values = rows.iter().map(inner).collect::<Option<_>>().unwrap_or(rows);
+        } else if let Some(rows) = by_columns(columns) {
             values = rows;
         } else if columns.len() > 1 && columns.values().all(Value::is_object) {
             values = columns.values().cloned().collect();
         }
     }
     Ok(Box::new(values.into_iter().enumerate().map(|(i, value)| Ok(Raw::value(i + 1, value)))))
+}
+
+/// The rows of `{"question": ["a", "b"], "answer": ["c", "d"]}` or `{"question": {"0": "a", "1": "b"}, …}`.
+fn by_columns(columns: &Map<String, Value>) -> Option<Vec<Value>> {
+    let cells = |column: &Value| -> Option<Vec<Value>> {
+        match column {
+            Value::Array(cells) => Some(cells.clone()),
+            Value::Object(cells) if cells.keys().enumerate().all(|(i, key)| *key == i.to_string()) => {
+                Some(cells.values().cloned().collect())
+            }
+            _ => None,
+        }
+    };
+    let cells: Vec<(&String, Vec<Value>)> =
+        columns.iter().map(|(name, column)| Some((name, cells(column)?))).collect::<Option<_>>()?;
+    let n = cells.first()?.1.len();
+    if n == 0 || cells.len() < 2 || cells.iter().any(|(_, column)| column.len() != n) {
+        return None;
+    }
+    let row =
+        |i: usize| Value::Object(cells.iter().map(|(name, c)| ((*name).clone(), c[i].clone())).collect());
+    Some((0..n).map(row).collect())
 }
 
 /// A text file as one row.

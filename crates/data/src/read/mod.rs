@@ -124,12 +124,16 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<(Vec<Record>, Vec<Drop
 /// # Errors
 /// As [`open`]; an error that comes later is an item of the iterator.
 pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
-    let (source, found) = source::open(path, options.format, options.encoding.as_deref())?;
+    let (source, mut found) = source::open(path, options.format, options.encoding.as_deref())?;
     let raw: RawRows = match found.format {
         Format::Jsonl => Box::new(json::lines(source, path, options.max_row_bytes)),
         Format::Json => json::document(source, path, options.max_row_bytes)?,
         Format::Csv => Box::new(csv::rows(source, path, options.max_row_bytes)?),
-        Format::Parquet => Box::new(parquet::rows(path)?),
+        Format::Parquet => {
+            let rows = parquet::rows(path)?;
+            found.left_out.clone_from(&rows.left_out);
+            Box::new(rows)
+        }
         Format::Text => json::text(source, path)?,
         Format::Query => {
             return Err(DataError::Config(
@@ -253,8 +257,11 @@ impl Rows {
             sample.push_back(row);
         }
         let (shape, shapes, mut evidence) = detect(&sample, usable, path, options)?;
-        let source::Found { format, compression, encoding } = found;
+        let source::Found { format, compression, encoding, left_out } = found;
         evidence.extend(encoding.map(|name| format!("read as {name}")));
+        if !left_out.is_empty() {
+            evidence.push(format!("left out, of a type that cannot be read: {}", left_out.join(", ")));
+        }
         let detection = Detection { format, compression, shape, evidence };
         let ids = Ids::new(&file);
         let columns = options.columns.clone();

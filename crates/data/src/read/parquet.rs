@@ -25,13 +25,47 @@ pub(super) fn rows(path: &Path) -> Result<Rows, DataError> {
             })
             .collect())
     })?;
-    Ok(Rows { path: path.to_owned(), groups, next_group: 0, n_read: 0, loaded: Vec::new().into_iter() })
+    let (columns, left_out) = readable(path)?;
+    let loaded = Vec::new().into_iter();
+    Ok(Rows { path: path.to_owned(), groups, columns, left_out, next_group: 0, n_read: 0, loaded })
+}
+
+/// The columns that polars can read and write as JSON, where those are not all, and the others.
+fn readable(path: &Path) -> Result<(Option<Vec<String>>, Vec<String>), DataError> {
+    let first_row = |columns: Option<Vec<String>>| {
+        guarded(path, || {
+            let reader = ParquetReader::new(File::open(path)?).with_columns(columns).with_slice(Some((0, 1)));
+            to_json(&reader.finish()?)
+        })
+    };
+    // Polars would panic over decimals, and be heard.
+    let columns: Vec<(String, bool)> = guarded(path, || {
+        let schema = ParquetReader::new(File::open(path)?).schema()?;
+        let is_decimal = |dtype: String| dtype.starts_with("Decimal");
+        Ok(schema
+            .iter()
+            .map(|(name, field)| (name.to_string(), is_decimal(format!("{:?}", field.dtype()))))
+            .collect())
+    })?;
+    let (names, decimals): (Vec<_>, Vec<_>) = columns.into_iter().partition(|(_, is_decimal)| !is_decimal);
+    let names: Vec<String> = names.into_iter().map(|(name, _)| name).collect();
+    let mut left_out: Vec<String> = decimals.into_iter().map(|(name, _)| name).collect();
+    let wanted = (!left_out.is_empty()).then(|| names.clone());
+    let Err(error) = first_row(wanted.clone()) else { return Ok((wanted, left_out)) };
+    let (good, bad): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| first_row(Some(vec![name.clone()])).is_ok());
+    left_out.extend(bad);
+    if good.is_empty() { Err(error) } else { Ok((Some(good), left_out)) }
 }
 
 pub(super) struct Rows {
     path: PathBuf,
     /// Rows of each row group.
     groups: Vec<usize>,
+    /// What to read; all columns if unset.
+    columns: Option<Vec<String>>,
+    /// Columns of types that cannot be read here (decimals, durations).
+    pub(super) left_out: Vec<String>,
     next_group: usize,
     n_read: usize,
     loaded: std::vec::IntoIter<Value>,
@@ -45,7 +79,8 @@ impl Rows {
         self.next_group += 1;
         let json = guarded(&self.path, || {
             let file = File::open(&self.path)?;
-            to_json(&ParquetReader::new(file).with_slice(Some((start, len))).finish()?)
+            let reader = ParquetReader::new(file).with_columns(self.columns.clone());
+            to_json(&reader.with_slice(Some((start, len))).finish()?)
         })?;
         let rows = serde_json::Deserializer::from_slice(&json).into_iter().collect::<Result<Vec<Value>, _>>();
         self.loaded = rows.map_err(|e| format_error(&self.path, e))?.into_iter();

@@ -69,19 +69,20 @@ pub(super) type Source = Box<dyn BufRead + Send>;
 const BUFFER: usize = 256 << 10;
 
 /// What a file's bytes were found to be.
-#[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) format: Format,
     pub(super) compression: Compression,
     /// The encoding, where it is not UTF-8.
     pub(super) encoding: Option<&'static str>,
+    /// Columns that cannot be read.
+    pub(super) left_out: Vec<String>,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Found {
     /// Rows that come from a database.
     pub(super) fn query() -> Self {
-        Found { format: Format::Query, compression: Compression::None, encoding: None }
+        Found { format: Format::Query, compression: Compression::None, encoding: None, left_out: Vec::new() }
     }
 }
 
@@ -141,7 +142,7 @@ pub(super) fn open(
         let reason = "a Parquet file is compressed inside; unpack the outer compression first".to_owned();
         return Err(DataError::Format { path: path.to_owned(), line: None, reason });
     }
-    Ok((source, Found { format, compression, encoding: encoding.map(Encoding::name) }))
+    Ok((source, Found { format, compression, encoding: encoding.map(Encoding::name), left_out: Vec::new() }))
 }
 
 /// UTF-16, by its mark or by every other byte being zero.
@@ -186,7 +187,7 @@ fn sniff(path: &Path, head: &[u8]) -> Result<Format, DataError> {
     match (&*extension, first) {
         ("jsonl" | "ndjson" | "jsonlines", _) => Ok(Format::Jsonl),
         ("csv" | "tsv", _) => Ok(Format::Csv),
-        ("txt" | "md" | "markdown" | "text", _) => Ok(Format::Text),
+        ("txt" | "md" | "markdown" | "text", _) if !has_json_lines(head) => Ok(Format::Text),
         (_, Some(b'{')) => {
             // One object a line where the first line is a whole object, one big value otherwise.
             let line = head.split(|&b| b == b'\n').find(|l| !l.trim_ascii().is_empty()).unwrap_or_default();
@@ -203,6 +204,15 @@ fn sniff(path: &Path, head: &[u8]) -> Result<Format, DataError> {
              each also as .gz or .zst",
         )),
     }
+}
+
+/// Whether the first two lines are JSON objects, whatever the file is called.
+fn has_json_lines(head: &[u8]) -> bool {
+    let mut lines = head.split(|&b| b == b'\n').filter(|l| !l.trim_ascii().is_empty()).take(2);
+    let is_object = |l: &[u8]| {
+        l.trim_ascii().starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(l).is_ok()
+    };
+    lines.next().is_some_and(is_object) && lines.next().is_some_and(is_object)
 }
 
 fn format_error(path: &Path, reason: &str) -> DataError {

@@ -147,6 +147,12 @@ fn chats_written_in_other_ways_are_chats() {
     check(json!({"id": "0", "data": ["Hi", "Hello"]}));
     check(json!({"items": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}));
     check(json!({"messages": [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello"}]}));
+    check(
+        json!({"turns": [{"speaker": "USER", "utterance": "Hi"}, {"speaker": "SYSTEM", "utterance": "Hello"}]}),
+    );
+    check(
+        json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]}),
+    );
     check(json!({"input": "Hi", "output": "Hello"}));
     check(json!({"inputs": "Hi", "targets": "Hello"}));
     check(json!({"problem": "Hi", "solution": "Hello"}));
@@ -187,6 +193,28 @@ fn old_encodings_are_known_or_given() {
     // A single bad row in a file of UTF-8 goes aside alone.
     let (records, dropped, _) = read("t.csv", b"question,answer\ncaf\xc3\xa9?,yes it is\ncaf\xe9?,no\n");
     assert_eq!((records.len(), dropped[0].reason.as_str()), (1, "not_utf8"));
+}
+
+#[test]
+fn files_as_pandas_excel_and_viewers_write_them_are_read() {
+    let check = |name: &str, bytes: &str| {
+        let (records, dropped, _) = read(name, bytes.as_bytes());
+        assert_eq!(dropped, [], "{bytes}");
+        let texts: Vec<&str> = records.iter().flat_map(Record::texts).map(|(_, text)| text).collect();
+        assert_eq!(texts, ["Hi", "Hello", "A", "B"], "{bytes}");
+    };
+    check("t.json", r#"{"question": ["Hi", "A"], "answer": ["Hello", "B"]}"#);
+    check("t.json", r#"{"question": {"0": "Hi", "1": "A"}, "answer": {"0": "Hello", "1": "B"}}"#);
+    check(
+        "t.json",
+        r#"{"rows": [{"row": {"question": "Hi", "answer": "Hello"}}, {"row": {"question": "A", "answer": "B"}}]}"#,
+    );
+    check("t.csv", "sep=;\nQuestion;Answer\nHi;Hello\nA;B\n");
+    let lines = "{\"question\": \"Hi\", \"answer\": \"Hello\", \"x\": NaN}\n{\"question\": \"A\", \"answer\": \"B\", \"x\": -Infinity}\n";
+    check("t.jsonl", lines);
+    check("t.txt", &lines.replace("NaN", "1").replace("-Infinity", "2"));
+    let (records, ..) = read("t.jsonl", br#"{"text": "NaN \" Infinity", "x": NaN}"#);
+    assert_eq!(records[0].texts()[0].1, "NaN \" Infinity");
 }
 
 #[test]

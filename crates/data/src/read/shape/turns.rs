@@ -8,7 +8,7 @@ use crate::Drop;
 use crate::read::kind;
 
 /// Columns that may hold turns.
-const LISTS: [&str; 9] = [
+const LISTS: [&str; 10] = [
     "messages",
     "conversations",
     "conversation",
@@ -18,6 +18,7 @@ const LISTS: [&str; 9] = [
     "utterances",
     "items",
     "data",
+    "contents",
 ];
 
 /// The column whose turns name their speaker under `speaker` (`role` or `from`).
@@ -83,10 +84,22 @@ pub(super) fn straighten(row: &mut Row) -> Result<(), Drop> {
     }
     let Some((key, odd)) = odd_list(row) else { return Ok(()) };
     let mut messages: Vec<Value> = Vec::new();
-    for (i, turn) in take_list(row, key)?.into_iter().enumerate() {
+    let turns = take_list(row, key)?;
+    // Dialogue sets call the machine that answers "system".
+    let is_system_the_answerer = match odd {
+        Odd::Speaker(speaker) => {
+            let roles = || turns.iter().filter_map(|turn| turn.get(speaker)?.as_str().and_then(role));
+            roles().all(|r| r != Role::Assistant) && roles().skip(1).any(|r| r == Role::System)
+        }
+        _ => false,
+    };
+    for (i, turn) in turns.into_iter().enumerate() {
         match (odd, turn) {
             (Odd::Speaker(speaker), Value::Object(mut turn)) => {
-                let who = turn.shift_remove(speaker).unwrap_or_default();
+                let mut who = turn.shift_remove(speaker).unwrap_or_default();
+                if is_system_the_answerer && who.as_str().and_then(role) == Some(Role::System) {
+                    who = json!("assistant");
+                }
                 let said = SAID.into_iter().find_map(|name| turn.shift_remove(name)).unwrap_or_default();
                 turn.insert("role".to_owned(), who);
                 turn.insert("content".to_owned(), said);
@@ -131,7 +144,7 @@ pub(super) fn message(turn: Value, field: &str) -> Result<Message, Drop> {
     };
     let speaker = turn.shift_remove("role").or_else(|| turn.shift_remove("from"));
     let Some(Value::String(speaker)) = speaker else { return Err(bad("names no speaker".into())) };
-    let said = ["content", "value", "text"].into_iter().find(|name| turn.contains_key(*name));
+    let said = ["content", "value", "text", "parts"].into_iter().find(|name| turn.contains_key(*name));
     let content = said.and_then(|name| turn.shift_remove(name));
     let content = match content {
         Some(Value::String(text)) => text,
