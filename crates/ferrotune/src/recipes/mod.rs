@@ -1,13 +1,25 @@
 //! One job a file, each read top to bottom; the library crates are the parts.
 
+mod classify;
+mod cpt;
 mod dpo;
+mod kto;
 mod merge;
+mod orpo;
 mod perplexity;
+mod reward;
+mod run;
 mod sft;
 mod words;
 
+pub use classify::{Labelled, Labels, class_head, classes, classify};
+pub use cpt::{CptOutcome, CptTexts, cpt, windows};
 pub use dpo::{DpoConfig, DpoOutcome, Held, dpo};
+pub use kto::{ThumbExample, kto};
 pub use merge::{MergeOutcome, merge};
+pub use orpo::{FreeLoss, orpo};
 pub use perplexity::{PerplexityOutcome, held_out_perplexity, text_perplexity};
+pub use reward::{reward, reward_head};
+pub use run::{RunConfig, RunOutcome};
 pub use sft::{SftConfig, SftData, SftOutcome, sft};
 pub use words::{examples, lora_config, pair_examples};

@@ -1,7 +1,7 @@
 use tch::Tensor;
 
 use super::element::{Element, Rows, elements, exp, max, sum};
-use super::parallel::parallel;
+use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
 /// Which keys of its island a token sees: the first `prefix`, and those from `start` to itself.
@@ -27,7 +27,7 @@ pub(crate) fn softmax_backward(p: &Tensor, g: &Tensor, scale: f64) {
 fn forward<E: Element>(scores: &Tensor, seen: &[Seen], group: usize, scale: f32) {
     let m = scores.size()[2] as usize;
     let rows = Rows::<E>::of(scores, m);
-    parallel(rows.len(), 1 + 4096 / m, |range| {
+    parallel(rows.len(), rows_worth(m), |range| {
         let mut buffer = vec![0f32; m];
         for i in range {
             let seen = seen[i / group % seen.len()];
@@ -40,7 +40,7 @@ fn forward<E: Element>(scores: &Tensor, seen: &[Seen], group: usize, scale: f32)
 fn backward<E: Element>(p: &Tensor, g: &Tensor, scale: f32) {
     let m = p.size()[2] as usize;
     let (p, g) = (elements::<E>(p), Rows::<E>::of(g, m));
-    parallel(g.len(), 1 + 4096 / m, |range| {
+    parallel(g.len(), rows_worth(m), |range| {
         for i in range {
             // SAFETY: each row belongs to one thread.
             backward_row::<E>(&p[i * m..(i + 1) * m], unsafe { g.row(i) }, scale);

@@ -1,7 +1,7 @@
 use tch::Tensor;
 
 use super::element::{Element, Rows, exp, max, sum};
-use super::parallel::parallel;
+use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
 /// What a row of logits says of its target.
@@ -29,7 +29,7 @@ fn run<E: Element>(logits: &Tensor, targets: &[i64], gradient: bool, metrics: bo
     let rows = Rows::<E>::of(logits, v);
     assert!(rows.len() == targets.len() && targets.iter().all(|&y| (y as usize) < v));
     let out = std::sync::Mutex::new(out);
-    parallel(rows.len(), 1, |range| {
+    parallel(rows.len(), rows_worth(v), |range| {
         let mut buffer = vec![0f32; v];
         for i in range {
             // SAFETY: each row belongs to one thread.

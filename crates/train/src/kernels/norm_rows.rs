@@ -1,7 +1,7 @@
 use tch::{Kind, Tensor};
 
 use super::element::{Element, Rows, elements, sum};
-use super::parallel::parallel;
+use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
 /// x / rms(x) · w of x (T, C) with fp32 w (C): the result (T, C), and 1 / rms of every row (T) in fp32.
@@ -28,7 +28,7 @@ pub(crate) fn rms_backward(x: &Tensor, w: &Tensor, inverse: &Tensor, g: &Tensor,
 fn forward<E: Element>(x: &Tensor, w: &Tensor, eps: f32, y: &Tensor, inverse: &Tensor) {
     let (w, x) = (elements::<f32>(w), elements::<E>(x));
     let (y, inverse, c) = (Rows::<E>::of(y, w.len()), Rows::<f32>::of(inverse, 1), w.len());
-    parallel(y.len(), 16, |rows| {
+    parallel(y.len(), rows_worth(c), |rows| {
         for i in rows {
             // SAFETY: each row belongs to one thread.
             let (y, inverse) = unsafe { (y.row(i), inverse.row(i)) };
@@ -40,7 +40,7 @@ fn forward<E: Element>(x: &Tensor, w: &Tensor, eps: f32, y: &Tensor, inverse: &T
 fn normed<E: Element>(x: &Tensor, w: &Tensor, inverse: &Tensor, y: &Tensor) {
     let (w, x, inverse) = (elements::<f32>(w), elements::<E>(x), elements::<f32>(inverse));
     let (y, c) = (Rows::<E>::of(y, w.len()), w.len());
-    parallel(y.len(), 16, |rows| {
+    parallel(y.len(), rows_worth(c), |rows| {
         for i in rows {
             // SAFETY: each row belongs to one thread.
             scale_row::<E>(&x[i * c..(i + 1) * c], w, inverse[i], unsafe { y.row(i) });
@@ -52,7 +52,7 @@ fn backward<E: Element>(x: &Tensor, w: &Tensor, inverse: &Tensor, g: &Tensor, in
     let (w, x, inverse, g) =
         (elements::<f32>(w), elements::<E>(x), elements::<f32>(inverse), elements::<E>(g));
     let (into, c) = (Rows::<E>::of(into, w.len()), w.len());
-    parallel(into.len(), 16, |rows| {
+    parallel(into.len(), rows_worth(c), |rows| {
         for i in rows {
             let at = i * c..(i + 1) * c;
             // SAFETY: each row belongs to one thread.

@@ -12,6 +12,11 @@ pub(crate) fn parallel(n: usize, grain: usize, work: impl Fn(Range<usize>) + Syn
     }
 }
 
+/// How many rows of `width` elements are worth a thread: about ten microseconds of work.
+pub(crate) fn rows_worth(width: usize) -> usize {
+    32_768_usize.div_ceil(width.max(1))
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod openmp {
     use std::ffi::{CStr, c_int, c_uint, c_void};

@@ -3,7 +3,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::element::{Element, Rows, elements};
-use super::parallel::parallel;
+use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
 /// How a layer's heads lie.
@@ -80,7 +80,7 @@ fn lay<E: Element>(tokens: &Tensor, blocks: &Tensor, heads: Heads, islands: &[Ra
     let width = heads.group * heads.dim;
     let (tokens, blocks) = (Rows::<E>::of(tokens, width), Rows::<E>::of(blocks, width));
     let places = places(islands);
-    parallel(places.len(), 32, |range| {
+    parallel(places.len(), rows_worth(width * heads.n_kv), |range| {
         for t in range {
             let (start, n, i) = places[t];
             for head in 0..heads.n_kv {
@@ -113,7 +113,7 @@ fn turn<E: Element>(
     let [q, k, v] = parts.each_ref().map(|t| Rows::<E>::of(t, dim));
     let places = places(islands);
     let per_token = n_kv * (group + 2);
-    parallel(places.len(), 8, |range| {
+    parallel(places.len(), rows_worth(per_token * dim), |range| {
         for t in range {
             let (start, n, i) = places[t];
             let (cos, sin) = (&cos[t * dim..(t + 1) * dim], &sin[t * dim..(t + 1) * dim]);

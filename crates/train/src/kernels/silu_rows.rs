@@ -1,7 +1,7 @@
 use tch::Tensor;
 
 use super::element::{Element, Rows, elements, exp};
-use super::parallel::parallel;
+use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
 /// silu(gate) · up of (T, 2·I), the gate first → (T, I).
@@ -20,7 +20,7 @@ pub(crate) fn silu_backward(gate_up: &Tensor, g: &Tensor) {
 fn forward<E: Element>(gate_up: &Tensor, act: &Tensor) {
     let inner = act.size()[1] as usize;
     let (gate_up, act) = (elements::<E>(gate_up), Rows::<E>::of(act, inner));
-    parallel(act.len(), 4, |rows| {
+    parallel(act.len(), rows_worth(2 * inner), |rows| {
         for i in rows {
             let (gate, up) = gate_up[2 * i * inner..2 * (i + 1) * inner].split_at(inner);
             // SAFETY: each row belongs to one thread.
@@ -32,7 +32,7 @@ fn forward<E: Element>(gate_up: &Tensor, act: &Tensor) {
 fn backward<E: Element>(gate_up: &Tensor, g: &Tensor) {
     let inner = g.size()[1] as usize;
     let (gate_up, g) = (Rows::<E>::of(gate_up, 2 * inner), elements::<E>(g));
-    parallel(gate_up.len(), 4, |rows| {
+    parallel(gate_up.len(), rows_worth(2 * inner), |rows| {
         for i in rows {
             // SAFETY: each row belongs to one thread.
             let (gate, up) = unsafe { gate_up.row(i) }.split_at_mut(inner);

@@ -1,0 +1,147 @@
+//! Classification, top to bottom: a decoder with an adapter and a head of one row a class, on whole texts (the last
+//! token's hidden state) or on every token.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use ferrotune_model::Decoder;
+use ferrotune_peft::Adapter;
+use ferrotune_train::{Forward, Param};
+use ferrotune_types::{Batch, Segment};
+use tch::{Kind, Tensor};
+
+use super::run::{Run, RunConfig, RunOutcome};
+
+/// A text's ids and what they are to be taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Classes.
+    pub labels: Labels,
+}
+
+/// What carries a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Labels {
+    /// The whole text.
+    Text(usize),
+    /// Its tokens, one entry each; `None` is not graded.
+    Tokens(Vec<Option<usize>>),
+}
+
+/// The head, (classes, C) in fp32, zero at first: every class is as likely.
+pub fn class_head(decoder: &Decoder, n_classes: usize) -> Tensor {
+    let size = [n_classes as i64, decoder.config.hidden_size as i64];
+    Tensor::zeros(size, (Kind::Float, decoder.device)).set_requires_grad(true)
+}
+
+/// Trains `head` ([`class_head`]) and, where there is one, `adapter`, which hangs on `decoder`. Without an adapter the
+/// model stays frozen and only the head learns; which layers an adapter reaches is its `target_modules`.
+///
+/// # Errors
+/// No rows; a class that the head lacks; a row without a label; a loss that is no number; a full disk;
+/// [`crate::progress::Interrupted`].
+pub fn classify(
+    decoder: &Decoder,
+    adapter: Option<&Adapter>,
+    head: &Tensor,
+    [train, validation]: [&[Labelled]; 2],
+    config: &RunConfig,
+    dir: &Path,
+    run_hash: &str,
+) -> Result<RunOutcome> {
+    if train.is_empty() {
+        bail!("there is no labelled text to train on");
+    }
+    let n_classes = head.size()[0] as usize;
+    let batches = |rows: &[Labelled]| -> Result<Vec<(Batch, Tensor)>> {
+        rows.chunks(config.batch.max(1)).map(|chunk| label_batch(chunk, n_classes)).collect()
+    };
+    let (train, validation) = (batches(train)?, batches(validation)?);
+    let mut params: Vec<Param> = adapter
+        .map(Adapter::parameters)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, tensor)| Param::new(name, tensor))
+        .collect();
+    params.push(Param::new("score.weight", head.shallow_clone()));
+    let mut run = Run::start("classify", params, config, train.len(), dir, run_hash)?;
+    let set_training = |on: bool| adapter.into_iter().for_each(|a| a.set_training(on));
+    set_training(true);
+
+    loop {
+        if run.validates() && !validation.is_empty() {
+            set_training(false);
+            let (mut loss, mut hits, mut n) = (0.0, 0.0, 0.0);
+            for (batch, labels) in &validation {
+                let logits = tch::no_grad(|| -> Result<Tensor> {
+                    Ok(logits(Forward::run(decoder, batch, false)?.graded(), head))
+                })?;
+                let labels = labels.to_device(decoder.device);
+                loss += logits
+                    .cross_entropy_loss(&labels, None::<&Tensor>, tch::Reduction::Sum, -100, 0.0)
+                    .double_value(&[]);
+                hits += logits.argmax(-1, false).eq_tensor(&labels).sum(Kind::Float).double_value(&[]);
+                n += labels.size()[0] as f64;
+            }
+            set_training(true);
+            if !run.validated(&[("eval_loss", loss / n), ("eval_accuracy", hits / n)])? {
+                break;
+            }
+        }
+        let Some(b) = run.next_batch() else { break };
+        let (batch, labels) = &train[b];
+        let labels = labels.to_device(decoder.device);
+        let forward = Forward::run(decoder, batch, config.activation_checkpointing)?;
+        let hidden = forward.graded().detach().set_requires_grad(true);
+        let logits = logits(&hidden, head);
+        let loss = logits.cross_entropy_for_logits(&labels);
+        loss.backward(); // the head's gradient, and that of the hidden states, which goes on into the model
+        if adapter.is_some() {
+            forward.backward_from(&hidden.grad())?;
+        }
+        let accuracy = logits.argmax(-1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
+        run.update(loss.double_value(&[]), batch, &[("accuracy", accuracy.double_value(&[]))])?;
+    }
+    Ok(run.finish())
+}
+
+/// The likeliest class of each label place, in order.
+///
+/// # Errors
+/// As [`classify`].
+pub fn classes(decoder: &Decoder, head: &Tensor, rows: &[Labelled]) -> Result<Vec<i64>> {
+    let (batch, _) = label_batch(rows, head.size()[0] as usize)?;
+    let _guard = tch::no_grad_guard();
+    let forward = Forward::run(decoder, &batch, false)?;
+    Ok(Vec::<i64>::try_from(logits(forward.graded(), head).argmax(-1, false))?)
+}
+
+fn logits(hidden: &Tensor, head: &Tensor) -> Tensor {
+    hidden.to_kind(Kind::Float).matmul(&head.tr())
+}
+
+/// Rows as a batch that asks for the states which carry a class, and the classes in their order. A batch asks for the
+/// state that predicts a target, so one more token stands behind each text; nothing sees it.
+fn label_batch(rows: &[Labelled], n_classes: usize) -> Result<(Batch, Tensor)> {
+    let (mut ids, mut mask, mut segments, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (i, row) in rows.iter().enumerate() {
+        let (start, n) = (ids.len(), row.ids.len());
+        let last = *row.ids.last().ok_or_else(|| anyhow::anyhow!("row {i} has no tokens"))?;
+        let of_token: Vec<Option<usize>> = match &row.labels {
+            Labels::Text(class) => (0..n).map(|t| (t + 1 == n).then_some(*class)).collect(),
+            Labels::Tokens(classes) if classes.len() == n => classes.clone(),
+            Labels::Tokens(classes) => bail!("row {i} has {n} tokens but {} labels", classes.len()),
+        };
+        if let Some(class) = of_token.iter().flatten().find(|&&class| class >= n_classes) {
+            bail!("row {i} is of class {class}, but the head has {n_classes} classes");
+        }
+        ids.extend(row.ids.iter().map(|&id| i64::from(id)).chain([i64::from(last)]));
+        mask.push(false);
+        mask.extend(of_token.iter().map(Option::is_some));
+        classes.extend(of_token.iter().flatten().map(|&class| class as i64));
+        segments.push(Segment { range: start..ids.len(), prefix: None });
+    }
+    Ok((Batch::new(ids, mask, segments)?, Tensor::from_slice(&classes)))
+}

@@ -1,0 +1,172 @@
+//! KTO, top to bottom: preference tuning on single answers with a thumb up or down.
+//!
+//! The reference is the model as it was when the run began, computed once over fixed batches. How far the policy has
+//! drifted is estimated, as in TRL, on prompts paired with the answer of the row before.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use ferrotune_model::Decoder;
+use ferrotune_peft::Adapter;
+use ferrotune_preference::{Kto, kto_metrics, mismatched};
+use ferrotune_train::{Forward, HeadOptions, Param, Scored, score};
+use ferrotune_types::{Batch, Example};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+use super::run::{Run, RunConfig, RunOutcome};
+
+/// An answer to a prompt and what people thought of it. The answer is the last run of trained tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThumbExample {
+    /// Prompt and answer.
+    pub example: Example,
+    /// A thumb up.
+    pub desirable: bool,
+}
+
+/// A batch, the same prompts with other rows' answers, and what the reference says of both.
+struct Rows {
+    batch: Batch,
+    borrowed: Batch,
+    desirable: Vec<bool>,
+    reference: Tensor,
+    borrowed_reference: Tensor,
+}
+
+/// Trains `adapter`, which hangs on `decoder`, and leaves the best validated state in it.
+///
+/// # Errors
+/// No rows, or a batch of 1 (there is no other answer to borrow); a setting out of range; a loss that is no
+/// number; a full disk; [`crate::progress::Interrupted`].
+pub fn kto(
+    decoder: &Decoder,
+    adapter: &Adapter,
+    [train, validation]: [&[ThumbExample]; 2],
+    loss: &Kto,
+    config: &RunConfig,
+    dir: &Path,
+    run_hash: &str,
+) -> Result<RunOutcome> {
+    if train.is_empty() {
+        bail!("there is no answer with a thumb to train on: every row was dropped, or the file is empty");
+    }
+    if config.batch < 2 {
+        bail!(
+            "the batch is {}: KTO compares a row's answer with its neighbour's, so it takes 2",
+            config.batch
+        );
+    }
+    let mut order: Vec<&ThumbExample> = train.iter().collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
+    adapter.set_training(false);
+    let rows = |rows: &[&ThumbExample]| -> Result<Vec<Rows>> {
+        // A rest of one row has no neighbour and is left out.
+        rows.chunks(config.batch).filter(|c| c.len() > 1).map(|c| Rows::of(decoder, c)).collect()
+    };
+    let train = rows(&order)?;
+    let validation = rows(&validation.iter().collect::<Vec<_>>())?;
+    adapter.set_training(true);
+    let params = adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
+    let mut run = Run::start("kto", params, config, train.len(), dir, run_hash)?;
+    run.say("the reference is the model as it was when preference tuning began, frozen");
+
+    loop {
+        if run.validates() && !validation.is_empty() {
+            adapter.set_training(false);
+            let (mut held, mut hits, mut n) = (0.0, 0.0, 0);
+            for rows in &validation {
+                let policy = tch::no_grad(|| logps(decoder, &rows.batch, false, false))?.1;
+                let drift = tch::no_grad(|| logps(decoder, &rows.borrowed, false, false))?.1;
+                let out = rows.loss(loss, &policy, &drift)?;
+                held += out.losses.sum(Kind::Double).double_value(&[]);
+                // A thumb is met where the reward has its sign.
+                let up = Tensor::from_slice(&rows.desirable);
+                hits += out.rewards.gt(0.0).eq_tensor(&up).sum(Kind::Float).double_value(&[]);
+                n += rows.desirable.len();
+            }
+            adapter.set_training(true);
+            let n = n as f64;
+            if !run.validated(&[("eval_loss", held / n), ("eval_thumbs_met", hits / n)])? {
+                break;
+            }
+        }
+        let Some(b) = run.next_batch() else { break };
+        let rows = &train[b];
+        let drift = tch::no_grad(|| logps(decoder, &rows.borrowed, false, false))?.1;
+        let (pass, sums) = logps(decoder, &rows.batch, true, config.activation_checkpointing)?;
+        let sums = sums.detach().set_requires_grad(true);
+        let out = rows.loss(loss, &sums, &drift)?;
+        let mean = out.losses.mean(Kind::Float);
+        // d loss / d ln p of a token is that of its answer's sum.
+        let by_answer = Tensor::f_run_backward(&[&mean], &[&sums], false, false)?.remove(0).detach();
+        let weights = by_answer.index_select(0, &owners(&rows.batch));
+        pass.forward.backward(&pass.scored, &weights)?;
+        let figures = kto_metrics(&sums.detach(), &rows.desirable, &out);
+        run.update(mean.double_value(&[]), &rows.batch, &figures)?;
+    }
+    Ok(run.finish())
+}
+
+impl Rows {
+    fn of(decoder: &Decoder, rows: &[&ThumbExample]) -> Result<Self> {
+        let parts: Vec<(&[u32], &[u32])> = rows.iter().map(|row| prompt_and_answer(&row.example)).collect();
+        let lay = |prompt: &[u32], answer: &[u32]| {
+            let mask = (0..prompt.len() + answer.len()).map(|t| t >= prompt.len()).collect();
+            Example::new("row", [prompt, answer].concat(), mask)
+        };
+        let own: Vec<Example> = parts.iter().map(|(p, a)| lay(p, a)).collect::<Result<_, _>>()?;
+        let other = mismatched(rows.len());
+        let lent: Vec<Example> =
+            parts.iter().zip(other).map(|((p, _), from)| lay(p, parts[from].1)).collect::<Result<_, _>>()?;
+        let batch = Batch::from_examples(&own.iter().collect::<Vec<_>>())?;
+        let borrowed = Batch::from_examples(&lent.iter().collect::<Vec<_>>())?;
+        let reference = tch::no_grad(|| logps(decoder, &batch, false, false))?.1;
+        let borrowed_reference = tch::no_grad(|| logps(decoder, &borrowed, false, false))?.1;
+        let desirable = rows.iter().map(|row| row.desirable).collect();
+        Ok(Rows { batch, borrowed, desirable, reference, borrowed_reference })
+    }
+
+    fn loss(&self, loss: &Kto, policy: &Tensor, drift: &Tensor) -> Result<ferrotune_preference::KtoOutput> {
+        let drift = Some((drift, &self.borrowed_reference));
+        Ok(tch::with_grad(|| loss.loss(policy, &self.reference, &self.desirable, drift))?)
+    }
+}
+
+/// A forward pass that can still go back.
+struct Open<'a> {
+    forward: Forward<'a>,
+    scored: Scored,
+}
+
+/// Log-probabilities of a batch's answers, summed, (B).
+fn logps<'a>(
+    decoder: &'a Decoder,
+    batch: &'a Batch,
+    gradient: bool,
+    checkpointing: bool,
+) -> Result<(Open<'a>, Tensor)> {
+    let forward = Forward::run(decoder, batch, checkpointing)?;
+    let ids: Vec<i64> = batch.targets().map(|(_, target, _)| batch.ids()[target]).collect();
+    let targets = Tensor::from_slice(&ids).to_device(decoder.device);
+    let scored =
+        score(decoder, forward.graded(), &targets, HeadOptions { gradient, ..HeadOptions::default() });
+    let zeros = Tensor::zeros([batch.segments().len() as i64], (Kind::Float, decoder.device));
+    let sums = zeros.index_add(0, &owners(batch).to_device(decoder.device), &scored.logps);
+    Ok((Open { forward, scored }, sums))
+}
+
+/// Which row each target belongs to, (N).
+fn owners(batch: &Batch) -> Tensor {
+    Tensor::from_slice(&batch.targets().map(|(.., segment)| segment as i64).collect::<Vec<_>>())
+}
+
+/// An example cut where its last run of trained tokens begins.
+fn prompt_and_answer(example: &Example) -> (&[u32], &[u32]) {
+    let mask = example.loss_mask();
+    let end = mask.iter().rposition(|&m| m).map_or(mask.len(), |t| t + 1);
+    let start = mask[..end].iter().rposition(|&m| !m).map_or(1, |t| t + 1);
+    (&example.ids()[..start], &example.ids()[start..end])
+}

@@ -1,0 +1,117 @@
+//! A reward model, top to bottom: the decoder with an adapter, and one row that turns an answer's last hidden state
+//! into a score (Bradley and Terry).
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use ferrotune_model::Decoder;
+use ferrotune_peft::Adapter;
+use ferrotune_preference::{bradley_terry, reward_metrics};
+use ferrotune_train::{Forward, Param};
+use ferrotune_types::{Batch, PairExample, Segment};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+use super::run::{Run, RunConfig, RunOutcome};
+
+/// The row that scores, (1, C) in fp32, zero at first, so that every answer begins with the same score.
+pub fn reward_head(decoder: &Decoder) -> Tensor {
+    let size = [1, decoder.config.hidden_size as i64];
+    Tensor::zeros(size, (Kind::Float, decoder.device)).set_requires_grad(true)
+}
+
+/// Trains `adapter`, which hangs on `decoder`, and `head` ([`reward_head`]) to score the chosen answer above the
+/// rejected one, and leaves the best validated state in them. `centering` pulls scores towards zero (0.01 is usual).
+///
+/// # Errors
+/// No pairs; a loss that is no number; a full disk; [`crate::progress::Interrupted`].
+#[expect(clippy::too_many_arguments, reason = "model, data, settings and place are four things")]
+pub fn reward(
+    decoder: &Decoder,
+    adapter: &Adapter,
+    head: &Tensor,
+    [train, validation]: [&[PairExample]; 2],
+    centering: Option<f64>,
+    config: &RunConfig,
+    dir: &Path,
+    run_hash: &str,
+) -> Result<RunOutcome> {
+    if train.is_empty() {
+        bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
+    }
+    let mut order: Vec<&PairExample> = train.iter().collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
+    let batches = |pairs: &[&PairExample]| -> Result<Vec<Batch>> {
+        pairs.chunks(config.batch.max(1)).map(last_token_batch).collect()
+    };
+    let train = batches(&order)?;
+    let validation = batches(&validation.iter().collect::<Vec<_>>())?;
+    let mut params: Vec<Param> =
+        adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
+    params.push(Param::new("score.weight", head.shallow_clone()));
+    let mut run = Run::start("reward", params, config, train.len(), dir, run_hash)?;
+    adapter.set_training(true);
+
+    loop {
+        if run.validates() && !validation.is_empty() {
+            adapter.set_training(false);
+            let (mut held, mut hits, mut margin, mut n) = (0.0, 0.0, 0.0, 0.0);
+            for batch in &validation {
+                let forward = tch::no_grad(|| Forward::run(decoder, batch, false))?;
+                let (chosen, rejected) = tch::no_grad(|| scores(forward.graded(), head));
+                let pairs = chosen.size()[0] as f64;
+                let losses = bradley_terry(&chosen, &rejected, None, centering)?;
+                held += losses.sum(Kind::Double).double_value(&[]);
+                // A tie is half a hit: an untrained head scores 0.5, not 0.
+                let ties = chosen.eq_tensor(&rejected).to_kind(Kind::Float) * 0.5;
+                hits += (chosen.gt_tensor(&rejected).to_kind(Kind::Float) + ties)
+                    .sum(Kind::Double)
+                    .double_value(&[]);
+                margin += (chosen - rejected).sum(Kind::Double).double_value(&[]);
+                n += pairs;
+            }
+            adapter.set_training(true);
+            let figures = [("eval_loss", held / n), ("eval_accuracy", hits / n), ("eval_margin", margin / n)];
+            if !run.validated(&figures)? {
+                break;
+            }
+        }
+        let Some(b) = run.next_batch() else { break };
+        let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
+        let hidden = forward.graded().detach().set_requires_grad(true);
+        let (chosen, rejected) = scores(&hidden, head);
+        let loss = bradley_terry(&chosen, &rejected, None, centering)?.mean(Kind::Float);
+        loss.backward(); // the head's gradient, and that of the hidden states, which goes on into the model
+        forward.backward_from(&hidden.grad())?;
+        run.update(loss.double_value(&[]), &train[b], &reward_metrics(&chosen.detach(), &rejected.detach()))?;
+    }
+    Ok(run.finish())
+}
+
+/// Scores of the chosen and the rejected answers, (B) each, from their last hidden states, (2·B, C) in turns.
+fn scores(hidden: &Tensor, head: &Tensor) -> (Tensor, Tensor) {
+    let scores = hidden.to_kind(Kind::Float).matmul(&head.tr()).view([-1, 2]);
+    (scores.select(1, 0), scores.select(1, 1))
+}
+
+/// Pairs of which only each answer's last hidden state is asked for. A batch asks for the state that predicts a
+/// target, so one more token stands behind each answer; nothing sees it.
+fn last_token_batch(pairs: &[&PairExample]) -> Result<Batch> {
+    let (mut ids, mut mask, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in pairs {
+        let start = ids.len();
+        let prompt = start..start + pair.prompt().len();
+        ids.extend(pair.prompt().iter().map(|&id| i64::from(id)));
+        segments.push(Segment { range: prompt.clone(), prefix: None });
+        for answer in [pair.chosen(), pair.rejected()] {
+            let start = ids.len();
+            ids.extend(answer.iter().chain(answer.last()).map(|&id| i64::from(id)));
+            mask.resize(ids.len() - 1, false);
+            mask.push(true);
+            segments.push(Segment { range: start..ids.len(), prefix: Some(prompt.clone()) });
+        }
+    }
+    Ok(Batch::new(ids, mask, segments)?)
+}

@@ -1,0 +1,293 @@
+//! What the loops of the recipes share: settings, the optimiser and its schedule, checkpoints, the log.
+//!
+//! The loop stays with the recipe; [`Run`] is what it would repeat word for word.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use ferrotune_train::{
+    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, MetricLog, Param, RunState, Sampler, Schedule, Turn,
+    check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint,
+};
+use ferrotune_types::Batch;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
+
+/// Settings that these recipes share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Optimiser steps; 0 follows `epochs`.
+    pub steps: usize,
+    /// Passes over the data, where `steps` is 0.
+    pub epochs: f64,
+    /// Rows or pairs a step.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// `constant`, `linear`, `cosine` or `wsd`.
+    pub schedule: String,
+    /// Steps of warm-up.
+    pub warmup_steps: usize,
+    /// Gradients are scaled down to this joint norm.
+    pub max_grad_norm: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Batches in a fresh random order every epoch.
+    pub shuffle: bool,
+    /// Steps between validations; 0 validates at the start and the end only.
+    pub eval_every: usize,
+    /// Stop after this many validations without a better held-out loss; 0 never.
+    pub patience: usize,
+    /// Steps between checkpoints; 0 writes none.
+    pub checkpoint_every: usize,
+    /// Recompute each block in the backward pass instead of keeping its activations.
+    pub activation_checkpointing: bool,
+    /// Of the batches and their order.
+    pub seed: u64,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        RunConfig {
+            steps: 0,
+            epochs: 1.0,
+            batch: 4,
+            lr: 5e-5,
+            schedule: "cosine".to_owned(),
+            warmup_steps: 0,
+            max_grad_norm: 1.0,
+            weight_decay: 0.0,
+            shuffle: true,
+            eval_every: 0,
+            patience: 0,
+            checkpoint_every: 0,
+            activation_checkpointing: false,
+            seed: 0,
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunOutcome {
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Loss of every step.
+    pub losses: Vec<f64>,
+    /// (step, figures by name) of every validation.
+    pub validations: Vec<(usize, BTreeMap<String, f64>)>,
+    /// The step whose weights were kept.
+    pub best_step: usize,
+    /// Seconds of every step of this process.
+    pub step_seconds: Vec<f64>,
+    /// The most memory held.
+    pub peak_rss_mib: f64,
+    /// In words, where validation has turned.
+    pub note: Option<String>,
+}
+
+/// Where a run stands.
+pub(crate) struct Run {
+    name: &'static str,
+    config: RunConfig,
+    n_steps: usize,
+    schedule: Schedule,
+    optimizer: AdamW,
+    state: RunState,
+    /// The trained tensors at the best validation.
+    best: Option<(usize, Vec<Tensor>)>,
+    dir: PathBuf,
+    log: MetricLog,
+    progress: Progress,
+    validations: Vec<(usize, BTreeMap<String, f64>)>,
+    started: Instant,
+    step_seconds: Vec<f64>,
+}
+
+impl Run {
+    /// Over `n_batches` fixed batches; goes on from this run's newest checkpoint in `dir`, where there is one.
+    pub(crate) fn start(
+        name: &'static str,
+        params: Vec<Param>,
+        config: &RunConfig,
+        n_batches: usize,
+        dir: &Path,
+        run_hash: &str,
+    ) -> Result<Self> {
+        let n_steps = match config.steps {
+            0 => (config.epochs * n_batches as f64).ceil().max(1.0) as usize,
+            n => n,
+        };
+        let schedule =
+            Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
+                format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
+            })?;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let adamw = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
+        let mut optimizer = AdamW::new(params, adamw)?;
+        let mut state = RunState {
+            version: CHECKPOINT_VERSION,
+            run_hash: run_hash.to_owned(),
+            step: 0,
+            sampler: Sampler::new(n_batches, config.seed, config.shuffle),
+            early_stop: EarlyStop::new(config.patience),
+            losses: Vec::new(),
+            figures: BTreeMap::new(),
+        };
+        let mut best = None;
+        if let Some(path) = latest_checkpoint(&dir.join("checkpoints")) {
+            let found = load_checkpoint(&path, run_hash)?;
+            let find = |key: &str| found.tensors.get(key).map(Tensor::shallow_clone);
+            optimizer.restore(found.state.step as i64, find)?;
+            let kept: Option<Vec<Tensor>> =
+                optimizer.params().iter().map(|p| find(&format!("best.{}", p.name))).collect();
+            best = find("best_step").map(|t| t.double_value(&[0]) as usize).zip(kept);
+            state = found.state;
+            eprintln!("{name:>12}: going on after step {} ({})", state.step, path.display());
+        }
+        let log = MetricLog::open(&dir.join("metrics.jsonl"), name, state.step)?;
+        let mut progress = Progress::new(name, n_steps);
+        progress.step(state.step, String::new);
+        Ok(Run {
+            name,
+            config: config.clone(),
+            n_steps,
+            schedule,
+            optimizer,
+            validations: validations_of(&state),
+            state,
+            best,
+            dir: dir.to_owned(),
+            log,
+            progress,
+            started: Instant::now(),
+            step_seconds: Vec::new(),
+        })
+    }
+
+    /// Says a line beside the progress bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.progress.say(line);
+    }
+
+    /// Whether a validation is due now: at the start, every so often, and at the end.
+    pub(crate) fn validates(&self) -> bool {
+        let step = self.state.step;
+        let due = step == 0
+            || step == self.n_steps
+            || self.config.eval_every > 0 && step.is_multiple_of(self.config.eval_every);
+        due && self.validations.last().is_none_or(|v| v.0 != step)
+    }
+
+    /// Takes a validation's figures, `eval_loss` among them. False where the run is to stop early.
+    pub(crate) fn validated(&mut self, figures: &[(&str, f64)]) -> Result<bool> {
+        let step = self.state.step;
+        self.log.write(self.name, step, figures)?;
+        let shown: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.progress.say(&format!("step {step}: {}", shown.join(", ")));
+        for (name, value) in figures {
+            self.state.figures.insert(format!("{name}.{step:06}"), *value);
+        }
+        self.validations.push((step, figures.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect()));
+        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
+        match self.state.early_stop.see(step, loss) {
+            Turn::Best => {
+                let copies = self.optimizer.params().iter().map(|p| p.tensor.detach().copy()).collect();
+                self.best = Some((step, copies));
+                Ok(true)
+            }
+            Turn::Worse => Ok(true),
+            Turn::Stop => {
+                self.progress.say(&format!("stopping early at step {step}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// The next step's batch; `None` when the run is done. Seeds libtorch's generator by the step, so that a
+    /// resumed run draws the same dropout.
+    pub(crate) fn next_batch(&mut self) -> Option<usize> {
+        if self.state.step >= self.n_steps {
+            return None;
+        }
+        self.started = Instant::now();
+        let seed = (self.config.seed as i64).wrapping_mul(1_000_003).wrapping_add(self.state.step as i64);
+        tch::manual_seed(seed);
+        self.state.sampler.next_index()
+    }
+
+    /// Ends a step whose gradients lie in `.grad`: checks the loss, clips, updates, logs, saves.
+    pub(crate) fn update(&mut self, loss: f64, batch: &Batch, figures: &[(&str, f64)]) -> Result<()> {
+        self.optimizer.gather();
+        let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.max_grad_norm);
+        check_loss(self.state.step + 1, loss + 0.0 * grad_norm, std::slice::from_ref(batch), &self.dir)?;
+        let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);
+        self.optimizer.step(lr);
+        self.state.step += 1;
+        self.state.losses.push(loss);
+        self.step_seconds.push(self.started.elapsed().as_secs_f64());
+        let common = [
+            ("loss", loss),
+            ("grad_norm", grad_norm),
+            ("learning_rate", lr),
+            ("epoch", self.state.sampler.epochs()),
+        ];
+        self.log.write(self.name, self.state.step, &[&common[..], figures].concat())?;
+        self.progress.step(1, || format!("loss {loss:.4}"));
+
+        let stop = interrupted();
+        let every = self.config.checkpoint_every;
+        if every > 0 && (stop || self.state.step.is_multiple_of(every)) {
+            let mut tensors = self.optimizer.state();
+            if let Some((step, best)) = &self.best {
+                tensors.push(("best_step".to_owned(), Tensor::from_slice(&[*step as f32])));
+                let named = self.optimizer.params().iter().zip(best);
+                tensors.extend(named.map(|(p, t)| (format!("best.{}", p.name), t.shallow_clone())));
+            }
+            save_checkpoint(&self.dir.join("checkpoints"), &self.state, &tensors, 2)?;
+        }
+        if stop {
+            return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
+        }
+        Ok(())
+    }
+
+    /// Puts the best validated weights back and says what the run did.
+    pub(crate) fn finish(self) -> RunOutcome {
+        let mut best_step = self.state.step;
+        if let Some((step, best)) = self.best {
+            best_step = step;
+            let _guard = tch::no_grad_guard();
+            for (param, best) in self.optimizer.params().iter().zip(&best) {
+                param.tensor.detach().copy_(best);
+            }
+        }
+        self.progress.finish(&format!("{} steps, best step {best_step}", self.state.step));
+        RunOutcome {
+            steps: self.state.step,
+            losses: self.state.losses,
+            validations: self.validations,
+            best_step,
+            step_seconds: self.step_seconds,
+            peak_rss_mib: peak_rss_mib(),
+            note: self.state.early_stop.words(),
+        }
+    }
+}
+
+fn validations_of(state: &RunState) -> Vec<(usize, BTreeMap<String, f64>)> {
+    let mut by_step: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
+    for (name, value) in &state.figures {
+        if let Some((name, step)) = name.rsplit_once('.')
+            && let Ok(step) = step.parse()
+        {
+            by_step.entry(step).or_default().insert(name.to_owned(), *value);
+        }
+    }
+    by_step.into_iter().collect()
+}

@@ -1,0 +1,230 @@
+//! Every recipe on the tiny model: it learns what is planted, and says what is wrong.
+#![cfg(feature = "torch")]
+
+use std::path::Path;
+
+use ferrotune::local_model::LocalModel;
+use ferrotune::model_store::{self, LoadedModel, Place};
+use ferrotune::recipes::{
+    CptTexts, DpoConfig, FreeLoss, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData, ThumbExample,
+    class_head, classes, classify, cpt, dpo, examples, kto, lora_config, orpo, pair_examples, reward,
+    reward_head, sft,
+};
+use ferrotune_peft::{Adapter, inject, quantize_base};
+use ferrotune_preference::Kto;
+use ferrotune_tokenizer::Limits;
+use ferrotune_types::{
+    Conversation, Example, GenerateParams, LanguageModel, Message, PairExample, PreferencePair, Role,
+};
+
+fn tiny() -> (LoadedModel, Adapter) {
+    tch::set_num_threads(1); // the model is too small to share
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+    let place = Place::parse("cpu", "fp32").unwrap();
+    let mut model = model_store::load(&path.display().to_string(), place, "").unwrap();
+    let lora = lora_config(8, 16.0, 0.0, "all-linear", "tiny").unwrap();
+    let adapter = inject(&mut model.decoder, &lora, 0).unwrap();
+    (model, adapter)
+}
+
+fn turn(role: Role, text: impl Into<String>) -> Message {
+    Message::new(role, text)
+}
+
+/// The chosen answer speaks of days, the rejected one does not.
+fn pairs(model: &LoadedModel, ids: std::ops::Range<usize>) -> Vec<PairExample> {
+    let pairs: Vec<PreferencePair> = ids
+        .map(|i| PreferencePair {
+            id: format!("p{i}"),
+            prompt: vec![turn(Role::User, format!("May I return item {i}?"))],
+            chosen: vec![turn(Role::Assistant, "Yes, within 30 days.")],
+            rejected: vec![turn(Role::Assistant, "No, never ask me that.")],
+            meta: serde_json::Map::new(),
+        })
+        .collect();
+    pair_examples(&pairs, &model.template, &model.tokenizer, &Limits::default()).unwrap().examples
+}
+
+fn settings(steps: usize, lr: f64) -> RunConfig {
+    RunConfig { steps, lr, schedule: "constant".to_owned(), eval_every: steps / 2, ..RunConfig::default() }
+}
+
+/// A figure of the last validation.
+fn last(outcome: &RunOutcome, name: &str) -> f64 {
+    outcome.validations.last().unwrap().1[name]
+}
+
+#[test]
+fn one_example_is_learnt_by_heart_and_said() {
+    let (model, adapter) = tiny();
+    // The tiny model's hidden states are too short for a sure answer: its logits never differ by more than 4.
+    let _ = tch::no_grad(|| model.decoder.norm.weight().shallow_clone().g_mul_scalar_(8.0));
+    let sentence = "It left us on Monday.";
+    let chat = Conversation {
+        id: "one".to_owned(),
+        messages: vec![turn(Role::User, "Where is it?"), turn(Role::Assistant, sentence)],
+        tools: Vec::new(),
+        meta: serde_json::Map::new(),
+    };
+    let made = examples(&[chat], &model.template, &model.tokenizer, &Limits::default()).unwrap();
+    let data = SftData { train: vec![made.examples], validation: Vec::new() };
+    let config = SftConfig { steps: 150, batch: 1, lr: 4e-3, ..SftConfig::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = sft(&model.decoder, &adapter, &data, &config, dir.path(), "h").unwrap();
+    let loss = outcome.losses.last().unwrap();
+    assert!(*loss < 0.05, "the loss is still {loss}");
+    let said = LocalModel::new("tiny", model)
+        .chat(
+            &[turn(Role::User, "Where is it?")],
+            &GenerateParams { temperature: 0.0, ..GenerateParams::default() },
+        )
+        .unwrap();
+    assert_eq!(said.text, sentence);
+}
+
+#[test]
+fn a_quantised_base_is_tuned_too() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+    let mut model =
+        model_store::load(&path.display().to_string(), Place::parse("cpu", "fp32").unwrap(), "").unwrap();
+    quantize_base(&mut model.decoder, true).unwrap();
+    let adapter =
+        inject(&mut model.decoder, &lora_config(4, 8.0, 0.0, "all-linear", "tiny").unwrap(), 0).unwrap();
+    let example = Example::new("e", (5..25).collect(), (0..20).map(|t| t > 0).collect()).unwrap();
+    let data = SftData { train: vec![vec![example]], validation: Vec::new() };
+    let config = SftConfig { steps: 10, batch: 1, lr: 1e-2, ..SftConfig::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let losses = sft(&model.decoder, &adapter, &data, &config, dir.path(), "h").unwrap().losses;
+    assert!(losses[9] < losses[0] * 0.95, "{losses:?}");
+}
+
+#[test]
+fn preferences_are_learnt_without_a_reference() {
+    for name in ["orpo", "simpo", "cpo"] {
+        let (model, adapter) = tiny();
+        let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));
+        let loss = FreeLoss::from_name(name, None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let outcome =
+            orpo(&model.decoder, &adapter, [&train, &held], &loss, &settings(12, 5e-3), dir.path(), "h")
+                .unwrap();
+        let accuracy = last(&outcome, "eval_rewards/accuracies");
+        assert!(accuracy > 0.99, "{name}: held-out accuracy {accuracy}");
+        let first = outcome.validations[0].1["eval_loss"];
+        assert!(last(&outcome, "eval_loss") < first, "{name}: no better than {first}");
+    }
+    assert!(FreeLoss::from_name("orp", None).unwrap_err().to_string().contains("known: orpo, simpo, cpo"));
+}
+
+#[test]
+fn thumbs_are_learnt() {
+    let (model, adapter) = tiny();
+    let thumbs = |ids| -> Vec<ThumbExample> {
+        let row = |pair: &PairExample, answer: &[u32], desirable| {
+            let ids = [pair.prompt(), answer].concat();
+            let mask = (0..ids.len()).map(|t| t >= pair.prompt().len()).collect();
+            ThumbExample { example: Example::new(pair.id(), ids, mask).unwrap(), desirable }
+        };
+        let both = |p: &PairExample| [row(p, p.chosen(), true), row(p, p.rejected(), false)];
+        pairs(&model, ids).iter().flat_map(both).collect()
+    };
+    let (train, held) = (thumbs(0..8), thumbs(20..24));
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(16, 5e-3);
+    let run = |config: &RunConfig| {
+        kto(&model.decoder, &adapter, [&train, &held], &Kto::default(), config, dir.path(), "h")
+    };
+    let error = run(&RunConfig { batch: 1, ..config.clone() }).unwrap_err().to_string();
+    assert!(error.contains("takes 2"), "{error}");
+    let outcome = run(&config).unwrap();
+    // Before the first update nothing has drifted: every loss is 1 − σ(0).
+    assert!((outcome.losses[0] - 0.5).abs() < 1e-5, "{}", outcome.losses[0]);
+    assert!(last(&outcome, "eval_thumbs_met") > 0.9, "{:?}", outcome.validations);
+}
+
+#[test]
+fn a_reward_model_scores_the_chosen_answer_higher() {
+    let (model, adapter) = tiny();
+    let head = reward_head(&model.decoder);
+    let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(16, 1e-2);
+    let outcome =
+        reward(&model.decoder, &adapter, &head, [&train, &held], Some(0.01), &config, dir.path(), "h")
+            .unwrap();
+    assert!((outcome.losses[0] - std::f64::consts::LN_2).abs() < 1e-6);
+    assert_eq!((outcome.validations[0].1["eval_accuracy"], last(&outcome, "eval_accuracy")), (0.5, 1.0));
+}
+
+#[test]
+fn texts_and_tokens_are_classified() {
+    let text = |i: u32| Labelled {
+        ids: (0..6).map(|t| 20 + (i * 7 + t * 3) % 40 + 100 * (i % 2)).collect(),
+        labels: Labels::Text((i % 2) as usize),
+    };
+    // A token's class is whether it is large.
+    let tokens = |i: u32| {
+        let ids: Vec<u32> = (0..8).map(|t| 20 + (i * 5 + t * 7) % 30).collect();
+        let of = ids.iter().enumerate().map(|(t, &id)| (t != 3).then_some(usize::from(id > 34)));
+        Labelled { labels: Labels::Tokens(of.collect()), ids }
+    };
+    for (name, make) in [("texts", &text as &dyn Fn(u32) -> Labelled), ("tokens", &tokens)] {
+        let (train, held): (Vec<_>, Vec<_>) = ((0..24).map(make).collect(), (40..48).map(make).collect());
+        let (model, adapter) = tiny();
+        let head = class_head(&model.decoder, 2);
+        let dir = tempfile::tempdir().unwrap();
+        let (config, data) = (settings(40, 3e-3), [train.as_slice(), held.as_slice()]);
+        let outcome =
+            classify(&model.decoder, Some(&adapter), &head, data, &config, dir.path(), "h").unwrap();
+        assert!(last(&outcome, "eval_accuracy") > 0.85, "{name}: {:?}", outcome.validations);
+        assert_eq!(
+            classes(&model.decoder, &head, &held[..1]).unwrap().len(),
+            if name == "texts" { 1 } else { 7 }
+        );
+    }
+    let (model, _) = tiny();
+    let wrong = Labelled { ids: vec![1], labels: Labels::Text(2) };
+    let dir = tempfile::tempdir().unwrap();
+    let head = class_head(&model.decoder, 2);
+    let error = classify(&model.decoder, None, &head, [&[wrong], &[]], &settings(1, 1e-3), dir.path(), "h");
+    assert!(error.unwrap_err().to_string().contains("the head has 2 classes"));
+}
+
+#[test]
+fn reading_on_learns_the_own_text_and_reports_on_general_text() {
+    let (model, adapter) = tiny();
+    let own = |i: usize| format!("The parcel number {i} left the depot on Monday and arrives on Friday.");
+    let general = |i: usize| format!("Once upon a time {i} kings sat under an old tree.");
+    let texts = CptTexts {
+        own: (0..12).map(own).collect(),
+        own_held: (20..24).map(own).collect(),
+        general: (0..12).map(general).collect(),
+        general_held: (20..24).map(general).collect(),
+    };
+    let config = SftConfig { steps: 30, batch: 4, lr: 1e-2, ..SftConfig::default() };
+    let run = |replay: f64| {
+        let dir = tempfile::tempdir().unwrap();
+        cpt(&model.decoder, &adapter, &model.tokenizer, &texts, (64, replay), &config, dir.path(), "h")
+    };
+    let outcome = run(0.25).unwrap();
+    let (own_windows, general_windows) = outcome.windows;
+    assert_eq!(general_windows, (own_windows as f64 / 3.0).round() as usize);
+    let (before, after) = outcome.own.unwrap();
+    assert!(after < 0.5 * before, "own text: {before} to {after}");
+    assert!(outcome.general.is_some() && outcome.words().contains("general text"), "{}", outcome.words());
+    assert!(run(1.0).unwrap_err().to_string().contains("replay share"));
+}
+
+#[test]
+fn a_stale_reference_is_refused() {
+    let (model, mut adapter) = tiny();
+    let train = pairs(&model, 0..4);
+    let dir = tempfile::tempdir().unwrap();
+    let config = DpoConfig { steps: 1, reference: "base".to_owned(), ..DpoConfig::default() };
+    let mut run = |hash: &str| dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), hash);
+    assert!(run("model, data and template").unwrap().reference_seconds > 0.0);
+    // The same run again finds its reference cached; any other is told so.
+    assert_eq!(run("model, data and template").unwrap().reference_seconds, 0.0);
+    let error = run("another template").unwrap_err().to_string();
+    assert!(error.contains("belongs to another model, data or settings"), "{error}");
+}
