@@ -33,6 +33,12 @@ fn hand_over() -> ExitCode {
     };
     let mut command = std::process::Command::new(&program);
     command.args(std::env::args_os().skip(1));
+    // How long OpenMP's threads, which read this as the program starts, spin after each of libtorch's operations.
+    // Left to itself a thread spins for milliseconds, and where another program wants the core as well, training
+    // becomes many times as slow; on a quiet machine this is as fast.
+    if ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"].iter().all(|name| std::env::var_os(name).is_none()) {
+        command.env("GOMP_SPINCOUNT", "20000");
+    }
     #[cfg(unix)]
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     #[cfg(not(unix))]

@@ -99,6 +99,36 @@ fn killed_anywhere_and_resumed_it_ends_with_the_same_bytes() {
     assert!(again.contains("sft: done before"), "{again}");
 }
 
+/// A disk that takes only so much of a file stands for a full one: writes fail midway, at one place or another.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_stops_it_and_loses_nothing() {
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), &[]);
+    let broken = tempfile::tempdir().unwrap();
+    let mut failed = Vec::new();
+    // Of the tiny run's files curated.jsonl has 360 KB and the merged model 440 KB.
+    for kib in [1, 390] {
+        let output = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f $(($0 * 2)); exec \"$@\""])
+            .args([&kib.to_string(), env!("CARGO_BIN_EXE_ferrotune"), "pipeline", "--resume", "--config"])
+            .arg(config())
+            .arg("--out")
+            .arg(broken.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert_eq!(output.status.code(), Some(1), "with {kib} KiB a file: {stderr}");
+        failed.push(stderr.lines().rev().find(|line| line.contains("stage ")).unwrap_or_default().to_owned());
+    }
+    assert!(failed[0].contains("stage curate: cannot write"), "{failed:?}");
+    assert!(failed[1].contains("stage merge: cannot write"), "{failed:?}");
+    run(broken.path(), &["--resume"]);
+    assert!(adapter(whole.path()) == adapter(broken.path()), "the adapters differ");
+    assert_eq!(report(whole.path()), report(broken.path()));
+}
+
 #[test]
 fn a_fresh_run_of_the_same_seed_gives_the_same_bytes_and_other_settings_do_not_resume() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,15 +1,11 @@
 //! The stages that ask the model: base against tuned, and answers grounded in documents.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
 use ferrotune_eval::{Case, Winner};
 use ferrotune_rag::{
-    ChunkConfig, GroundConfig, Language, RagQuestion, RetrieveConfig, Splitter, SqliteStore, evaluate,
-    ground, index, retrieve,
+    ChunkConfig, GroundConfig, Language, RagQuestion, RetrieveConfig, Splitter, SqliteStore, evaluate, index,
 };
-use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel, Message, ModelError};
+use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel, Message};
 
 use super::{GroundedRow, JudgeFacts, JudgedRow, RagFacts, Run};
 use crate::cli::data::judge_with;
@@ -52,6 +48,8 @@ pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
         ci95: report.ci95,
         p_value: report.p_value,
         verdict: report.verdict.to_string(),
+        tuned_mean: report.tuned_mean,
+        base_mean: report.base_mean,
         rows: report
             .rows
             .into_iter()
@@ -102,7 +100,6 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
     let indexed = index(&mut store, &documents, &chunks, embedder)?;
     eprintln!("{:>12}: {} documents in {} chunks", "rag", indexed.documents, indexed.chunks);
 
-    // All answers in one batch, then measured as if asked one by one.
     let find = RetrieveConfig { k: settings.k, ..RetrieveConfig::default() };
     let how = GroundConfig {
         sources: settings.k,
@@ -110,14 +107,6 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
         params: GenerateParams { max_new_tokens: settings.max_new_tokens, ..GenerateParams::default() },
         ..GroundConfig::default()
     };
-    let mut prompts = Vec::with_capacity(questions.len());
-    for question in &questions {
-        let hits = retrieve(&store, embedder, &question.question, &find)?;
-        prompts.push(ground(&question.question, &hits, &how));
-    }
-    let model = LocalModel::new("tuned", run.tuned()?);
-    let answers = model.chat_batch(&prompts, &how.params)?;
-    let replay = Replay::new(model.name(), &prompts, answers)?;
     let asked: Vec<RagQuestion> = questions
         .iter()
         .map(|q| RagQuestion {
@@ -126,7 +115,8 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
             relevant: q.documents.clone(),
         })
         .collect();
-    let report = evaluate(&store, embedder, Some(&replay), &asked, &find, &how)?;
+    let model = LocalModel::new("tuned", run.tuned()?);
+    let report = evaluate(&store, embedder, Some(&model), &asked, &find, &how)?;
     eprintln!(
         "{:>12}: recall@3 {:.3}, answered {:.3}, cited {:.3}, citation precision {:.3}",
         "rag", report.recall_at_3, report.answered, report.cited, report.citation_precision
@@ -155,29 +145,4 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
         citation_precision: report.citation_precision,
         rows,
     })
-}
-
-/// Answers that were generated in a batch, given out by prompt.
-struct Replay {
-    name: String,
-    answers: RefCell<HashMap<String, Completion>>,
-}
-
-impl Replay {
-    fn new(name: &str, prompts: &[Vec<Message>], answers: Vec<Completion>) -> Result<Self> {
-        let keys = prompts.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-        Ok(Replay { name: name.to_owned(), answers: RefCell::new(keys.into_iter().zip(answers).collect()) })
-    }
-}
-
-impl LanguageModel for Replay {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn chat(&self, messages: &[Message], _params: &GenerateParams) -> Result<Completion, ModelError> {
-        let key = serde_json::to_string(messages).map_err(ModelError::failed)?;
-        let found = self.answers.borrow().get(&key).cloned();
-        found.ok_or_else(|| ModelError::BadRequest("a prompt that was not generated for".to_owned()))
-    }
 }

@@ -241,6 +241,12 @@ pub struct JudgeFacts {
     pub p_value: f64,
     /// `better`, `worse` or `no clear difference`.
     pub verdict: String,
+    /// Mean score of the tuned model's answers, 0 to 1, where the judge scores answers one by one.
+    #[serde(default)]
+    pub tuned_mean: Option<f64>,
+    /// Mean score of the base model's answers.
+    #[serde(default)]
+    pub base_mean: Option<f64>,
     /// Every question with both answers.
     pub rows: Vec<JudgedRow>,
 }

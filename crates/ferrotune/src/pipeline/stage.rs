@@ -48,6 +48,19 @@ const LEFT: [&str; 12] = [
     "metrics.jsonl",
 ];
 
+/// The stages whose results are made from that of this one.
+fn feeds(name: &str) -> &'static [&'static str] {
+    match name {
+        "curate" => &STAGES[1..],
+        "split" => &STAGES[2..],
+        "sft" => &STAGES[4..],
+        "dpo" => &STAGES[5..],
+        "merge" => &["judge", "rag", "report"],
+        "report" => &[],
+        _ => &["report"],
+    }
+}
+
 impl Stages {
     /// Takes up what an earlier run finished, or clears it away.
     pub(super) fn open(options: &RunOptions, hash: &str) -> Result<Self> {
@@ -100,6 +113,7 @@ impl Stages {
         if redo {
             // Its own checkpoints are of the run that is to be done again.
             let _ = fs::remove_dir_all(self.folder.with_file_name(name));
+            self.forget_after(name)?;
         }
         let number = STAGES.iter().position(|s| *s == name).map_or(0, |i| i + 1);
         let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -133,6 +147,29 @@ impl Stages {
         self.times.borrow().clone()
     }
 
+    /// Removes the results that were made from this stage's, so that none stands beside another's data.
+    fn forget_after(&self, name: &str) -> Result<()> {
+        let forgotten: Vec<&str> = feeds(name)
+            .iter()
+            .filter(|stage| fs::remove_file(self.folder.join(format!("{stage}.json"))).is_ok())
+            .filter(|stage| !self.only.iter().any(|n| n == *stage))
+            .copied()
+            .collect();
+        if !forgotten.is_empty() {
+            eprintln!(
+                "{name:>12}: what was made from it is stale now ({}); --resume makes it again",
+                forgotten.join(", ")
+            );
+        }
+        for stage in ["sft", "dpo"].into_iter().filter(|stage| feeds(name).contains(stage)) {
+            let folder = self.folder.with_file_name(stage);
+            if folder.is_dir() {
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     fn read(&self, path: &PathBuf) -> Result<Option<StageFile>> {
         let Ok(bytes) = fs::read(path) else { return Ok(None) };
         let file: StageFile =
@@ -164,6 +201,25 @@ mod tests {
         let again = Stages::open(&options(dir.path(), true), "h").unwrap();
         assert_eq!(again.run::<f64>("sft", || bail!("run twice")).unwrap(), Some(0.1 + 0.2));
         assert_eq!(again.run("dpo", || Ok(7u8)).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn what_was_made_from_a_stage_that_runs_again_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Stages::open(&options(dir.path(), false), "h").unwrap();
+        for name in STAGES {
+            all.run(name, || Ok(1u8)).unwrap();
+        }
+        let only = |names: &[&str]| RunOptions {
+            only: names.iter().map(|&n| n.to_owned()).collect(),
+            ..options(dir.path(), false)
+        };
+        let again = Stages::open(&only(&["dpo", "merge"]), "h").unwrap();
+        let found: Vec<Option<u8>> = STAGES.iter().map(|name| again.run(name, || Ok(2u8)).unwrap()).collect();
+        let (old, new) = (Some(1), Some(2));
+        assert_eq!(found, [old, old, old, old, new, new, None, None, None, None]);
+        let resumed = Stages::open(&options(dir.path(), true), "h").unwrap();
+        assert_eq!(resumed.run("rag", || Ok(3u8)).unwrap(), Some(3));
     }
 
     #[test]

@@ -31,6 +31,8 @@ fn judge(kind: &str, verdict: &str, [tuned, base, tie]: [usize; 3]) -> JudgeFact
         ci95: [0.625, 0.8],
         p_value: 1.2e-6,
         verdict: verdict.to_owned(),
+        tuned_mean: (kind == "reference").then_some(0.61),
+        base_mean: (kind == "reference").then_some(0.18),
         rows: rows.collect(),
     }
 }
