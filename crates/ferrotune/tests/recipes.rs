@@ -119,15 +119,7 @@ fn preferences_are_learnt_without_a_reference() {
 #[test]
 fn thumbs_are_learnt() {
     let (model, adapter) = tiny();
-    let thumbs = |ids| -> Vec<ThumbExample> {
-        let row = |pair: &PairExample, answer: &[u32], desirable| {
-            let ids = [pair.prompt(), answer].concat();
-            let mask = (0..ids.len()).map(|t| t >= pair.prompt().len()).collect();
-            ThumbExample { example: Example::new(pair.id(), ids, mask).unwrap(), desirable }
-        };
-        let both = |p: &PairExample| [row(p, p.chosen(), true), row(p, p.rejected(), false)];
-        pairs(&model, ids).iter().flat_map(both).collect()
-    };
+    let thumbs = |ids| -> Vec<_> { pairs(&model, ids).iter().flat_map(ThumbExample::of_pair).collect() };
     let (train, held) = (thumbs(0..8), thumbs(20..24));
     let dir = tempfile::tempdir().unwrap();
     let config = settings(16, 5e-3);

@@ -10,7 +10,7 @@ use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Kto, kto_metrics, mismatched};
 use ferrotune_train::{Forward, HeadOptions, Param, Scored, score};
-use ferrotune_types::{Batch, Example};
+use ferrotune_types::{Batch, Example, PairExample};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -25,6 +25,18 @@ pub struct ThumbExample {
     pub example: Example,
     /// A thumb up.
     pub desirable: bool,
+}
+
+impl ThumbExample {
+    /// A pair's two answers, each with its thumb.
+    pub fn of_pair(pair: &PairExample) -> Vec<Self> {
+        let thumb = |answer: &[u32], desirable| {
+            let ids = [pair.prompt(), answer].concat();
+            let mask = (0..ids.len()).map(|t| t >= pair.prompt().len()).collect();
+            Some(ThumbExample { example: Example::new(pair.id(), ids, mask).ok()?, desirable })
+        };
+        [thumb(pair.chosen(), true), thumb(pair.rejected(), false)].into_iter().flatten().collect()
+    }
 }
 
 /// A batch, the same prompts with other rows' answers, and what the reference says of both.
