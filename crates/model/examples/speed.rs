@@ -1,15 +1,19 @@
-//! How fast a decoder generates and scores on this machine, with the dtypes that it has.
+//! How fast a decoder generates and scores on this machine, with the dtypes that it has; the last line is JSON.
 //!
 //! ```text
-//! cargo run --release -p ferrotune-model --example speed -- MODEL [fp32|bf16|int8] [generate|batch|perplexity] [TOKENS]
+//! cargo run --release -p ferrotune-model --example speed -- MODEL [fp32|bf16|int8] [generate|batch|prefill|perplexity]
 //! ```
 
 use std::time::Instant;
 
 use ferrotune_model::checkpoint::{HubOptions, Source, load_decoder};
 use ferrotune_model::generate::{Flow, Sampling, generate, perplexity};
-use ferrotune_model::{keep_freed_memory, parse_dtype, quantize_int8};
+use ferrotune_model::{Decoder, ModelError, keep_freed_memory, parse_dtype, quantize_int8};
 use tch::Device;
+
+/// Prompts of `batch`, and their tokens.
+const ROWS: usize = 16;
+const PROMPT: usize = 32;
 
 #[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +21,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let arg = |i: usize, default: &str| args.get(i).map_or(default, String::as_str).to_owned();
     let (model, dtype, what) = (arg(0, "fixtures/tiny/llama"), arg(1, "fp32"), arg(2, "generate"));
-    let n: usize = arg(3, "128").parse()?;
     let kind = parse_dtype(if dtype == "int8" { "bf16" } else { &dtype }, Device::Cpu)?;
     let start = Instant::now();
     let mut decoder =
@@ -27,27 +30,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("loaded in {:.2} s", start.elapsed().as_secs_f64());
     let vocabulary = decoder.config.vocab_size as u32;
-    let ids: Vec<u32> = (0..n as u32).map(|i| 3 + i.wrapping_mul(2_654_435_761) % (vocabulary - 3)).collect();
-    let sampling = Sampling { max_new_tokens: n, ..Sampling::default() };
-    let seconds = |start: Instant| start.elapsed().as_secs_f64();
-    let best = (0..3)
-        .map(|_| {
-            let start = Instant::now();
-            let tokens = match what.as_str() {
-                "perplexity" => perplexity(&decoder, &ids, 512)?.n_tokens,
-                _ => {
-                    let rows = if what == "batch" { 16 } else { 1 };
-                    let prompts: Vec<Vec<u32>> =
-                        (0..rows).map(|r| ids[..32.min(n) - r % 8].to_vec()).collect();
-                    let out = generate(&decoder, &prompts, &sampling, &mut |_, _| Flow::Continue)?;
-                    out.iter().map(|g| g.ids.len()).sum()
-                }
-            };
-            Ok::<_, Box<dyn std::error::Error>>(tokens as f64 / seconds(start))
-        })
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .fold(0.0, f64::max);
-    println!("{what} {dtype}: {best:.1} tokens/s (best of 3)");
+    let ids: Vec<u32> =
+        (0..1024).map(|i: u32| 3 + i.wrapping_mul(2_654_435_761) % (vocabulary - 3)).collect();
+    let rate = match what.as_str() {
+        "perplexity" => best(|| Ok(perplexity(&decoder, &ids, 1024)?.n_tokens))?,
+        "prefill" => best(|| continued(&decoder, std::slice::from_ref(&ids), 1).map(|_| ids.len()))?,
+        "batch" => {
+            let rows: Vec<Vec<u32>> = ids.chunks(PROMPT).take(ROWS).map(<[u32]>::to_vec).collect();
+            let one = best(|| continued(&decoder, &rows[..1], 64))?;
+            println!("one row: {one:.1} tokens/s");
+            best(|| continued(&decoder, &rows, 64))?
+        }
+        _ => best(|| continued(&decoder, &[ids[..PROMPT].to_vec()], 128))?,
+    };
+    println!("{{\"what\": \"{what}\", \"dtype\": \"{dtype}\", \"tokens_per_s\": {rate:.1}}}");
     Ok(())
+}
+
+/// The number of new tokens.
+fn continued(decoder: &Decoder, prompts: &[Vec<u32>], n: usize) -> Result<usize, ModelError> {
+    let sampling = Sampling { max_new_tokens: n, ..Sampling::default() };
+    let out = generate(decoder, prompts, &sampling, &mut |_, _| Flow::Continue)?;
+    Ok(out.iter().map(|row| row.ids.len()).sum())
+}
+
+/// Tokens a second, the best of three.
+fn best(mut job: impl FnMut() -> Result<usize, ModelError>) -> Result<f64, ModelError> {
+    let mut best: f64 = 0.0;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let tokens = job()?;
+        best = best.max(tokens as f64 / start.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }

@@ -33,6 +33,9 @@ pub enum ModelError {
     /// An input that the model cannot take: an id beyond the vocabulary, a sequence beyond the context.
     #[error("input: {0}")]
     Input(String),
+    /// There is not enough memory.
+    #[error("out of memory: {0}")]
+    Memory(String),
     /// The model hub answered badly or could not be reached.
     #[error("hub: {0}")]
     Hub(String),

@@ -9,6 +9,8 @@ pub struct Int8Weight {
     weight: Tensor,
     /// (out), bf16.
     scales: Tensor,
+    /// (out), int32: the sum of each row of `weight`.
+    sums: Tensor,
 }
 
 impl Int8Weight {
@@ -19,32 +21,35 @@ impl Int8Weight {
         // The scale is rounded before it is used, so that its own rounding costs nothing.
         let scales = (greatest / 127.0).to_kind(Kind::BFloat16);
         let rounded = (weight / scales.to_kind(Kind::Float)).round().clamp(-127, 127).to_kind(Kind::Int8);
-        Int8Weight { weight: rounded, scales: scales.view(-1) }
+        let sums = rounded.sum_dim_intlist([1i64].as_slice(), false, Kind::Int);
+        Int8Weight { weight: rounded, scales: scales.view(-1), sums }
+    }
+
+    /// (out, in), int8.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// (out), bf16.
+    pub fn scales(&self) -> &Tensor {
+        &self.scales
+    }
+
+    /// (out), int32: the sum of each row of [`Self::weight`].
+    pub fn sums(&self) -> &Tensor {
+        &self.sums
     }
 }
-
-/// Up to here the product reads the 8-bit weight; above, it is cheaper to widen it first.
-const MAX_ROWS_PACKED: i64 = 8;
 
 impl PackedWeight for Int8Weight {
     fn size(&self) -> (i64, i64) {
         self.weight.size2().unwrap_or((0, 0))
     }
 
+    /// Widens the weight first, which many rows pay for; a step of generation multiplies the 8 bits as they are
+    /// (libtorch's own product for that, `_weight_int8pack_mm`, reads beyond small weights).
     fn matmul(&self, x: &Tensor) -> Tensor {
-        let (out, inputs) = self.size();
-        let mut size = x.size();
-        let rows = x.numel() as i64 / inputs.max(1);
-        if rows > MAX_ROWS_PACKED || x.device() != tch::Device::Cpu {
-            return x.linear(&self.dequantize(x.kind()), None::<&Tensor>);
-        }
-        // libtorch's kernel for this is fast in bf16 only.
-        let flat = x.view([rows, inputs]).to_kind(Kind::BFloat16);
-        let y = flat.internal_weight_int8pack_mm(&self.weight, &self.scales).to_kind(x.kind());
-        if let Some(last) = size.last_mut() {
-            *last = out;
-        }
-        y.view(size.as_slice())
+        x.linear(&self.dequantize(x.kind()), None::<&Tensor>)
     }
 
     fn dequantize(&self, kind: Kind) -> Tensor {
@@ -52,7 +57,11 @@ impl PackedWeight for Int8Weight {
     }
 
     fn n_bytes(&self) -> usize {
-        self.weight.numel() + 2 * self.scales.numel()
+        self.weight.numel() + 6 * self.scales.numel()
+    }
+
+    fn as_int8(&self) -> Option<&Int8Weight> {
+        Some(self)
     }
 }
 
@@ -120,4 +129,21 @@ fn fuse(linears: &[&Linear], name: &str) -> Option<Linear> {
     let parent = linears[0].name.rsplit_once('.').map_or("", |(parent, _)| parent);
     let bias = (!biases.is_empty()).then(|| Tensor::cat(&biases, 0));
     Some(Linear::new(format!("{parent}.{name}"), Tensor::cat(&weights, 0), bias))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rounded_weight_multiplies_almost_as_before() {
+        let weight = Tensor::randn([24, 16], (Kind::Float, tch::Device::Cpu));
+        let packed = Int8Weight::quantize(&weight);
+        let x = Tensor::randn([3, 16], (Kind::Float, tch::Device::Cpu));
+        let error = (packed.matmul(&x) - x.matmul(&weight.transpose(0, 1))).abs().max().double_value(&[]);
+        assert!(error > 0.0 && error < 0.2, "{error}");
+        assert_eq!((packed.size(), packed.n_bytes()), ((24, 16), 24 * 16 + 24 * 6));
+        let zero = Int8Weight::quantize(&weight.zeros_like());
+        assert_eq!(zero.matmul(&x).abs().max().double_value(&[]), 0.0);
+    }
 }

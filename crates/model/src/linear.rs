@@ -34,6 +34,10 @@ pub trait PackedWeight: Send + std::fmt::Debug {
     fn dequantize(&self, kind: Kind) -> Tensor;
     /// Bytes that it takes, tables included.
     fn n_bytes(&self) -> usize;
+    /// Itself, where it is in 8 bits with a scale for each row: the CPU kernels know that form.
+    fn as_int8(&self) -> Option<&crate::Int8Weight> {
+        None
+    }
 }
 
 /// What stands in for a linear layer's forward pass: LoRA and its relatives, in `ferrotune-peft`.

@@ -142,6 +142,12 @@ impl Gguf {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Numbers in all tensors together.
+    pub fn n_weights(&self) -> u64 {
+        let n = |size: &[i64]| size.iter().fold(1u64, |n, &m| n.saturating_mul(m as u64));
+        self.tensors.values().fold(0, |all, t| n(&t.size).saturating_add(all))
+    }
+
     /// A tensor under its name in the file, dequantised to fp32.
     ///
     /// # Errors

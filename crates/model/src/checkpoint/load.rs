@@ -4,6 +4,7 @@ use serde_json::Value;
 use tch::{Device, Kind};
 
 use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, format_error, read_json};
+use crate::memory::{check_weights, free_memory};
 use crate::{Decoder, Encoder, ModelError, Pooling, Tensors, WeightMap, families};
 
 /// A decoder with what its checkpoint says besides the weights.
@@ -25,12 +26,14 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`ModelError::Io`] and [`ModelError::Format`] for files; [`ModelError::Config`] for an unknown model type or a
-/// missing field; [`ModelError::Tensors`] where tensors are missing, misshapen or left over.
+/// missing field; [`ModelError::Tensors`] where tensors are missing, misshapen or left over;
+/// [`ModelError::Memory`] where the weights would not fit.
 pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loaded, ModelError> {
     match source {
         Source::Directory(folder) => {
             let config_json = load_config(source)?;
             let tensors = Safetensors::open(folder)?;
+            check_weights(tensors.n_weights(), kind, free_memory(device))?;
             let decoder = build(&config_json, &tensors, kind, device)?;
             let generation_config = match folder.join("generation_config.json") {
                 path if path.is_file() => Some(read_json(&path)?),
@@ -43,6 +46,7 @@ pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
         Source::Gguf(path) => {
             let tensors = GgufTensors::new(Gguf::open(path)?)?;
             let config_json = tensors.config().clone();
+            check_weights(tensors.gguf().n_weights(), kind, free_memory(device))?;
             let decoder = build(&config_json, &tensors, kind, device)?;
             let tokenizer = tensors.tokenizer();
             let eos_ids = tokenizer.eos.into_iter().chain(tokenizer.eot).collect();
@@ -81,6 +85,7 @@ pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
     let config_json = load_config(source)?;
     let config = families::encoder_config(&config_json)?;
     let tensors = Safetensors::open(folder)?;
+    check_weights(tensors.n_weights(), kind, free_memory(device))?;
     let mut weights = WeightMap::new(&tensors, kind, device);
     let encoder = Encoder::load(config, &mut weights, kind, device)?;
     weights.finish(is_no_encoder_weight)?;

@@ -95,6 +95,12 @@ impl Safetensors {
         Ok(())
     }
 
+    /// Numbers in all tensors together.
+    pub fn n_weights(&self) -> u64 {
+        let n = |size: &[i64]| size.iter().fold(1u64, |n, &m| n.saturating_mul(m as u64));
+        self.tensors.values().fold(0, |all, t| n(&t.size).saturating_add(all))
+    }
+
     /// The size of tensor `name`, without reading it.
     pub fn size_of(&self, name: &str) -> Option<&[i64]> {
         self.tensors.get(name).map(|place| place.size.as_slice())

@@ -1,4 +1,4 @@
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::step::Rows;
 use crate::{Decoder, ModelError};
@@ -46,10 +46,10 @@ pub fn beam_search(
         let (mut rows, mut logits) = Rows::prefill(decoder, &[prompt.to_vec()], search.max_new_tokens)?;
         let mut live: Vec<(Vec<u32>, f64)> = vec![(Vec::new(), 0.0)];
         for step in 1..=search.max_new_tokens {
-            let vocabulary = logits.size()[1];
+            let vocabulary = (logits.len() / live.len()) as i64;
             let sums: Vec<f32> = live.iter().map(|(_, sum)| *sum as f32).collect();
-            let sums = tch::Tensor::from_slice(&sums).to_device(logits.device()).unsqueeze(1);
-            let all = (logits.log_softmax(-1, Kind::Float) + sums).view(-1);
+            let table = Tensor::from_slice(&logits).view([-1, vocabulary]);
+            let all = (table.log_softmax(-1, Kind::Float) + Tensor::from_slice(&sums).unsqueeze(1)).view(-1);
             let n = (2 * search.n_beams as i64).min(all.size()[0]);
             let (values, places) = all.topk(n, -1, true, true);
             let values = Vec::<f32>::try_from(values)?;

@@ -67,6 +67,11 @@ impl KvCache {
         (keys.narrow(2, from, n), values.narrow(2, from, n))
     }
 
+    /// Keys and values of every block, (rows, Hkv, capacity, D).
+    pub(super) fn layers(&self) -> &[(Tensor, Tensor)] {
+        &self.layers
+    }
+
     /// Keeps these rows, in this order; a row may come more than once.
     pub(super) fn keep(&mut self, rows: &[usize]) {
         self.starts = rows.iter().map(|&row| self.starts[row]).collect();

@@ -19,7 +19,6 @@ pub use score::{Score, score};
 use ferrotune_types::Finish;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use tch::{Kind, Tensor};
 
 use crate::{Decoder, ModelError};
 use sampling::Sampler;
@@ -88,7 +87,7 @@ pub fn generate(
         let (mut rows, mut logits) = Rows::prefill(decoder, prompts, sampling.max_new_tokens)?;
         let mut live: Vec<usize> = (0..prompts.len()).collect();
         loop {
-            let chosen = choose(&logits, &live, &mut samplers, &mut out)?;
+            let chosen = choose(&logits, &live, &mut samplers, &mut out);
             let mut keep = Vec::new();
             for (place, (&row, &id)) in live.iter().zip(&chosen).enumerate() {
                 if sampling.stop_ids.contains(&id) {
@@ -118,30 +117,18 @@ pub fn generate(
 }
 
 /// Chooses a token for every live row from its logits, (rows, V).
-fn choose(
-    logits: &Tensor,
-    live: &[usize],
-    samplers: &mut [Sampler<'_>],
-    out: &mut [Generated],
-) -> Result<Vec<u32>, ModelError> {
-    let sampling = samplers[live[0]].sampling;
-    if sampling.is_plain_greedy() {
-        let best = Vec::<i64>::try_from(logits.argmax(-1, false))?;
-        return Ok(best.into_iter().map(|id| id as u32).collect());
-    }
-    let n = logits.size()[1] as usize;
-    let flat = Vec::<f32>::try_from(logits.to_kind(Kind::Float).to_device(tch::Device::Cpu).view(-1))?;
-    Ok(live
-        .iter()
-        .zip(flat.chunks_exact(n))
+fn choose(logits: &[f32], live: &[usize], samplers: &mut [Sampler<'_>], out: &mut [Generated]) -> Vec<u32> {
+    let n = logits.len() / live.len();
+    live.iter()
+        .zip(logits.chunks_exact(n))
         .map(|(&row, logits)| {
             let id = samplers[row].choose(logits);
-            if let Some(n_top) = sampling.logprobs {
+            if let Some(n_top) = samplers[row].sampling.logprobs {
                 out[row].logprobs.push(sampling::logprobs(logits, id, n_top));
             }
             id
         })
-        .collect())
+        .collect()
 }
 
 /// An `on_token` that ends a row once its text holds one of `stops`. `decode` turns ids into text.

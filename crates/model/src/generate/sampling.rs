@@ -82,11 +82,6 @@ impl Sampling {
         }
     }
 
-    /// Whether the greatest logit is all that counts.
-    pub(super) fn is_plain_greedy(&self) -> bool {
-        self.temperature == 0.0 && !self.has_penalties() && self.logprobs.is_none()
-    }
-
     fn has_penalties(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
@@ -108,12 +103,18 @@ impl<'a> Sampler<'a> {
 
     /// The next token, from the model's logits.
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
-        let mut logits = logits.to_vec();
-        penalise(&mut logits, &self.seen, self.sampling);
-        let id = if self.sampling.temperature == 0.0 {
-            best(&logits)
+        let mut changed;
+        let logits = if self.sampling.has_penalties() {
+            changed = logits.to_vec();
+            penalise(&mut changed, &self.seen, self.sampling);
+            changed.as_slice()
         } else {
-            let kept = keep(&logits, self.sampling);
+            logits
+        };
+        let id = if self.sampling.temperature == 0.0 {
+            best(logits)
+        } else {
+            let kept = keep(logits, self.sampling);
             pick(&kept, uniform(&mut self.rng))
         };
         *self.seen.entry(id).or_insert(0) += 1;

@@ -2,6 +2,7 @@ use ferrotune_types::{Batch, Segment};
 use tch::Tensor;
 
 use super::cache::KvCache;
+use crate::cpu::{Plan, RopeRows, StepInput, floats};
 use crate::rope::Rope;
 use crate::{Block, Decoder, ModelError};
 
@@ -10,6 +11,8 @@ use crate::{Block, Decoder, ModelError};
 pub(super) struct Rows<'a> {
     decoder: &'a Decoder,
     cache: KvCache,
+    /// The decoder laid out for the CPU's kernels, where they know it.
+    plan: Option<Plan<'a>>,
     /// Rotary tables of the positions from 0 on, of which a step looks its rows up.
     ropes: (Option<Rope>, Option<Rope>),
     /// How many positions they hold.
@@ -24,7 +27,7 @@ impl<'a> Rows<'a> {
         decoder: &'a Decoder,
         prompts: &[Vec<u32>],
         max_new_tokens: usize,
-    ) -> Result<(Self, Tensor), ModelError> {
+    ) -> Result<(Self, Vec<f32>), ModelError> {
         let (mut ids, mut segments) = (Vec::new(), Vec::new());
         for (i, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
@@ -56,14 +59,15 @@ impl<'a> Rows<'a> {
         let last = x.index_select(0, &Tensor::from_slice(&last).to_device(decoder.device));
         let logits = decoder.logits(&decoder.norm.forward(&last));
         let texts = if decoder.long_rope_from().is_some() { prompts.to_vec() } else { Vec::new() };
-        Ok((Rows { decoder, cache, ropes: (None, None), n_ropes: 0, texts }, logits))
+        let plan = Plan::new(decoder);
+        Ok((Rows { decoder, cache, plan, ropes: (None, None), n_ropes: 0, texts }, floats(&logits)))
     }
 
     /// Appends one token to every row and gives the logits after it, (rows, V).
     ///
     /// # Errors
     /// None in practice: what [`Self::prefill`] let through fits.
-    pub(super) fn step(&mut self, ids: &[i64]) -> Result<Tensor, ModelError> {
+    pub(super) fn step(&mut self, ids: &[i64]) -> Result<Vec<f32>, ModelError> {
         let decoder = self.decoder;
         let positions: Vec<i64> = self.cache.starts.iter().map(|start| self.cache.end - start).collect();
         if let Some(long) = decoder.long_rope_from() {
@@ -80,12 +84,36 @@ impl<'a> Rows<'a> {
         }
         self.cache.reserve();
         let (rope, rope_local) = self.rope_rows(&positions);
-        let mut x = decoder.embed_ids(ids, &positions);
+        let logits = match &self.plan {
+            Some(plan) if Plan::takes(ids.len()) => plan.step(&StepInput {
+                ids,
+                positions: &positions,
+                cache: self.cache.layers(),
+                starts: &self.cache.starts,
+                slot: self.cache.end,
+                ropes: [rope.as_ref().map(RopeRows::new), rope_local.as_ref().map(RopeRows::new)],
+            }),
+            _ => self.step_with_libtorch(ids, &positions, rope.as_ref(), rope_local.as_ref()),
+        };
+        self.cache.end += 1;
+        Ok(logits)
+    }
+
+    /// As [`Self::step`], on any device.
+    fn step_with_libtorch(
+        &self,
+        ids: &[i64],
+        positions: &[i64],
+        rope: Option<&Rope>,
+        rope_local: Option<&Rope>,
+    ) -> Vec<f32> {
+        let decoder = self.decoder;
+        let mut x = decoder.embed_ids(ids, positions);
         // Blocks differ in their window only, so there are few different masks.
         let first = self.cache.starts.iter().min().copied().unwrap_or(0);
         let full_mask = self.cache.mask(first, decoder.device);
         for (layer_idx, block) in decoder.blocks.iter().enumerate() {
-            let rope = if block.local_rope { rope_local.as_ref() } else { rope.as_ref() };
+            let rope = if block.local_rope { rope_local } else { rope };
             let windowed = self.window_start(block).filter(|&from| from > first);
             let mask = match windowed {
                 Some(from) => self.cache.mask(from, decoder.device),
@@ -101,8 +129,7 @@ impl<'a> Rows<'a> {
                     .forward(&out.view([ids.len() as i64, attention.n_heads * attention.head_dim]))
             });
         }
-        self.cache.end += 1;
-        Ok(decoder.logits(&decoder.norm.forward(&x)))
+        floats(&decoder.logits(&decoder.norm.forward(&x)))
     }
 
     /// The rotary tables for one token at each of `positions`.
@@ -137,6 +164,63 @@ impl<'a> Rows<'a> {
         self.cache.keep(rows);
         if !self.texts.is_empty() {
             self.texts = rows.iter().map(|&row| self.texts[row].clone()).collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::checkpoint::{Source, load_decoder};
+    use crate::{families, quantize_int8};
+
+    fn tiny(family: &str, kind: Kind) -> Decoder {
+        let folder =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/tiny_models").join(family);
+        load_decoder(&Source::Directory(folder), kind, Device::Cpu).unwrap().decoder
+    }
+
+    /// The kernels and libtorch take the same steps.
+    fn check(decoder: &Decoder, tolerance: f32, what: &str) {
+        tch::no_grad(|| {
+            for prompts in
+                [vec![vec![3, 9, 20, 7, 7, 30, 4, 5, 11]], vec![vec![5, 6], vec![8, 9, 10, 11, 12], vec![3]]]
+            {
+                let (mut fast, first) = Rows::prefill(decoder, &prompts, 8).unwrap();
+                let (mut slow, second) = Rows::prefill(decoder, &prompts, 8).unwrap();
+                assert_eq!(first, second);
+                assert!(fast.plan.is_some(), "{what}");
+                slow.plan = None;
+                for step in 0..8 {
+                    let ids: Vec<i64> =
+                        (0..prompts.len() as i64).map(|row| 3 + (row * 5 + step * 3) % 40).collect();
+                    let (a, b) = (fast.step(&ids).unwrap(), slow.step(&ids).unwrap());
+                    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(a.len() == b.len() && worst < tolerance, "{what} step {step}: {worst:e}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_kernels_agree_with_libtorch_on_every_family() {
+        for family in families::decoder_types() {
+            let decoder = tiny(family, Kind::Float);
+            if decoder.config.moe.is_some() {
+                assert!(Plan::new(&decoder).is_none(), "{family}");
+                continue;
+            }
+            check(&decoder, 2e-5, family);
+            // libtorch rounds every intermediate to bf16 here, the kernels none.
+            check(&tiny(family, Kind::BFloat16), 0.6, &format!("{family} bf16"));
+            let mut rounded = decoder;
+            quantize_int8(&mut rounded);
+            // The kernels round the input to 16 bits.
+            check(&rounded, 1e-2, &format!("{family} int8"));
         }
     }
 }

@@ -1,0 +1,261 @@
+//! The inner loops, written once over vectors of fp32 numbers and compiled for each kind of CPU and of storage;
+//! which one runs is asked at run time.
+
+use half::bf16;
+
+/// A type that weights and caches are stored in.
+pub(super) trait Stored: Copy + Send + Sync + 'static {
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+    /// W xᵀ: `w` of (n, k), `x` of (m, k) → `out` of (m, n).
+    fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]);
+    /// `out` += Σ weight · row, over the rows of `values`, (weights, out).
+    fn mix(width: Width, weights: &[f32], values: &[Self], out: &mut [f32]);
+}
+
+/// Which of the compiled loops a CPU runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Plain,
+}
+
+impl Width {
+    /// All that this CPU runs, the best first.
+    pub(super) fn here() -> Vec<Width> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") {
+                all.push(Width::Avx512);
+            }
+            if has!("avx2") && has!("fma") {
+                all.push(Width::Avx2);
+            }
+        }
+        all.push(Width::Plain);
+        all
+    }
+}
+
+/// Compiles the loops for one kind of CPU and one kind of storage. `load` makes a vector of stored numbers.
+macro_rules! loops {
+    ($name:ident, $vectors:ident, $stored:ty, $load:ident $(, $features:literal)?) => {
+        mod $name {
+            use super::super::vectors::$vectors as v;
+            use super::Stored as _;
+
+            /// Four rows go together: their loads overlap, and an input is loaded once for all of them.
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn product(w: &[$stored], x: &[f32], k: usize, out: &mut [f32]) {
+                let (n, m) = (w.len() / k, x.len() / k);
+                let mut r = 0;
+                while r < n {
+                    let height = if r + 4 <= n { 4 } else { 1 };
+                    let rows = &w[r * k..(r + height) * k];
+                    let mut i = 0;
+                    while i < m {
+                        let width = if i + 4 <= m { 4 } else { 1 };
+                        let inputs = &x[i * k..(i + width) * k];
+                        let out = &mut out[i * n + r..];
+                        match (height, width) {
+                            (4, 4) => tile::<4, 4>(rows, inputs, k, out, n),
+                            (4, _) => tile::<4, 1>(rows, inputs, k, out, n),
+                            (_, 4) => tile::<1, 4>(rows, inputs, k, out, n),
+                            _ => tile::<1, 1>(rows, inputs, k, out, n),
+                        }
+                        i += width;
+                    }
+                    r += height;
+                }
+            }
+
+            /// R rows with M inputs: R · M sums at once, each over all of k. Row r with input i goes to
+            /// `out[i * stride + r]`.
+            $(#[target_feature(enable = $features)])?
+            fn tile<const R: usize, const M: usize>(
+                w: &[$stored],
+                x: &[f32],
+                k: usize,
+                out: &mut [f32],
+                stride: usize,
+            ) {
+                let whole = k / v::LANES;
+                let mut rows: [&[[$stored; v::LANES]]; R] = [&[]; R];
+                let mut inputs: [&[[f32; v::LANES]]; M] = [&[]; M];
+                for r in 0..R {
+                    rows[r] = &w[r * k..(r + 1) * k].as_chunks().0[..whole];
+                }
+                for i in 0..M {
+                    inputs[i] = &x[i * k..(i + 1) * k].as_chunks().0[..whole];
+                }
+                let mut sums = [[v::fill(0.0); M]; R];
+                for j in 0..whole {
+                    let mut x = [v::fill(0.0); M];
+                    for i in 0..M {
+                        x[i] = v::load_f32(&inputs[i][j]);
+                    }
+                    for r in 0..R {
+                        let w = v::$load(&rows[r][j]);
+                        for i in 0..M {
+                            sums[r][i] = v::plus(sums[r][i], w, x[i]);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for i in 0..M {
+                        let mut sum = v::total(sums[r][i]);
+                        for j in whole * v::LANES..k {
+                            sum += w[r * k + j].widen() * x[i * k + j];
+                        }
+                        out[i * stride + r] = sum;
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn mix(weights: &[f32], values: &[$stored], out: &mut [f32]) {
+                let d = out.len();
+                let (chunks, rest) = out.as_chunks_mut::<{ v::LANES }>();
+                for (j, chunk) in chunks.iter_mut().enumerate() {
+                    let mut sum = v::load_f32(chunk);
+                    for (&weight, row) in weights.iter().zip(values.chunks_exact(d)) {
+                        sum = v::plus(sum, v::fill(weight), v::$load(&row.as_chunks().0[j]));
+                    }
+                    v::store(sum, chunk);
+                }
+                let start = d - rest.len();
+                for (j, out) in rest.iter_mut().enumerate() {
+                    for (&weight, row) in weights.iter().zip(values.chunks_exact(d)) {
+                        *out += weight * row[start + j].widen();
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// The loops for one kind of storage on every kind of CPU, and the choice between them.
+macro_rules! stored {
+    ($stored:ty, $load:ident, $avx512:ident, $avx2:ident, $plain:ident, $widen:expr, $narrow:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        loops!($avx512, avx512, $stored, $load, "avx512f");
+        #[cfg(target_arch = "x86_64")]
+        loops!($avx2, avx2, $stored, $load, "avx2,fma");
+        loops!($plain, plain, $stored, $load);
+
+        impl Stored for $stored {
+            #[inline]
+            fn widen(self) -> f32 {
+                $widen(self)
+            }
+
+            fn narrow(x: f32) -> Self {
+                $narrow(x)
+            }
+
+            fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]) {
+                assert!(k > 0 && w.len().is_multiple_of(k) && x.len().is_multiple_of(k), "rows of {k}");
+                assert!(out.len() == (w.len() / k) * (x.len() / k), "{} results", out.len());
+                match width {
+                    // SAFETY: `Width::here` asked the CPU.
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx512 => unsafe { $avx512::product(w, x, k, out) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx2 => unsafe { $avx2::product(w, x, k, out) },
+                    Width::Plain => $plain::product(w, x, k, out),
+                }
+            }
+
+            fn mix(width: Width, weights: &[f32], values: &[Self], out: &mut [f32]) {
+                assert!(
+                    !out.is_empty() && values.len() == weights.len() * out.len(),
+                    "{} values",
+                    values.len()
+                );
+                match width {
+                    // SAFETY: `Width::here` asked the CPU.
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx512 => unsafe { $avx512::mix(weights, values, out) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx2 => unsafe { $avx2::mix(weights, values, out) },
+                    Width::Plain => $plain::mix(weights, values, out),
+                }
+            }
+        }
+    };
+}
+
+stored!(f32, load_f32, f32_avx512, f32_avx2, f32_plain, |x| x, |x| x);
+stored!(
+    half::bf16,
+    load_bf16,
+    bf16_avx512,
+    bf16_avx2,
+    bf16_plain,
+    |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16),
+    bf16::from_f32
+);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tch::{Kind, Tensor};
+
+    use super::*;
+
+    /// Numbers that every storage holds exactly.
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 20) % 201) as f32 - 100.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Every width's product is libtorch's.
+    fn check<E: Stored>(n: usize, k: usize, m: usize, seed: u32) {
+        let (w, x) = (numbers(n * k, seed), numbers(m * k, seed ^ 7));
+        let table = |x: &[f32], rows: usize| Tensor::from_slice(x).view([rows as i64, k as i64]);
+        let expect =
+            (table(&x, m) / 64.0).to_kind(Kind::Double).matmul(&table(&w, n).to_kind(Kind::Double).tr());
+        let x: Vec<f32> = x.iter().map(|x| x / 64.0).collect();
+        let w: Vec<E> = w.into_iter().map(E::narrow).collect();
+        for width in Width::here() {
+            let mut out = vec![f32::NAN; m * n];
+            E::product(width, &w, &x, k, &mut out);
+            let got = Tensor::from_slice(&out).view([m as i64, n as i64]);
+            let worst = (got - &expect).abs().max().double_value(&[]);
+            assert!(worst < 1e-2, "{width:?} differs by {worst:e}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn products_are_libtorchs(n in 1usize..11, k in 1usize..70, m in 1usize..10, seed: u32) {
+            check::<f32>(n, k, m, seed);
+            check::<bf16>(n, k, m, seed);
+        }
+
+        #[test]
+        fn mixtures_are_libtorchs(n in 1usize..20, d in 1usize..70, seed: u32) {
+            let (weights, values) = (numbers(n, seed), numbers(n * d, seed ^ 3));
+            let weights: Vec<f32> = weights.iter().map(|x| x / 64.0).collect();
+            let table = Tensor::from_slice(&values).view([n as i64, d as i64]);
+            let expect = Vec::<f32>::try_from(Tensor::from_slice(&weights).unsqueeze(0).matmul(&table).view(-1)).unwrap();
+            let stored: Vec<bf16> = values.iter().map(|&x| bf16::narrow(x)).collect();
+            for width in Width::here() {
+                let mut out = vec![0.0; d];
+                bf16::mix(width, &weights, &stored, &mut out);
+                prop_assert!(out.iter().zip(&expect).all(|(a, b)| (a - b).abs() < 1e-2), "{width:?}");
+            }
+        }
+    }
+}

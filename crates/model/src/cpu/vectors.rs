@@ -1,0 +1,157 @@
+//! Vectors of fp32 numbers on three kinds of CPU, all with the same names, and how stored numbers become one.
+
+/// 512 bits.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    };
+
+    use half::bf16;
+
+    pub(in crate::cpu) const LANES: usize = 16;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn fill(x: f32) -> __m512 {
+        _mm512_set1_ps(x)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn load_f32(x: &[f32; LANES]) -> __m512 {
+        // SAFETY: the array has as many numbers as are read.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    /// A bf16 is the upper half of an fp32.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn load_bf16(x: &[bf16; LANES]) -> __m512 {
+        // SAFETY: the array has as many numbers as are read.
+        let halves = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn store(x: __m512, to: &mut [f32; LANES]) {
+        // SAFETY: the array has as many numbers as are written.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    /// c + a · b.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn plus(c: __m512, a: __m512, b: __m512) -> __m512 {
+        _mm512_fmadd_ps(a, b, c)
+    }
+
+    /// Of all lanes, in a fixed order.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::cpu) fn total(x: __m512) -> f32 {
+        _mm512_reduce_add_ps(x)
+    }
+}
+
+/// 256 bits.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2 {
+    use std::arch::x86_64::{
+        __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    };
+
+    use half::bf16;
+
+    pub(in crate::cpu) const LANES: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn fill(x: f32) -> __m256 {
+        _mm256_set1_ps(x)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn load_f32(x: &[f32; LANES]) -> __m256 {
+        // SAFETY: the array has as many numbers as are read.
+        unsafe { _mm256_loadu_ps(x.as_ptr()) }
+    }
+
+    /// A bf16 is the upper half of an fp32.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn load_bf16(x: &[bf16; LANES]) -> __m256 {
+        // SAFETY: the array has as many numbers as are read.
+        let halves = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn store(x: __m256, to: &mut [f32; LANES]) {
+        // SAFETY: the array has as many numbers as are written.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    /// c + a · b.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn plus(c: __m256, a: __m256, b: __m256) -> __m256 {
+        _mm256_fmadd_ps(a, b, c)
+    }
+
+    /// Of all lanes, in a fixed order.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(in crate::cpu) fn total(x: __m256) -> f32 {
+        let mut lanes = [0.0; LANES];
+        store(x, &mut lanes);
+        super::plain::total(lanes)
+    }
+}
+
+/// Any CPU: eight numbers, which the compiler puts into what vectors it has.
+pub(super) mod plain {
+    use half::bf16;
+
+    pub(in crate::cpu) const LANES: usize = 8;
+
+    #[inline]
+    pub(in crate::cpu) fn fill(x: f32) -> [f32; LANES] {
+        [x; LANES]
+    }
+
+    #[inline]
+    pub(in crate::cpu) fn load_f32(x: &[f32; LANES]) -> [f32; LANES] {
+        *x
+    }
+
+    #[inline]
+    pub(in crate::cpu) fn load_bf16(x: &[bf16; LANES]) -> [f32; LANES] {
+        x.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+    }
+
+    #[inline]
+    pub(in crate::cpu) fn store(x: [f32; LANES], to: &mut [f32; LANES]) {
+        *to = x;
+    }
+
+    /// c + a · b.
+    #[inline]
+    pub(in crate::cpu) fn plus(mut c: [f32; LANES], a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        for i in 0..LANES {
+            c[i] += a[i] * b[i];
+        }
+        c
+    }
+
+    /// Of all lanes, in a fixed order.
+    #[inline]
+    pub(in crate::cpu) fn total(x: [f32; LANES]) -> f32 {
+        ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
+    }
+}
