@@ -47,6 +47,7 @@ mod error;
 mod guard;
 mod metrics;
 mod plot;
+mod tensorboard;
 
 pub use adamw::{AdamW, AdamWConfig, Param};
 pub use checkpoint::{
@@ -63,3 +64,4 @@ pub use plot::{Curve, draw_loss};
 pub use sampler::Sampler;
 pub use schedule::Schedule;
 pub use sft::{SftStats, evaluate_nll, sft_accumulate};
+pub use tensorboard::EventFile;

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::TrainError;
+use crate::{EventFile, TrainError};
 
-/// `metrics.jsonl`: one JSON object a line, each with at least `stage` and `step`.
+/// `metrics.jsonl`: one JSON object a line, each with at least `stage` and `step`; and the same figures as
+/// TensorBoard's event files in `tensorboard/` beside it, tagged `stage/figure`.
 #[derive(Debug)]
 pub struct MetricLog {
     path: PathBuf,
     file: File,
+    events: EventFile,
 }
 
 impl MetricLog {
@@ -34,7 +36,11 @@ impl MetricLog {
         }
         std::fs::write(path, kept).map_err(TrainError::io("write", path))?;
         let file = OpenOptions::new().append(true).open(path).map_err(TrainError::io("open", path))?;
-        Ok(MetricLog { path: path.to_owned(), file })
+        let folder = path.with_file_name("tensorboard");
+        if from_step == 0 {
+            forget(&folder, stage);
+        }
+        Ok(MetricLog { path: path.to_owned(), file, events: EventFile::create(&folder, stage)? })
     }
 
     /// Adds a line. A figure that is no number is left out: JSON has none.
@@ -48,11 +54,24 @@ impl MetricLog {
         for (name, value) in figures {
             if let Some(number) = serde_json::Number::from_f64(*value) {
                 row.insert((*name).to_owned(), Value::Number(number));
+                self.events.scalar(&format!("{stage}/{name}"), step, *value)?;
             }
         }
         let mut line = Value::Object(row).to_string();
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(TrainError::io("write", &self.path))
+    }
+}
+
+/// Removes an earlier run's event files of `stage`.
+fn forget(folder: &Path, stage: &str) {
+    let Ok(files) = std::fs::read_dir(folder) else { return };
+    let suffix = format!(".{stage}");
+    for path in files.flatten().map(|file| file.path()) {
+        if path.to_string_lossy().ends_with(&suffix) {
+            // What cannot be removed shows as an older curve; no reason to stop.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -215,6 +215,8 @@ pub fn sft(
         state.losses.push(stats.loss);
         step_seconds.push(started.elapsed().as_secs_f64());
         step_tokens.push(stats.n_tokens);
+        let num_tokens = state.figures.get("num_tokens").unwrap_or(&0.0) + stats.n_tokens as f64;
+        state.figures.insert("num_tokens".to_owned(), num_tokens);
 
         let rate = stats.n_tokens as f64 / started.elapsed().as_secs_f64();
         log.write(
@@ -225,7 +227,7 @@ pub fn sft(
                 ("grad_norm", grad_norm),
                 ("learning_rate", lr),
                 ("epoch", state.sampler.epochs()),
-                ("num_tokens", stats.n_tokens as f64),
+                ("num_tokens", num_tokens),
                 ("mean_token_accuracy", stats.mean_token_accuracy),
                 ("entropy", stats.entropy),
                 ("tokens_per_s", rate),
