@@ -7,31 +7,41 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use ferrotune_data::Item;
 use ferrotune_data::read::{self, ReadOptions};
-use ferrotune_peft::{LoadOptions, inject, load as load_adapter, save as save_adapter};
+use ferrotune_model::{catch_out_of_memory, quantize_int8};
+use ferrotune_peft::{LoadOptions, inject, load as load_adapter, quantize_base, save as save_adapter};
+use ferrotune_preference::Kto;
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
     retrieve,
 };
 use ferrotune_tokenizer::{Limits, Packing, pack};
-use ferrotune_types::{Embed, Example, GenerateParams, LanguageModel, Message, PreferencePair, Role};
+use ferrotune_types::{
+    Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample, PreferencePair, Role,
+};
 use serde_json::{Value, json};
 
 use crate::cli::data::{conversations, render};
 use crate::cli::{
-    ChatFileArgs, Command, DpoArgs, EmbedArgs, GenerateArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs,
-    RagAskArgs, RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, SftArgs, TuneArgs,
+    Command, CptArgs, DpoArgs, EmbedArgs, GenerateArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs,
+    RagAskArgs, RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs,
+    TuneArgs,
 };
 use crate::files::{hash_parts, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
-use crate::recipes::{self, DpoConfig, SftConfig, SftData};
+use crate::recipes::{self, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbExample};
 
 /// Runs any command that is not light.
 ///
 /// # Errors
 /// The command's own.
 pub fn run(command: &Command) -> Result<Output> {
+    let advice = "a smaller --batch, --max-length or --window, or --dtype bf16, needs less";
+    catch_out_of_memory(advice, || run_with_torch(command))
+}
+
+fn run_with_torch(command: &Command) -> Result<Output> {
     match command {
         Command::Pipeline(args) => run_pipeline(args),
         Command::Render(args) => {
@@ -42,7 +52,12 @@ pub fn run(command: &Command) -> Result<Output> {
         Command::Generate(args) => generate(args),
         Command::Perplexity(args) => perplexity(args),
         Command::Sft(args) => sft(args),
-        Command::Dpo(args) => dpo(args),
+        Command::Cpt(args) => cpt(args),
+        Command::Reward(args) => reward(args),
+        Command::Dpo(args) => match args.loss.as_deref() {
+            Some("orpo" | "simpo" | "cpo" | "kto") => relative_of_dpo(args),
+            _ => dpo(args),
+        },
         Command::Merge(args) => merge(args),
         Command::Embed(args) => embed(args),
         Command::Rag(RagCommand::Index(args)) => rag_index(args),
@@ -100,19 +115,21 @@ fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
     Output::one(&report, text)
 }
 
-fn tokenize(args: &ChatFileArgs) -> Result<Output> {
-    let (tokenizer, template) = model_store::load_words(&model_store::resolve(&args.model)?, "")?;
-    let chats = conversations(&args.chat_file)?;
+fn tokenize(args: &TokenizeArgs) -> Result<Output> {
+    let file = match (&args.show, &args.chat_file) {
+        (Some(text), _) => return crate::show_tokens::show_tokens(args, text),
+        (None, Some(file)) => file,
+        (None, None) => bail!("give --chat-file FILE or --show TEXT"),
+    };
+    let [model] = args.models.as_slice() else {
+        bail!("--chat-file takes one model; several are compared with --show TEXT");
+    };
+    let (tokenizer, template) = model_store::load_words(&model_store::resolve(model)?, "")?;
+    let chats = conversations(file)?;
     let limits = Limits { max_length: usize::MAX, ..Limits::default() };
     let made = recipes::examples(&chats, &template, &tokenizer, &limits)?;
     for skipped in &made.skipped {
-        eprintln!(
-            "warning: {}: row {}: {} ({})",
-            args.chat_file.display(),
-            skipped.id,
-            skipped.reason,
-            skipped.detail
-        );
+        eprintln!("warning: {}: row {}: {} ({})", file.display(), skipped.id, skipped.reason, skipped.detail);
     }
     let row = |e: &Example| {
         let mask: Vec<u8> = e.loss_mask().iter().map(|&m| u8::from(m)).collect();
@@ -132,7 +149,11 @@ fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) -> Result<L
 
 fn generate(args: &GenerateArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
-    let model = LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place)?);
+    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
+    if args.int8 {
+        quantize_int8(&mut model.decoder);
+    }
+    let model = LocalModel::new(&args.model, model);
     let params = GenerateParams {
         max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
@@ -162,6 +183,7 @@ fn generate(args: &GenerateArgs) -> Result<Output> {
 
 fn chat_in_terminal(model: &LocalModel, mut turns: Vec<Message>, params: &GenerateParams) -> Result<Output> {
     eprintln!("chat with {} (an empty line ends it)", model.name());
+    let n_system = turns.len();
     loop {
         eprint!("> ");
         let mut line = String::new();
@@ -170,10 +192,19 @@ fn chat_in_terminal(model: &LocalModel, mut turns: Vec<Message>, params: &Genera
         }
         turns.push(Message::new(Role::User, line.trim()));
         let mut stdout = std::io::stdout().lock();
-        let answer = model.chat_streaming(&turns, params, &mut |piece| {
-            // Whoever closed the terminal does not read on; the answer is still kept in the chat.
-            let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
-        })?;
+        let answer = loop {
+            let answered = model.chat_streaming(&turns, params, &mut |piece| {
+                // Whoever closed the terminal does not read on; the answer is still kept in the chat.
+                let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
+            });
+            match answered {
+                Err(ModelError::TooLong { .. }) if turns.len() > n_system + 2 => {
+                    eprintln!("(the chat has outgrown the context: its oldest turns are forgotten)");
+                    turns.drain(n_system..n_system + 2);
+                }
+                answered => break answered?,
+            }
+        };
         writeln!(stdout)?;
         turns.push(Message::new(Role::Assistant, answer.text));
     }
@@ -183,7 +214,10 @@ fn perplexity(args: &PerplexityArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let text = std::fs::read_to_string(&args.file)
         .with_context(|| format!("cannot read {}", args.file.display()))?;
-    let model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
+    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
+    if args.int8 {
+        quantize_int8(&mut model.decoder);
+    }
     let context = model.decoder.config.max_position_embeddings;
     if args.window > context {
         bail!("the window of {} tokens is longer than the model's context of {context}", args.window);
@@ -201,7 +235,8 @@ fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
             .with_context(|| format!("cannot read the adapter {}", folder.display()))?,
         None => Vec::new(),
     };
-    let lora = format!("{} {} {} {}", args.lora_r, args.lora_alpha, args.lora_dropout, args.targets);
+    let base = args.quantize.as_deref().unwrap_or_default();
+    let lora = format!("{} {} {} {} {base}", args.lora_r, args.lora_alpha, args.lora_dropout, args.targets);
     let settings = settings.to_string();
     let parts = [
         args.model.as_bytes(),
@@ -291,6 +326,9 @@ fn sft(args: &SftArgs) -> Result<Output> {
 }
 
 fn start_adapter(tune: &TuneArgs, model: &mut LoadedModel) -> Result<ferrotune_peft::Adapter> {
+    if tune.quantize.is_some() {
+        quantize_base(&mut model.decoder, true)?;
+    }
     let Some(folder) = &tune.adapter else {
         let lora = recipes::lora_config(
             tune.lora_r,
@@ -334,6 +372,121 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
     save_adapter(&adapter, &tune.out.join("adapter"))?;
     Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
+}
+
+/// Pairs of a file as a step reads them.
+fn tokenized_pairs(tune: &TuneArgs, model: &LoadedModel, file: &Path) -> Result<Vec<PairExample>> {
+    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
+    let pairs = preference_pairs(file)?;
+    let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
+    eprintln!("{:>12}: {}: {}", "pairs", file.display(), made.report);
+    Ok(made.examples)
+}
+
+/// ORPO, SimPO, CPO and KTO.
+fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
+    let tune = &args.tune;
+    let place = Place::parse(&tune.device, &tune.dtype)?;
+    let config: RunConfig = settings(tune, &[])?;
+    prepare(tune)?;
+    let mut model = model_store::load(&tune.model, place, "")?;
+    let train = tokenized_pairs(tune, &model, &tune.data)?;
+    let held = args.validation.as_deref().map(|f| tokenized_pairs(tune, &model, f)).transpose()?;
+    let held = held.unwrap_or_default();
+    let adapter = start_adapter(tune, &mut model)?;
+    let name = args.loss.as_deref().unwrap_or_default();
+    let named = json!({"config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta});
+    let hash = run_hash(tune, place, &named)?;
+    let outcome = if name == "kto" {
+        let [train, held] =
+            [&train, &held].map(|pairs| pairs.iter().flat_map(ThumbExample::of_pair).collect());
+        let (train, held): (Vec<_>, Vec<_>) = (train, held);
+        let loss = Kto { beta: args.beta.unwrap_or(Kto::default().beta), ..Kto::default() };
+        recipes::kto(&model.decoder, &adapter, [&train, &held], &loss, &config, &tune.out, &hash)?
+    } else {
+        let loss = FreeLoss::from_name(name, args.beta)?;
+        recipes::orpo(&model.decoder, &adapter, [&train, &held], &loss, &config, &tune.out, &hash)?
+    };
+    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
+}
+
+fn reward(args: &RewardArgs) -> Result<Output> {
+    let tune = &args.tune;
+    let place = Place::parse(&tune.device, &tune.dtype)?;
+    let config: RunConfig = settings(tune, &[])?;
+    prepare(tune)?;
+    let mut model = model_store::load(&tune.model, place, "")?;
+    let train = tokenized_pairs(tune, &model, &tune.data)?;
+    let held = args.validation.as_deref().map(|f| tokenized_pairs(tune, &model, f)).transpose()?;
+    let held = held.unwrap_or_default();
+    let adapter = start_adapter(tune, &mut model)?;
+    let head = recipes::reward_head(&model.decoder);
+    let centering = Some(args.centering).filter(|&c| c != 0.0);
+    let named = json!({"config": serde_json::to_value(&config)?, "centering": centering});
+    let hash = run_hash(tune, place, &named)?;
+    let outcome = recipes::reward(
+        &model.decoder,
+        &adapter,
+        &head,
+        [&train, &held],
+        centering,
+        &config,
+        &tune.out,
+        &hash,
+    )?;
+    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let row = Vec::<f32>::try_from(head.detach().flatten(0, 1))?;
+    let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, row.len()], &bytes)?;
+    write_atomic(
+        &tune.out.join("score.safetensors"),
+        &safetensors::serialize([("score.weight", view)], None)?,
+    )?;
+    Output::one(&outcome, format!("adapter and score.safetensors: {}", tune.out.display()))
+}
+
+fn cpt(args: &CptArgs) -> Result<Output> {
+    let tune = &args.tune;
+    let place = Place::parse(&tune.device, &tune.dtype)?;
+    let config: SftConfig = settings(tune, &[])?;
+    prepare(tune)?;
+    let mut model = model_store::load(&tune.model, place, "")?;
+    let (own, own_held) = documents(&tune.data, args.held_out)?;
+    let (general, general_held) = match &args.general {
+        Some(file) => documents(file, args.held_out)?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let texts = CptTexts { own, own_held, general, general_held };
+    let adapter = start_adapter(tune, &mut model)?;
+    let named = json!({"config": serde_json::to_value(&config)?, "replay": args.replay});
+    let hash = run_hash(tune, place, &named)?;
+    let window = (tune.max_length, args.replay);
+    let outcome =
+        recipes::cpt(&model.decoder, &adapter, &model.tokenizer, &texts, window, &config, &tune.out, &hash)?;
+    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let text = format!("{}\nadapter: {}", outcome.words(), tune.out.join("adapter").display());
+    Output::one(&outcome, text)
+}
+
+/// A file's documents, the last `held_out` of them apart: the rows of a dataset, or the paragraphs of a text.
+fn documents(file: &Path, held_out: f64) -> Result<(Vec<String>, Vec<String>)> {
+    let is_text = file.extension().is_some_and(|e| e == "txt" || e == "md");
+    let mut all: Vec<String> = if is_text {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        text.split("\n\n").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()
+    } else {
+        let (records, ..) = read::open(file, &ReadOptions::default())?;
+        let text = |item| match item {
+            Item::Document(document) => Some(document.text),
+            _ => None,
+        };
+        records.into_iter().filter_map(|r| text(r.item)).collect()
+    };
+    let n_held = (all.len() as f64 * held_out.clamp(0.0, 0.9)) as usize;
+    let held = all.split_off(all.len() - n_held);
+    Ok((all, held))
 }
 
 fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {

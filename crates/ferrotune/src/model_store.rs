@@ -110,15 +110,23 @@ pub fn resolve(id: &str) -> Result<Source> {
 /// # Errors
 /// A broken file, or no chat template where `template` names none.
 pub fn load_words(source: &Source, template: &str) -> Result<(Tokenizer, ChatTemplate)> {
-    let tokenizer = match source {
+    let tokenizer = load_tokenizer(source)?;
+    let template = template_of(&tokenizer, template)?;
+    Ok((tokenizer, template))
+}
+
+/// The tokenizer alone: of a folder, or of a GGUF file's metadata.
+///
+/// # Errors
+/// A missing or broken file.
+pub fn load_tokenizer(source: &Source) -> Result<Tokenizer> {
+    Ok(match source {
         Source::Directory(folder) => Tokenizer::from_dir(folder)?,
         Source::Gguf(path) => {
             let data = GgufTensors::new(Gguf::open(path)?)?.tokenizer();
             Tokenizer::from_gguf_metadata(&tokenizer_metadata(data))?
         }
-    };
-    let template = template_of(&tokenizer, template)?;
-    Ok((tokenizer, template))
+    })
 }
 
 /// The model's own template, or a built-in one by name.

@@ -150,6 +150,28 @@ fn render_and_tokenize_agree_on_what_is_trained() {
 }
 
 #[test]
+fn several_tokenizers_show_how_they_cut_a_text() {
+    let shown = json_of(&[
+        "tokenize",
+        &tiny(),
+        &tiny(),
+        "--show",
+        "Where is it?",
+        "--context",
+        "20",
+        "--reserve",
+        "4",
+    ]);
+    assert_eq!(shown.len(), 2);
+    let pieces = shown[0]["pieces"].as_array().unwrap();
+    let text: String = pieces.iter().map(|piece| piece["text"].as_str().unwrap()).collect();
+    assert_eq!(text, "Where is it?");
+    let n = shown[0]["tokens"].as_i64().unwrap();
+    assert_eq!((pieces.len() as i64, shown[0]["budget"]["left"].as_i64()), (n, Some(16 - n)));
+    fails(&["tokenize", &tiny(), &tiny(), "--chat-file", "x.jsonl"], 1, "takes one model");
+}
+
+#[test]
 fn a_model_is_tuned_aligned_merged_and_asked() {
     let files = Files::new();
     let (chats, pairs, model) = (files.chats(), files.pairs(), tiny());

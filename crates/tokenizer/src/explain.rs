@@ -82,6 +82,17 @@ impl Explanation {
         Budget { used: self.n_tokens(), reserved, context }
     }
 
+    /// The text for a file or a pipe: a bar after each token, line ends shown.
+    pub fn plain(&self) -> String {
+        let mut out = String::new();
+        for piece in &self.pieces {
+            let text: String = piece.text.chars().map(|c| if c == '\n' { '↵' } else { c }).collect();
+            out.push_str(if text.is_empty() { "∅" } else { &text });
+            out.push('│');
+        }
+        out
+    }
+
     /// The text for a terminal, its tokens on changing backgrounds and control tokens in reverse; line ends shown.
     pub fn ansi(&self) -> String {
         /// Backgrounds of the 256-colour palette that dark text reads on.

@@ -47,11 +47,11 @@ pub enum Command {
     /// Conversations as the model reads them, with the assistant's spans.
     #[command(after_help = "Example:\n  ferrotune render chatml --chat-file chats.jsonl --json")]
     Render(ChatFileArgs),
-    /// Conversations as token ids with their loss mask.
+    /// Conversations as token ids with their loss mask; or a text, cut by one tokenizer or several.
     #[command(
-        after_help = "Example:\n  ferrotune tokenize smollm2-135m-instruct --chat-file chats.jsonl --json"
+        after_help = "Example:\n  ferrotune tokenize smollm2-135m-instruct --chat-file chats.jsonl --json\n  ferrotune tokenize smollm2-135m-instruct all-minilm-l6-v2 --show \"Where is my order?\""
     )]
-    Tokenize(ChatFileArgs),
+    Tokenize(TokenizeArgs),
     /// Answer a message.
     #[command(
         after_help = "Example:\n  ferrotune generate smollm2-135m-instruct --chat \"What is the capital of France?\""
@@ -65,7 +65,17 @@ pub enum Command {
         after_help = "Example:\n  ferrotune sft --model smollm2-135m-instruct --data chats.jsonl --steps 50 --out tuned"
     )]
     Sft(SftArgs),
-    /// Preference tuning of a LoRA adapter (DPO and its relatives).
+    /// Reading on in documents of your own, with general text replayed against forgetting.
+    #[command(
+        after_help = "Example:\n  ferrotune cpt --model smollm2-135m-instruct --data manual.txt --general wiki.txt --replay 0.2 --out read"
+    )]
+    Cpt(CptArgs),
+    /// A reward model from preference pairs: an adapter and a row that scores answers.
+    #[command(
+        after_help = "Example:\n  ferrotune reward --model smollm2-135m-instruct --data pairs.jsonl --out reward"
+    )]
+    Reward(RewardArgs),
+    /// Preference tuning of a LoRA adapter (DPO and its relatives; ORPO, SimPO, CPO and KTO by --loss).
     #[command(
         after_help = "Example:\n  ferrotune dpo --model smollm2-135m-instruct --data pairs.jsonl --beta 0.1 --out aligned"
     )]
@@ -211,6 +221,26 @@ pub struct ChatFileArgs {
 
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
+pub struct TokenizeArgs {
+    /// A model, or with --show several: folders (tokenizer.json is enough), GGUF files, hub ids or known names.
+    #[arg(required = true)]
+    pub models: Vec<String>,
+    /// JSONL with `messages`, or any shape that `curate` reads.
+    #[arg(long, required_unless_present = "show")]
+    pub chat_file: Option<PathBuf>,
+    /// Show how each tokenizer cuts this text, in colours on a terminal.
+    #[arg(long, conflicts_with = "chat_file")]
+    pub show: Option<String>,
+    /// Tokens of the context to count against (default: the model's own).
+    #[arg(long, requires = "show")]
+    pub context: Option<usize>,
+    /// Tokens of the context to keep free for the answer.
+    #[arg(long, default_value_t = 0, requires = "show")]
+    pub reserve: usize,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
 pub struct GenerateArgs {
     /// A folder, a GGUF file, a hub id or a known name.
     pub model: String,
@@ -244,6 +274,9 @@ pub struct GenerateArgs {
     /// Same seed, same text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Round the weights to 8 bits: faster on CPUs, half of bf16's memory.
+    #[arg(long)]
+    pub int8: bool,
     /// auto, fp32, bf16 or fp16.
     #[arg(long, default_value = "auto")]
     pub dtype: String,
@@ -268,6 +301,9 @@ pub struct PerplexityArgs {
     /// Only so many tokens.
     #[arg(long)]
     pub max_tokens: Option<usize>,
+    /// Round the weights to 8 bits first.
+    #[arg(long)]
+    pub int8: bool,
     /// auto, fp32, bf16 or fp16.
     #[arg(long, default_value = "auto")]
     pub dtype: String,
@@ -309,6 +345,9 @@ pub struct TuneArgs {
     /// LoRA's dropout.
     #[arg(long, default_value_t = 0.0)]
     pub lora_dropout: f64,
+    /// Keep the frozen base in 4 bits (QLoRA): nf4.
+    #[arg(long, value_parser = ["nf4"])]
+    pub quantize: Option<String>,
     /// all-linear, a comma-separated list of suffixes, or a regex.
     #[arg(long, default_value = "all-linear")]
     pub targets: String,
@@ -356,13 +395,42 @@ pub struct SftArgs {
 
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
+pub struct CptArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    /// General text to replay: a text file, one document a blank line apart.
+    #[arg(long)]
+    pub general: Option<PathBuf>,
+    /// Its share of all windows, at least 0 and below 1.
+    #[arg(long, default_value_t = 0.2)]
+    pub replay: f64,
+    /// Share of both texts that is held out, to see what was learnt and what forgotten.
+    #[arg(long, default_value_t = 0.1)]
+    pub held_out: f64,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct RewardArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    /// Pulls scores towards zero; 0 does not.
+    #[arg(long, default_value_t = 0.01)]
+    pub centering: f64,
+    /// Held-out pairs to validate on.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
 pub struct DpoArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
     /// How strongly the policy is held to the reference.
     #[arg(long)]
     pub beta: Option<f64>,
-    /// sigmoid, ipo, hinge, ….
+    /// sigmoid, ipo, hinge, …; without a reference orpo, simpo, cpo; on single answers kto.
     #[arg(long)]
     pub loss: Option<String>,
     /// Held-out pairs to validate on.
@@ -541,10 +609,19 @@ pub fn finish(json: bool, result: Result<Output>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes; one that says its cause already is not followed by it.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        said if said.ends_with(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
 }
 
 /// Whoever read our output has seen enough (`| head`).
