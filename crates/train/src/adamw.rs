@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
+use crate::kernels::{AdamRow, AdamShared, adamw_rows, adamw_takes};
 
 /// A tensor that training changes.
 #[derive(Debug)]
@@ -126,22 +127,37 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let correction1 = 1.0 - beta1.powi(self.step as i32);
         let correction2 = (1.0 - beta2.powi(self.step as i32)).sqrt();
-        for (param, slot) in self.params.iter_mut().zip(&mut self.slots) {
+        let mut rows = Vec::new();
+        for (param, slot) in self.params.iter().zip(&mut self.slots) {
             let grad = slot.gradient.as_ref().map_or_else(|| param.tensor.grad(), Tensor::shallow_clone);
             if !grad.defined() {
                 continue;
             }
             let lr = lr * param.lr_scale;
+            let keep = if param.decay { 1.0 - lr * weight_decay } else { 1.0 };
             let mut weight = slot.master.as_ref().unwrap_or(&param.tensor).detach();
-            if param.decay && weight_decay != 0.0 {
-                let _ = weight.g_mul_scalar_(1.0 - lr * weight_decay);
+            if adamw_takes(&[&weight, &grad, &slot.exp_avg, &slot.exp_avg_sq]) {
+                rows.push(AdamRow {
+                    weight,
+                    gradient: grad,
+                    exp_avg: &slot.exp_avg,
+                    exp_avg_sq: &slot.exp_avg_sq,
+                    keep: keep as f32,
+                    rate: (lr / correction1) as f32,
+                });
+                continue;
             }
+            let _ = weight.g_mul_scalar_(keep);
             let _ = slot.exp_avg.lerp_(&grad, 1.0 - beta1);
             let _ = slot.exp_avg_sq.g_mul_scalar_(beta2).addcmul_(&grad, &(&grad * (1.0 - beta2)));
             let denominator = slot.exp_avg_sq.sqrt() / correction2 + eps;
             let _ = weight.addcdiv_(&(&slot.exp_avg * (-lr / correction1)), &denominator);
-            if slot.master.is_some() {
-                param.tensor.detach().copy_(&weight);
+        }
+        let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
+        adamw_rows(&rows, AdamShared { beta1, beta2, eps, correction: (1.0 / correction2) as f32 });
+        for (param, slot) in self.params.iter_mut().zip(&mut self.slots) {
+            if let Some(master) = &slot.master {
+                param.tensor.detach().copy_(master);
             }
             match &mut slot.gradient {
                 Some(sum) => drop(sum.zero_()),
