@@ -149,7 +149,7 @@ fn template_of(tokenizer: &Tokenizer, name: &str) -> Result<ChatTemplate> {
 pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
     let source = resolve(id)?;
     let loaded = load_decoder(&source, place.kind, place.device)
-        .with_context(|| format!("cannot load the model {id:?} from {}", source.path().display()))?;
+        .with_context(|| format!("cannot load the model {id:?}"))?;
     let (tokenizer, template) = load_words(&source, template)?;
     let (vocabulary, largest) = (loaded.decoder.config.vocab_size, tokenizer.vocab_size());
     if largest > vocabulary {

@@ -51,6 +51,9 @@ pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("");
     match DECODERS.iter().find(|(name, _)| *name == model_type) {
         Some((_, read)) => read(config),
+        None if encoder_types().contains(&model_type) => Err(ModelError::Config(format!(
+            "{model_type} is an encoder: it embeds texts, it does not write any"
+        ))),
         None => {
             let known = decoder_types().join(", ");
             Err(ModelError::Config(format!("unknown model_type {model_type:?}; known: {known}")))
@@ -81,6 +84,9 @@ const ENCODERS: &[(&str, EncoderReader)] = &[
 pub fn encoder_config(config: &Value) -> Result<EncoderConfig, ModelError> {
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("");
     let Some((_, read)) = ENCODERS.iter().find(|(name, _)| *name == model_type) else {
+        if decoder_types().contains(&model_type) {
+            return Err(ModelError::Config(format!("{model_type} writes texts, it is no encoder")));
+        }
         let known = encoder_types().join(", ");
         return Err(ModelError::Config(format!(
             "unknown model_type {model_type:?}; known encoders: {known}"

@@ -59,7 +59,17 @@ impl Default for Sampling {
 
 impl Sampling {
     pub(super) fn check(&self) -> Result<(), ModelError> {
-        let bad = |what: &str, value: f64| Err(ModelError::Config(format!("sampling: {what} is {value}")));
+        let bad = |what: &str, value: f64| {
+            let range = match what {
+                "temperature" => "at least 0",
+                "repetition_penalty" => "above 0",
+                "top_k" => "at least 1",
+                "min_p" => "from 0 to 1",
+                "top_p" | "typical_p" => "above 0, at most 1",
+                _ => "a number",
+            };
+            Err(ModelError::Config(format!("sampling: {what} is {value}; it must be {range}")))
+        };
         let part = |x: Option<f64>| x.is_none_or(|x| x > 0.0 && x <= 1.0);
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return bad("temperature", self.temperature);
