@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: criterion benches, or (`--peer`) the same job by a Python peer and by Ferrotune, taking
 //! turns in one run, so that a noisy machine is noisy for both. Prints medians and their ratio.
 
+mod data;
+mod models;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,9 +16,13 @@ use crate::{golden, pipeline, setup, shell};
 pub(crate) struct Args {
     /// Only benches of this crate (`data`, `tokenizer`, …).
     crate_name: Option<String>,
-    /// Against a Python peer: `trl` (sft and dpo) or `transformers` (generate and perplexity).
+    /// Against Python peers: `trl` (sft and dpo), `transformers` (generation, prefill, perplexity), `llama-cpp`,
+    /// `sentence-transformers`, `chats` (transformers' chat templates), `dedup` (rensa and datasketch) or `presidio`.
     #[arg(long)]
     peer: Option<String>,
+    /// A Python that has the peers; without it, a virtual environment in the cache is made.
+    #[arg(long)]
+    python: Option<PathBuf>,
     /// Folder with `llama_factory/` and `wikitext2/`, as the peers' data.
     #[arg(long, default_value = "../shared/data")]
     data: PathBuf,
@@ -34,8 +41,12 @@ const TUNED: (&str, &str) = (
 );
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure(&setup::Args::default())?;
+    if !matches!(args.peer.as_deref(), Some("dedup" | "presidio")) {
+        setup::ensure(&setup::Args::default())?;
+    }
     match args.peer.as_deref() {
+        Some("dedup") => data::dedup(args),
+        Some("presidio") => data::pii(args),
         None => {
             let mut command = shell::cargo(["bench"]);
             match &args.crate_name {
@@ -45,9 +56,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             shell::run(&mut command)
         }
         Some("trl") => peer(args, &["sft", "dpo"]),
-        Some("transformers") => peer(args, &["generate", "perplexity"]),
-        Some(other) => bail!("unknown peer {other}; known: trl, transformers"),
+        Some(peer @ ("transformers" | "llama-cpp" | "sentence-transformers" | "chats")) => {
+            models::run(args, peer)
+        }
+        Some(other) => bail!(
+            "unknown peer {other}; known: trl, transformers, llama-cpp, sentence-transformers, chats, dedup, presidio"
+        ),
     }
+}
+
+fn python(args: &Args) -> Result<PathBuf> {
+    args.python.clone().map_or_else(golden::peers, Ok)
 }
 
 struct Side {
@@ -57,7 +76,7 @@ struct Side {
 }
 
 fn peer(args: &Args, jobs: &[&str]) -> Result<()> {
-    let python = golden::peers()?;
+    let python = python(args)?;
     let binary = pipeline::build("release")?;
     let work = shell::cache()?.join("bench");
     let script = shell::root().join("xtask/peers/baseline.py");
@@ -109,25 +128,12 @@ fn ours(binary: &Path, work: &Path, job: &str, dtype: &str) -> Command {
             .args(["sft", "--batch", "4", "--max-length", "512", "--lr", "2e-4", "--data"])
             .arg(work.join("sft.jsonl"))
             .args(lora.split(' ')),
-        "dpo" => command
+        _ => command
             .args(["dpo", "--batch", "2", "--max-length", "512", "--lr", "1e-5", "--beta", "0.1", "--data"])
             .arg(work.join("dpo.jsonl"))
             .args(lora.split(' ')),
-        "generate" => command
-            .args(["generate", "smollm2-135m-instruct", "--max-new-tokens", "128", "--min-new-tokens", "128"])
-            .args([
-                "--temperature",
-                "0",
-                "--chat",
-                "Explain how to return an item bought online, step by step.",
-            ]),
-        _ => command
-            .args(["perplexity", "smollm2-135m-instruct", "--window", "512", "--max-tokens", "5120"])
-            .arg(work.join("ppl.txt")),
     };
-    if matches!(job, "sft" | "dpo") {
-        command.args(["--model", "smollm2-135m-instruct", "--out"]).arg(work.join(format!("out-{job}")));
-    }
+    command.args(["--model", "smollm2-135m-instruct", "--out"]).arg(work.join(format!("out-{job}")));
     command.args(["--dtype", dtype, "--json"]);
     command
 }

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 /// What the peers' versions are, everywhere in this repository.
-pub(crate) const PEERS: [&str; 12] = [
+pub(crate) const PEERS: [&str; 13] = [
     "torch==2.13.0",
     "transformers==5.23.0",
     "peft==0.21.2",
@@ -31,6 +31,7 @@ pub(crate) const PEERS: [&str; 12] = [
     "numpy",
     "datasketch",
     "rensa",
+    "presidio-analyzer",
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
