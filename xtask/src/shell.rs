@@ -25,8 +25,12 @@ pub(crate) fn cache() -> Result<PathBuf> {
 pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
-    // Set by the cargo that runs us, for us alone; torch-sys would be built twice over the difference.
-    command.env_remove("CARGO_MANIFEST_DIR");
+    // Set by the cargo that runs us, for us alone; build scripts that watch them would run again, and half of the
+    // dependencies be built twice.
+    let for_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(for_us)) {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -9,6 +9,8 @@ mod cli;
 mod files;
 #[expect(dead_code, unreachable_pub, reason = "the library uses the rest and makes it public")]
 mod progress;
+#[expect(unreachable_pub, reason = "the library makes it public")]
+mod settings;
 
 use std::process::ExitCode;
 

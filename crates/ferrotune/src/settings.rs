@@ -50,17 +50,25 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipes::SftConfig;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read as settings")]
+    struct Settings {
+        batch: usize,
+        warmup_steps: usize,
+        lr: f64,
+    }
 
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_line() {
-        let error = from_toml::<SftConfig>("batch = 2\nwarmup_step = 3\n", Path::new("p.toml")).unwrap_err();
+        let error = from_toml::<Settings>("batch = 2\nwarmup_step = 3\n", Path::new("p.toml")).unwrap_err();
         let error = error.to_string();
         assert!(
             error.starts_with("p.toml:2: unknown key `warmup_step`: did you mean `warmup_steps`?"),
             "{error}"
         );
-        let error = from_toml::<SftConfig>("zzzzzzzz = 3\n", Path::new("p.toml")).unwrap_err().to_string();
+        let error = from_toml::<Settings>("zzzzzzzz = 3\n", Path::new("p.toml")).unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
     }
 

@@ -133,6 +133,34 @@ fn curate_keeps_ids_and_every_dropped_row() {
 }
 
 #[test]
+fn inspect_is_told_of_the_template_the_held_out_rows_and_who_read() {
+    let files = Files::new();
+    let (chats, card) = (files.chats(), files.path("card.md"));
+    let verdict = |args: &[&str], key: &str| {
+        let seen = &json_of(&[&["inspect", &chats], args].concat())[0];
+        let check = seen["checklist"].as_array().unwrap().iter().find(|c| c["key"] == key);
+        check.unwrap_or_else(|| panic!("no {key} in {seen}"))["verdict"].clone()
+    };
+    assert_eq!(verdict(&[], "template"), "unknown");
+    assert_eq!(verdict(&["--template", "chatml"], "template"), "pass");
+    let raising = files.with("raise.jinja", "{{ raise_exception('no') }}");
+    assert_eq!(verdict(&["--template", &raising], "template"), "fail");
+    assert_eq!(verdict(&["--validation", &chats], "held_out_apart"), "fail");
+    assert_eq!(verdict(&["--banned", "zzzyx"], "on_brand"), "pass");
+    let config = files.with("inspect.toml", "min_read = 1\n");
+    assert_eq!(
+        verdict(&["--config", &config, "--signed-by", "Ada Lovelace", "--card", &card], "read_by_a_person"),
+        "pass"
+    );
+    assert!(std::fs::read_to_string(&card).unwrap().contains("Ada Lovelace"));
+    fails(
+        &["inspect", &chats, "--config", &files.with("bad.toml", "min_raed = 1\n")],
+        1,
+        "unknown key `min_raed`: did you mean `min_read`?",
+    );
+}
+
+#[test]
 fn render_and_tokenize_agree_on_what_is_trained() {
     let files = Files::new();
     let chats = files.chats();

@@ -200,4 +200,13 @@ fn bad_configurations_are_refused_by_name() {
     std::fs::write(dir.path().join("rows.jsonl"), "{\"question\": \"a\", \"answer\": \"ok\"}\n".repeat(3))
         .unwrap();
     check(&format!("{base}{model}"), "no conversation is left to train on");
+    let row =
+        "{\"question\": \"When do you open?\", \"answer\": \"We open at nine, every day but Sunday.\"}\n";
+    std::fs::write(dir.path().join("rows.jsonl"), row.repeat(3)).unwrap();
+    std::fs::write(
+        dir.path().join("r.toml"),
+        "version = 1\nname = 'splits'\n[[step]]\nkind = 'split'\nvalidation = 0.5\n",
+    )
+    .unwrap();
+    check(&format!("{base}{model}[curate]\nrecipe = 'r.toml'\n"), "take the step `split` out");
 }

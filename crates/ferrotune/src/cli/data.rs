@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{BUILTIN, ChatTemplate, RenderOptions};
 use ferrotune_data::curate;
 use ferrotune_data::dedup::{DedupConfig, MinHashConfig, dedup};
-use ferrotune_data::inspect::{self, InspectConfig};
+use ferrotune_data::inspect::{self, InspectConfig, Review};
 use ferrotune_data::pii::{PiiConfig, char_offsets, find};
 use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_data::{Dropped, Item, Origin, Record};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{ChatFileArgs, Command, CurateArgs, DedupArgs, FieldArgs, InspectArgs, JudgeArgs, Output};
 use crate::files::write_atomic;
 use crate::progress::Progress;
+use crate::settings::from_toml;
 
 /// Runs a command for which [`Command::is_light`] holds.
 ///
@@ -93,8 +94,31 @@ fn curate_files(args: &CurateArgs) -> Result<Output> {
 fn inspect_file(args: &InspectArgs) -> Result<Output> {
     let (records, dropped, detection) = read::open(&args.file, &ReadOptions::default())?;
     let name = args.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let config = InspectConfig { name, ..InspectConfig::default() };
-    let context = inspect::Context { files: vec![args.file.clone()], ..inspect::Context::default() };
+    let mut config = match &args.config {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            from_toml(&text, path)?
+        }
+        None => InspectConfig { name, ..InspectConfig::default() },
+    };
+    config.banned.extend(args.banned.iter().cloned());
+    if let Some(name) = &args.signed_by {
+        let rows = config.sample.min(records.len());
+        config.reviews.push(Review { name: name.clone(), rows, date: String::new(), note: String::new() });
+    }
+    let validation = match &args.validation {
+        Some(path) => Some(read::open(path, &ReadOptions::default())?.0),
+        None => None,
+    };
+    let template = args.template.as_deref().map(plain_template).transpose()?;
+    let context = inspect::Context {
+        validation: validation.as_deref(),
+        files: vec![args.file.clone()],
+        render: template.as_ref().map(|template| -> inspect::Render<'_> {
+            Box::new(move |record| renders(template, record).map_err(|error| error.to_string()))
+        }),
+    };
     let seen = inspect::inspect(&records, &context, &config)?;
     if let Some(path) = &args.html {
         write_atomic(path, inspect::html(&seen, &config).as_bytes())?;
@@ -112,6 +136,16 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
         writeln!(text, "{verdict:>8}  {:<44} {}", check.title, check.figures)?;
     }
     Output::one(&seen, text.trim_end())
+}
+
+fn renders(template: &ChatTemplate, record: &Record) -> Result<()> {
+    let options = RenderOptions::default();
+    match &record.item {
+        Item::Chat(chat) => drop(template.render(chat, &options)?),
+        Item::Pair(pair) => drop(template.render_pair(pair, &options)?),
+        Item::Document(_) => {}
+    }
+    Ok(())
 }
 
 /// A row's id and the text of one column.

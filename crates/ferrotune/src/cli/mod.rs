@@ -181,6 +181,21 @@ pub struct InspectArgs {
     /// Also write a dataset card.
     #[arg(long)]
     pub card: Option<PathBuf>,
+    /// The held-out rows, none of whose prompts may be among the dataset's.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+    /// The target model's chat template, which every row must render with: a built-in name or a .jinja file.
+    #[arg(long)]
+    pub template: Option<String>,
+    /// Words that must not occur, separated by commas: competitors, old product names.
+    #[arg(long, value_delimiter = ',')]
+    pub banned: Vec<String>,
+    /// Your name, once you have read the rows of the page's sample: it then stands in the card.
+    #[arg(long)]
+    pub signed_by: Option<String>,
+    /// TOML with any setting of the checklist, such as `sample`, `language` or `max_topic_share`.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -67,6 +67,12 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
 fn run_recipe(file: &Path, recipe: &Recipe) -> Result<curate::Outcome> {
     let outcome = curate::run(&[file.to_owned()], recipe, &mut CurateProgress::new())
         .with_context(|| format!("cannot curate {}", file.display()))?;
+    if !outcome.held_out.is_empty() {
+        bail!(
+            "the recipe {:?} splits, and so does the pipeline: take the step `split` out of it, and set [split] here",
+            recipe.name
+        );
+    }
     for (name, found) in &outcome.report.inputs {
         eprintln!("{:>12}: {name}: {found}", "curate");
     }
