@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
         shell::run(command.args(features).args(["--", "-D", "warnings"]))
     })?;
     step("doc", || {
-        let mut command = shell::cargo(["doc", "--workspace", "--no-deps"]);
+        let mut command = shell::cargo(["doc", "--workspace", "--no-deps", "--keep-going"]);
         shell::run(command.args(features).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tidy", tidy::run)?;

@@ -8,7 +8,7 @@ use crate::{HeadOptions, Scored, TrainError};
 
 /// One forward pass with what its backward pass needs.
 ///
-/// Most models take the way that [`crate::lean`] writes out by hand. For the others autograd records the blocks;
+/// Most models take the way that the module `lean` writes out by hand. For the others autograd records the blocks;
 /// tch has no user-defined autograd functions, but a surrogate gives exact gradients: where `g` is the
 /// gradient of the loss with respect to `x`, the backward pass of `sum(x · g)` with `g` held constant is the
 /// backward pass of the loss. So the LM head, which is computed in chunks outside the graph, hands its gradient
