@@ -38,6 +38,9 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("xtask", &[]),
 ];
 
+/// What a crate's tests may use beyond that: train's hold its hand-written passes to autograd's with real adapters.
+const TESTS_MAY_USE: [(&str, &str); 1] = [("ferrotune-train", "ferrotune-peft")];
+
 /// Crates above the libtorch line: nothing they pull in may be tch.
 const ABOVE_THE_LINE: [&str; 7] = [
     "ferrotune-types",
@@ -74,8 +77,13 @@ fn dependencies(faults: &mut Vec<String>) -> Result<()> {
     for package in metadata["packages"].as_array().context("cargo metadata lists no packages")? {
         let name = package["name"].as_str().unwrap_or_default().to_owned();
         let dependencies = package["dependencies"].as_array().into_iter().flatten();
-        let ours = dependencies.filter_map(|d| d["name"].as_str()).filter(|n| n.starts_with("ferrotune"));
-        uses.insert(name, ours.map(str::to_owned).collect());
+        let ours = dependencies
+            .filter_map(|d| Some((d["name"].as_str()?, d["kind"] == "dev")))
+            .filter(|(other, _)| other.starts_with("ferrotune"))
+            .filter(|(other, in_tests)| !(*in_tests && TESTS_MAY_USE.contains(&(name.as_str(), *other))))
+            .map(|(other, _)| other.to_owned());
+        let ours = ours.collect();
+        uses.insert(name, ours);
     }
     for (name, used) in &uses {
         let Some((_, allowed)) = MAY_USE.iter().find(|(n, _)| n == name) else {
