@@ -135,6 +135,8 @@ macro_rules! loops {
                     inputs[i] = [load_input(&halves[i][0][j]), load_input(&halves[i][1][j])];
                 }
                 for r in 0..R {
+                    // The same place two tiles on: the hardware follows rows, not tiles.
+                    prefetch(w.as_ptr().wrapping_add((2 * R + r) * k + j * LANES));
                     let weights = load_weights(&rows[r][j]);
                     for i in 0..M {
                         sums[r][i][0] = plus(sums[r][i][0], inputs[i][0], weights);
@@ -163,6 +165,8 @@ mod avx512 {
     use std::arch::x86_64::{
         __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_reduce_add_epi32, _mm512_setzero_si512,
     };
+
+    use crate::cpu::vectors::avx512::prefetch;
 
     const LANES: usize = 64;
 
@@ -209,6 +213,8 @@ mod avx2 {
         _mm256_madd_epi16, _mm256_setzero_si256, _mm256_storeu_si256,
     };
 
+    use crate::cpu::vectors::avx2::prefetch;
+
     const LANES: usize = 16;
 
     #[inline]
@@ -251,6 +257,8 @@ mod avx2 {
 }
 
 mod plain {
+    use crate::cpu::vectors::plain::prefetch;
+
     const LANES: usize = 16;
 
     #[inline]

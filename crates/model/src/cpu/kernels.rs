@@ -100,6 +100,8 @@ macro_rules! loops {
                         x[i] = v::load_f32(&inputs[i][j]);
                     }
                     for r in 0..R {
+                        // The same place two tiles on: the hardware follows rows, not tiles.
+                        v::prefetch(w.as_ptr().wrapping_add((2 * R + r) * k + j * v::LANES));
                         let w = v::$load(&rows[r][j]);
                         for i in 0..M {
                             sums[r][i] = v::plus(sums[r][i], w, x[i]);

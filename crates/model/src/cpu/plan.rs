@@ -7,7 +7,7 @@ use super::norm::PlainNorm;
 use crate::{Activation, Attention, Block, Decoder, Mlp, Norm};
 
 /// Batches of up to so many rows run faster here than in libtorch, whose products are made for many.
-const MAX_ROWS: usize = 8;
+const MAX_ROWS: usize = 32;
 
 /// A decoder laid out for the kernels: borrowed weights, norms as plain numbers.
 #[derive(Debug)]

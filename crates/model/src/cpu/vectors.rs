@@ -4,8 +4,9 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+        __m512, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_slli_epi32,
+        _mm512_storeu_ps,
     };
 
     use half::bf16;
@@ -41,6 +42,13 @@ pub(super) mod avx512 {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
     }
 
+    /// Asks for a line of memory ahead of its use; any address will do.
+    #[inline]
+    pub(in crate::cpu) fn prefetch<T>(at: *const T) {
+        // SAFETY: a prefetch reads nothing that anyone could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
     /// c + a · b.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -60,8 +68,8 @@ pub(super) mod avx512 {
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2 {
     use std::arch::x86_64::{
-        __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps,
-        _mm256_loadu_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        __m256, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_castsi256_ps, _mm256_cvtepu16_epi32,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
     };
 
     use half::bf16;
@@ -95,6 +103,13 @@ pub(super) mod avx2 {
     pub(in crate::cpu) fn store(x: __m256, to: &mut [f32; LANES]) {
         // SAFETY: the array has as many numbers as are written.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    /// Asks for a line of memory ahead of its use; any address will do.
+    #[inline]
+    pub(in crate::cpu) fn prefetch<T>(at: *const T) {
+        // SAFETY: a prefetch reads nothing that anyone could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     /// c + a · b.
@@ -139,6 +154,10 @@ pub(super) mod plain {
     pub(in crate::cpu) fn store(x: [f32; LANES], to: &mut [f32; LANES]) {
         *to = x;
     }
+
+    /// Nothing here.
+    #[inline]
+    pub(in crate::cpu) fn prefetch<T>(_: *const T) {}
 
     /// c + a · b.
     #[inline]
