@@ -231,10 +231,11 @@ impl PipelineConfig {
         for file in [&mut data.preference, &mut data.documents, &mut data.questions, &mut data.planted] {
             *file = file.take().map(|f| folder.join(f));
         }
-        for id in [&mut config.model.id, &mut config.model.encoder] {
-            let beside = folder.join(id.as_str());
+        // A name of something known, or a path.
+        for name in [&mut config.model.id, &mut config.model.encoder, &mut config.curate.recipe] {
+            let beside = folder.join(name.as_str());
             if beside.exists() {
-                *id = beside.to_string_lossy().into_owned();
+                *name = beside.to_string_lossy().into_owned();
             }
         }
         Ok(config)

@@ -38,10 +38,10 @@ pub(super) fn settings(config: &PipelineConfig) -> Result<Value> {
     if let Some(settings) = value.as_object_mut() {
         settings.remove("data");
     }
-    // A model's folder may lie anywhere; its content is hashed.
-    for name in ["id", "encoder"] {
-        let file = value["model"][name].as_str().and_then(|id| Path::new(id).file_name());
-        value["model"][name] = Value::from(file.map(|f| f.to_string_lossy().into_owned()));
+    // A model's folder and a recipe may lie anywhere; their content is hashed.
+    for (part, name) in [("model", "id"), ("model", "encoder"), ("curate", "recipe")] {
+        let file = value[part][name].as_str().and_then(|id| Path::new(id).file_name());
+        value[part][name] = Value::from(file.map(|f| f.to_string_lossy().into_owned()));
     }
     Ok(value)
 }
