@@ -200,9 +200,11 @@ fn bad_configurations_are_refused_by_name() {
     std::fs::write(dir.path().join("rows.jsonl"), "{\"question\": \"a\", \"answer\": \"ok\"}\n".repeat(3))
         .unwrap();
     check(&format!("{base}{model}"), "no conversation is left to train on");
-    let row =
-        "{\"question\": \"When do you open?\", \"answer\": \"We open at nine, every day but Sunday.\"}\n";
-    std::fs::write(dir.path().join("rows.jsonl"), row.repeat(3)).unwrap();
+    let words = |i: usize| (0..12).map(|k| format!("w{i}x{k}")).collect::<Vec<_>>().join(" ");
+    let rows: String = (0..20)
+        .map(|i| format!("{{\"question\": \"Why {}?\", \"answer\": \"{}.\"}}\n", words(i), words(i + 50)))
+        .collect();
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
     std::fs::write(
         dir.path().join("r.toml"),
         "version = 1\nname = 'splits'\n[[step]]\nkind = 'split'\nvalidation = 0.5\n",
