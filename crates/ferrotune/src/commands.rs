@@ -358,15 +358,7 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     }
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
-    let examples = |file: &Path| {
-        let pairs = preference_pairs(file)?;
-        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
-        eprintln!("{:>12}: {}: {}", "dpo", file.display(), made.report);
-        anyhow::Ok(made.examples)
-    };
-    let train = examples(&tune.data)?;
-    let validation = args.validation.as_deref().map(examples).transpose()?.unwrap_or_default();
+    let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
     let mut adapter = start_adapter(tune, &mut model)?;
     let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
     let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
@@ -374,13 +366,21 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
 }
 
-/// Pairs of a file as a step reads them.
-fn tokenized_pairs(tune: &TuneArgs, model: &LoadedModel, file: &Path) -> Result<Vec<PairExample>> {
+/// The pairs to train on and those held out, as a step reads them.
+fn tokenized_pairs(
+    name: &str,
+    tune: &TuneArgs,
+    validation: Option<&Path>,
+    model: &LoadedModel,
+) -> Result<[Vec<PairExample>; 2]> {
     let limits = Limits { max_length: tune.max_length, ..Limits::default() };
-    let pairs = preference_pairs(file)?;
-    let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
-    eprintln!("{:>12}: {}: {}", "pairs", file.display(), made.report);
-    Ok(made.examples)
+    let examples = |file: &Path| {
+        let pairs = preference_pairs(file)?;
+        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
+        eprintln!("{name:>12}: {}: {}", file.display(), made.report);
+        anyhow::Ok(made.examples)
+    };
+    Ok([examples(&tune.data)?, validation.map(examples).transpose()?.unwrap_or_default()])
 }
 
 /// ORPO, SimPO, CPO and KTO.
@@ -390,9 +390,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let config: RunConfig = settings(tune, &[])?;
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let train = tokenized_pairs(tune, &model, &tune.data)?;
-    let held = args.validation.as_deref().map(|f| tokenized_pairs(tune, &model, f)).transpose()?;
-    let held = held.unwrap_or_default();
+    let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
     let adapter = start_adapter(tune, &mut model)?;
     let name = args.loss.as_deref().unwrap_or_default();
     let named = json!({"config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta});
@@ -417,9 +415,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
     let config: RunConfig = settings(tune, &[])?;
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let train = tokenized_pairs(tune, &model, &tune.data)?;
-    let held = args.validation.as_deref().map(|f| tokenized_pairs(tune, &model, f)).transpose()?;
-    let held = held.unwrap_or_default();
+    let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
     let adapter = start_adapter(tune, &mut model)?;
     let head = recipes::reward_head(&model.decoder);
     let centering = Some(args.centering).filter(|&c| c != 0.0);

@@ -10,7 +10,7 @@ use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, Segment};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome};
+use super::run::{Run, RunConfig, RunOutcome, params};
 
 /// A text's ids and what they are to be taken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +59,7 @@ pub fn classify(
         rows.chunks(config.batch.max(1)).map(|chunk| label_batch(chunk, n_classes)).collect()
     };
     let (train, validation) = (batches(train)?, batches(validation)?);
-    let mut params: Vec<Param> = adapter
-        .map(Adapter::parameters)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, tensor)| Param::new(name, tensor))
-        .collect();
+    let mut params = adapter.map(params).unwrap_or_default();
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("classify", params, config, train.len(), dir, run_hash)?;
     let set_training = |on: bool| adapter.into_iter().for_each(|a| a.set_training(on));

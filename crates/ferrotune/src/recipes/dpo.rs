@@ -13,17 +13,14 @@ use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Loss, Objective, PairLogps, sum_answers};
 use ferrotune_train::{
-    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, Forward, HeadOptions, MetricLog, Param, RunState,
-    Sampler, Schedule, Scored, Turn, check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint,
-    save_checkpoint, score,
+    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, Forward, HeadOptions, MetricLog, RunState, Sampler,
+    Scored, Turn, check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint, score,
 };
 use ferrotune_types::{Batch, PairExample};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::run::{fixed_batches, n_steps, params, schedule, seed_step};
 use super::sft::{Best, ConcatTensors};
 use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
 
@@ -172,17 +169,12 @@ pub fn dpo(
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     // Fixed batches: which pairs share a batch is settled once, so the reference's figures belong to a batch.
-    let train = pair_batches(train, config.batch, Some(config.seed))?;
-    let validation = pair_batches(validation, config.batch, None)?;
+    let pairs = |pairs: &[&PairExample]| Ok(Batch::from_pairs(pairs)?);
+    let train = fixed_batches(train, config.batch, Some(config.seed), pairs)?;
+    let validation = fixed_batches(validation, config.batch, None, pairs)?;
     let per_epoch = train.len().div_ceil(config.accumulation.max(1));
-    let n_steps = match config.steps {
-        0 => (config.epochs * per_epoch as f64).ceil().max(1.0) as usize,
-        n => n,
-    };
-    let schedule =
-        Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
-            format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
-        })?;
+    let n_steps = n_steps(config.steps, config.epochs, per_epoch as f64);
+    let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
 
     // The reference, before anything moves.
     let started = Instant::now();
@@ -193,9 +185,8 @@ pub fn dpo(
     let [train_reference, validation_reference] = &references;
     adapter.set_training(true);
 
-    let params = adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
     let adamw = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(params, adamw)?;
+    let mut optimizer = AdamW::new(params(adapter), adamw)?;
     let checkpoints = dir.join("checkpoints");
     let mut best = Best::default();
     let mut state = RunState {
@@ -263,7 +254,7 @@ pub fn dpo(
 
         // One step: mean over all its pairs, batch by batch.
         let started = Instant::now();
-        tch::manual_seed((config.seed as i64).wrapping_mul(1_000_003).wrapping_add(state.step as i64));
+        seed_step(config.seed, state.step);
         let picked = state.sampler.take(config.accumulation.max(1));
         let n_pairs: usize = picked.iter().map(|&b| train_reference[b].chosen.len()).sum();
         let (mut step_loss, mut hits, mut margin) = (0.0, 0.0, 0.0);
@@ -359,15 +350,6 @@ pub fn dpo(
         peak_rss_mib: peak_rss_mib(),
         losses: state.losses,
     })
-}
-
-/// Pairs in fixed batches, shuffled once where a seed is given.
-fn pair_batches(pairs: &[PairExample], batch: usize, seed: Option<u64>) -> Result<Vec<Batch>> {
-    let mut order: Vec<&PairExample> = pairs.iter().collect();
-    if let Some(seed) = seed {
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    }
-    order.chunks(batch.max(1)).map(|chunk| Ok(Batch::from_pairs(chunk)?)).collect()
 }
 
 fn score_batch(decoder: &Decoder, forward: &Forward<'_>, gradient: bool) -> Scored {

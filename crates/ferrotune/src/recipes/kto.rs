@@ -9,14 +9,14 @@ use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Kto, kto_metrics, mismatched};
-use ferrotune_train::{Forward, HeadOptions, Param, Scored, score};
+use ferrotune_train::{Forward, HeadOptions, Scored, score};
 use ferrotune_types::{Batch, Example, PairExample};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome};
+use super::run::{Run, RunConfig, RunOutcome, params};
 
 /// An answer to a prompt and what people thought of it. The answer is the last run of trained tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,8 +81,7 @@ pub fn kto(
     let train = rows(&order)?;
     let validation = rows(&validation.iter().collect::<Vec<_>>())?;
     adapter.set_training(true);
-    let params = adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
-    let mut run = Run::start("kto", params, config, train.len(), dir, run_hash)?;
+    let mut run = Run::start("kto", params(adapter), config, train.len(), dir, run_hash)?;
     run.say("the reference is the model as it was when preference tuning began, frozen");
 
     loop {

@@ -9,15 +9,12 @@ use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Cpo, orpo as odds_ratio, sum_answers};
-use ferrotune_train::{Forward, HeadOptions, Param, score};
+use ferrotune_train::{Forward, HeadOptions, score};
 use ferrotune_types::{Batch, PairExample, Segment};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome};
+use super::run::{Run, RunConfig, RunOutcome, fixed_batches, params};
 
 /// What is minimised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,16 +63,11 @@ pub fn orpo(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    let mut order: Vec<&PairExample> = train.iter().collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
     let whole_text = matches!(loss, FreeLoss::Orpo { .. });
-    let batches = |pairs: &[&PairExample]| -> Result<Vec<Batch>> {
-        pairs.chunks(config.batch.max(1)).map(|chunk| pair_batch(chunk, whole_text)).collect()
-    };
-    let train = batches(&order)?;
-    let validation = batches(&validation.iter().collect::<Vec<_>>())?;
-    let params = adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
-    let mut run = Run::start("orpo", params, config, train.len(), dir, run_hash)?;
+    let batch = |pairs: &[&PairExample]| pair_batch(pairs, whole_text);
+    let train = fixed_batches(train, config.batch, Some(config.seed), batch)?;
+    let validation = fixed_batches(validation, config.batch, None, batch)?;
+    let mut run = Run::start("orpo", params(adapter), config, train.len(), dir, run_hash)?;
     adapter.set_training(true);
 
     loop {

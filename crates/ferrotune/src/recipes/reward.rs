@@ -9,12 +9,9 @@ use ferrotune_peft::Adapter;
 use ferrotune_preference::{bradley_terry, reward_metrics};
 use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, PairExample, Segment};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome};
+use super::run::{Run, RunConfig, RunOutcome, fixed_batches, params};
 
 /// The row that scores, (1, C) in fp32, zero at first, so that every answer begins with the same score.
 pub fn reward_head(decoder: &Decoder) -> Tensor {
@@ -41,15 +38,9 @@ pub fn reward(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    let mut order: Vec<&PairExample> = train.iter().collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
-    let batches = |pairs: &[&PairExample]| -> Result<Vec<Batch>> {
-        pairs.chunks(config.batch.max(1)).map(last_token_batch).collect()
-    };
-    let train = batches(&order)?;
-    let validation = batches(&validation.iter().collect::<Vec<_>>())?;
-    let mut params: Vec<Param> =
-        adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect();
+    let train = fixed_batches(train, config.batch, Some(config.seed), last_token_batch)?;
+    let validation = fixed_batches(validation, config.batch, None, last_token_batch)?;
+    let mut params = params(adapter);
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("reward", params, config, train.len(), dir, run_hash)?;
     adapter.set_training(true);

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use ferrotune_peft::Adapter;
 use ferrotune_train::{
     AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, MetricLog, Param, RunState, Sampler, Schedule, Turn,
     check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint,
 };
 use ferrotune_types::Batch;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -119,14 +123,8 @@ impl Run {
         dir: &Path,
         run_hash: &str,
     ) -> Result<Self> {
-        let n_steps = match config.steps {
-            0 => (config.epochs * n_batches as f64).ceil().max(1.0) as usize,
-            n => n,
-        };
-        let schedule =
-            Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
-                format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
-            })?;
+        let n_steps = n_steps(config.steps, config.epochs, n_batches as f64);
+        let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let adamw = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
         let mut optimizer = AdamW::new(params, adamw)?;
@@ -209,15 +207,13 @@ impl Run {
         }
     }
 
-    /// The next step's batch; `None` when the run is done. Seeds libtorch's generator by the step, so that a
-    /// resumed run draws the same dropout.
+    /// The next step's batch; `None` when the run is done.
     pub(crate) fn next_batch(&mut self) -> Option<usize> {
         if self.state.step >= self.n_steps {
             return None;
         }
         self.started = Instant::now();
-        let seed = (self.config.seed as i64).wrapping_mul(1_000_003).wrapping_add(self.state.step as i64);
-        tch::manual_seed(seed);
+        seed_step(self.config.seed, self.state.step);
         self.state.sampler.next_index()
     }
 
@@ -278,6 +274,41 @@ impl Run {
             note: self.state.early_stop.words(),
         }
     }
+}
+
+/// Optimiser steps: those asked for, or with 0 as many as `epochs` passes of `per_epoch` steps take.
+pub(crate) fn n_steps(asked: usize, epochs: f64, per_epoch: f64) -> usize {
+    if asked == 0 { (epochs * per_epoch).ceil().max(1.0) as usize } else { asked }
+}
+
+/// The schedule of that name.
+pub(crate) fn schedule(name: &str, warmup_steps: usize, n_steps: usize) -> Result<Schedule> {
+    Schedule::from_name(name, warmup_steps, n_steps)
+        .with_context(|| format!("unknown schedule {name:?}; known: constant, linear, cosine, wsd"))
+}
+
+/// Seeds libtorch's generator, from which dropout draws, by the step, so that a resumed run draws the same.
+pub(crate) fn seed_step(seed: u64, step: usize) {
+    tch::manual_seed((seed as i64).wrapping_mul(1_000_003).wrapping_add(step as i64));
+}
+
+/// What an adapter trains.
+pub(crate) fn params(adapter: &Adapter) -> Vec<Param> {
+    adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect()
+}
+
+/// Rows in fixed batches of `batch`, shuffled once where a seed is given.
+pub(crate) fn fixed_batches<T>(
+    rows: &[T],
+    batch: usize,
+    seed: Option<u64>,
+    make: impl FnMut(&[&T]) -> Result<Batch>,
+) -> Result<Vec<Batch>> {
+    let mut order: Vec<&T> = rows.iter().collect();
+    if let Some(seed) = seed {
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    }
+    order.chunks(batch.max(1)).map(make).collect()
 }
 
 fn validations_of(state: &RunState) -> Vec<(usize, BTreeMap<String, f64>)> {

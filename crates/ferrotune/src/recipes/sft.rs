@@ -8,13 +8,14 @@ use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_train::{
     AdamW, AdamWConfig, CHECKPOINT_VERSION, Curve, EarlyStop, HeadOptions, MetricLog, Param, RunState,
-    Sampler, Schedule, Turn, check_loss, clip_grad_norm, draw_loss, evaluate_nll, latest_checkpoint,
-    load_checkpoint, save_checkpoint, sft_accumulate,
+    Sampler, Turn, check_loss, clip_grad_norm, draw_loss, evaluate_nll, latest_checkpoint, load_checkpoint,
+    save_checkpoint, sft_accumulate,
 };
 use ferrotune_types::{Batch, Example};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use super::run::{n_steps, schedule, seed_step};
 use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
 
 /// Settings of a run.
@@ -130,14 +131,9 @@ pub fn sft(
     if data.train.is_empty() {
         bail!("there is no example to train on: every row was dropped, or the file is empty");
     }
-    let n_steps = match config.steps {
-        0 => (config.epochs * data.train.len() as f64 / config.batch.max(1) as f64).ceil().max(1.0) as usize,
-        n => n,
-    };
-    let schedule =
-        Schedule::from_name(&config.schedule, config.warmup_steps, n_steps).with_context(|| {
-            format!("unknown schedule {:?}; known: constant, linear, cosine, wsd", config.schedule)
-        })?;
+    let per_epoch = data.train.len() as f64 / config.batch.max(1) as f64;
+    let n_steps = n_steps(config.steps, config.epochs, per_epoch);
+    let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     // The optimiser and where the run stands: fresh, or from this run's newest checkpoint.
@@ -200,8 +196,7 @@ pub fn sft(
 
         // One step: gradients of the token mean over all its examples, clipped, then AdamW.
         let started = Instant::now();
-        // Dropout draws from libtorch's generator: seeded by the step, a resumed run draws the same.
-        tch::manual_seed((config.seed as i64).wrapping_mul(1_000_003).wrapping_add(state.step as i64));
+        seed_step(config.seed, state.step);
         let groups = state.sampler.take(config.batch.max(1));
         let examples: Vec<&Example> = groups.iter().flat_map(|&g| &data.train[g]).collect();
         let micro_batches = batches(&examples, config.micro_tokens)?;
