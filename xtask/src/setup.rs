@@ -185,17 +185,45 @@ fn cpu_libtorch(cache: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// pip knows which NVIDIA wheels belong to which PyTorch; their libraries find each other by their places.
+/// The wheels that `cuda-wheels.txt` lists; pip refuses each whose SHA-256 is not the one written there. Their
+/// libraries find each other by their places, so they lie as pip lays them.
 fn cuda_libtorch(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("libtorch-{VERSION}-cuda"));
     fill(&folder, |dir| {
-        let requirement = format!("torch=={VERSION}");
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            bail!(
+                "setup knows the CUDA build for x86-64 Linux only; install PyTorch {VERSION} and set LIBTORCH"
+            );
+        }
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--no-compile", "--target"]).arg(dir).arg(&requirement);
-        shell::run(&mut pip).context("pip could not install the CUDA build of PyTorch")
+        pip.args(["-m", "pip", "install", "--no-compile", "--no-deps", "--only-binary=:all:"])
+            .args(["--python-version", "3.11", "--implementation", "cp"])
+            .args(CUDA_PLATFORMS.iter().flat_map(|platform| ["--platform", platform]))
+            .arg("--require-hashes")
+            .arg("--target")
+            .arg(dir)
+            .arg("--requirement")
+            .arg(shell::root().join("xtask/cuda-wheels.txt"));
+        shell::run(&mut pip).context("pip could not install the CUDA build of PyTorch")?;
+        // torch-sys takes the version from here, as in the archive that PyTorch offers.
+        fs::write(dir.join("torch/build-version"), format!("{VERSION}\n"))?;
+        Ok(())
     })?;
     Ok(folder.join("torch"))
 }
+
+/// For which systems the wheels of `cuda-wheels.txt` are made; pip takes a tag only if it is named.
+const CUDA_PLATFORMS: [&str; 9] = [
+    "manylinux_2_28_x86_64",
+    "manylinux_2_27_x86_64",
+    "manylinux_2_25_x86_64",
+    "manylinux_2_24_x86_64",
+    "manylinux_2_18_x86_64",
+    "manylinux_2_17_x86_64",
+    "manylinux2014_x86_64",
+    "manylinux2010_x86_64",
+    "manylinux1_x86_64",
+];
 
 /// Fills `folder` by `fill` under another name, then renames it; does nothing where it is there.
 fn fill(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -261,6 +289,20 @@ mod tests {
         }
         zip.finish().unwrap();
         path
+    }
+
+    #[test]
+    fn every_wheel_of_the_cuda_build_is_pinned_by_version_and_hash() {
+        let listed = include_str!("../cuda-wheels.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut names = Vec::new();
+        for line in listed {
+            let (requirement, hash) = line.split_once(" --hash=sha256:").expect(line);
+            assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()), "{line}");
+            names.push(requirement.split_once("==").expect(line));
+        }
+        assert!(names.contains(&("torch", VERSION)) && names.iter().any(|(n, _)| *n == "nvidia-cublas"));
+        // The CPU build takes the same wheel.
+        assert!(include_str!("../cuda-wheels.txt").contains(LIBTORCH[0].sha256));
     }
 
     #[test]

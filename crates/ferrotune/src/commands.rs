@@ -80,6 +80,7 @@ fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
         };
         config.title = format!("Tuning on {}", sft.file_name().unwrap_or_default().to_string_lossy());
         config.curate.system = String::new();
+        config.tokenize.max_length = 0;
         pipeline::recipe_for(sft)?.clone_into(&mut config.curate.recipe);
     }
     for (given, place) in [
@@ -243,11 +244,23 @@ fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
         place.dtype_name().as_bytes(),
         settings.as_bytes(),
         lora.as_bytes(),
-        &args.max_length.to_le_bytes(),
+        &args.max_length.unwrap_or_default().to_le_bytes(),
         &data,
         &adapter,
     ];
     Ok(hash_parts(&parts))
+}
+
+/// Tokens of a row at most: as asked, else 1,024, and never more than the model reads.
+fn max_length(args: &TuneArgs, model: &LoadedModel) -> Result<usize> {
+    let context = model.decoder.config.max_position_embeddings;
+    match args.max_length {
+        Some(asked) if asked > context => {
+            bail!("--max-length is {asked}, but the model reads at most {context} tokens")
+        }
+        Some(asked) => Ok(asked),
+        None => Ok(context.min(1024)),
+    }
 }
 
 /// Clears an earlier run's state away unless it is to be gone on with.
@@ -302,7 +315,8 @@ fn sft(args: &SftArgs) -> Result<Output> {
     }
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
+    let max_length = max_length(tune, &model)?;
+    let limits = Limits { max_length, ..Limits::default() };
     let examples = |file: &Path| -> Result<Vec<Example>> {
         let chats = conversations(file)?;
         let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
@@ -310,7 +324,7 @@ fn sft(args: &SftArgs) -> Result<Output> {
         Ok(made.examples)
     };
     let packing = if args.packing { Packing::BestFit } else { Packing::Padded };
-    let (train, packed) = pack(examples(&tune.data)?, tune.max_length, packing)?;
+    let (train, packed) = pack(examples(&tune.data)?, max_length, packing)?;
     eprintln!("{:>12}: {packed}", "sft");
     let validation = args.validation.as_deref().map(&examples).transpose()?.unwrap_or_default();
     let adapter = start_adapter(tune, &mut model)?;
@@ -373,7 +387,7 @@ fn tokenized_pairs(
     validation: Option<&Path>,
     model: &LoadedModel,
 ) -> Result<[Vec<PairExample>; 2]> {
-    let limits = Limits { max_length: tune.max_length, ..Limits::default() };
+    let limits = Limits { max_length: max_length(tune, model)?, ..Limits::default() };
     let examples = |file: &Path| {
         let pairs = preference_pairs(file)?;
         let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
@@ -457,7 +471,7 @@ fn cpt(args: &CptArgs) -> Result<Output> {
     let adapter = start_adapter(tune, &mut model)?;
     let named = json!({"config": serde_json::to_value(&config)?, "replay": args.replay});
     let hash = run_hash(tune, place, &named)?;
-    let window = (tune.max_length, args.replay);
+    let window = (max_length(tune, &model)?, args.replay);
     let outcome =
         recipes::cpt(&model.decoder, &adapter, &model.tokenizer, &texts, window, &config, &tune.out, &hash)?;
     save_adapter(&adapter, &tune.out.join("adapter"))?;

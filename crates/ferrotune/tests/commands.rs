@@ -294,18 +294,74 @@ fn bad_input_is_a_clear_error() {
     fails(&["rag", "ask", &files.path("none.sqlite"), "why?"], 1, "ferrotune rag index");
 }
 
-#[test]
-fn a_truncated_checkpoint_is_refused() {
-    let files = Files::new();
+/// A copy of the tiny model with one of its files changed.
+fn spoilt(files: &Files, name: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) -> String {
     let copy = files.0.path().join("model");
     std::fs::create_dir(&copy).unwrap();
     for entry in std::fs::read_dir(tiny()).unwrap() {
         let entry = entry.unwrap();
-        let mut bytes = std::fs::read(entry.path()).unwrap();
-        if entry.file_name() == "model.safetensors" {
-            bytes.truncate(bytes.len() / 2);
-        }
+        let bytes = std::fs::read(entry.path()).unwrap();
+        let bytes = if entry.file_name() == name { change(bytes) } else { bytes };
         std::fs::write(copy.join(entry.file_name()), bytes).unwrap();
     }
-    fails(&["generate", &copy.display().to_string(), "--chat", "Hello"], 1, "model.safetensors");
+    copy.display().to_string()
+}
+
+#[test]
+fn a_truncated_checkpoint_is_refused() {
+    let files = Files::new();
+    let model = spoilt(&files, "model.safetensors", |bytes| bytes[..bytes.len() / 2].to_vec());
+    fails(&["generate", &model, "--chat", "Hello"], 1, "model.safetensors");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let files = Files::new();
+    let model = spoilt(&files, "tokenizer.json", |bytes| {
+        let mut tokenizer: Value = serde_json::from_slice(&bytes).unwrap();
+        let more = (0..40).map(|i| {
+            json!({"id": 384 + i, "content": format!("<|more{i}|>"), "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        });
+        tokenizer["added_tokens"].as_array_mut().unwrap().extend(more);
+        tokenizer.to_string().into_bytes()
+    });
+    fails(&["generate", &model, "--chat", "Hello"], 1, "they do not belong together");
+}
+
+#[test]
+fn a_line_of_100_mb_is_set_aside() {
+    let files = Files::new();
+    let mut rows = b"{\"id\": \"long\", \"question\": \"".to_vec();
+    rows.resize(rows.len() + 100_000_000, b'x');
+    rows.extend_from_slice(
+        b"\", \"answer\": \"a\"}\n{\"id\": \"t\", \"question\": \"When do you open on Sundays?\", \
+          \"answer\": \"We open at ten on Sundays and close at five.\"}\n",
+    );
+    let (file, out) = (files.with("tickets.jsonl", rows), files.path("out"));
+    let report = json_of(&["curate", &file, "--recipe", "tickets", "--out", &out]).remove(0);
+    assert_eq!((report["read"].as_u64(), report["kept"].as_u64()), (Some(2), Some(1)), "{report}");
+    assert_eq!(report["dropped"]["line_too_long"], 1);
+    let dropped = std::fs::read_to_string(Path::new(&out).join("dropped.jsonl")).unwrap();
+    assert!(dropped.len() < 10_000, "the whole line was kept: {} bytes", dropped.len());
+}
+
+/// The tiny model reads 2,048 tokens.
+#[test]
+fn a_row_longer_than_the_context_is_counted_or_refused() {
+    let files = Files::new();
+    let long = "Where is my order? ".repeat(2000);
+    let chat = |text: &str| {
+        json!({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "It is here."}]})
+            .to_string()
+            + "\n"
+    };
+    let data = files.with("chats.jsonl", chat(&long) + &chat("Where is it?"));
+    let (model, out) = (tiny(), files.path("out"));
+    let args = ["sft", "--model", &model, "--data", &data, "--out", &out, "--steps", "1", "--batch", "1"];
+    let told = ferrotune(&args);
+    let stderr = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success() && stderr.contains("1 dropped: too_long"), "{stderr}");
+    fails(&[&args[..], &["--max-length", "100000"]].concat(), 1, "at most 2048 tokens");
+    fails(&["generate", &model, "--chat", &long], 1, "2048");
 }

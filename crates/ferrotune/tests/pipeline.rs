@@ -99,6 +99,29 @@ fn killed_anywhere_and_resumed_it_ends_with_the_same_bytes() {
     assert!(again.contains("sft: done before"), "{again}");
 }
 
+/// Ctrl-C is SIGINT: the run ends after its step, tells how to go on, and going on gives the bytes of a whole run.
+#[test]
+#[cfg(unix)]
+fn interrupted_it_stops_after_its_step_and_says_how_to_go_on() {
+    let whole = tempfile::tempdir().unwrap();
+    let clock = Instant::now();
+    run(whole.path(), &[]);
+    let took = clock.elapsed();
+    let broken = tempfile::tempdir().unwrap();
+    let child = start(broken.path(), &[]);
+    std::thread::sleep(took.mul_f64(0.4));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("--resume") && !stderr.contains("panicked"), "{stderr}");
+    assert!(!broken.path().join("report.json").exists());
+    run(broken.path(), &["--resume"]);
+    assert!(adapter(whole.path()) == adapter(broken.path()), "the adapters differ");
+    assert_eq!(report(whole.path()), report(broken.path()));
+}
+
 /// A disk that takes only so much of a file stands for a full one: writes fail midway, at one place or another.
 #[test]
 #[cfg(unix)]
@@ -167,6 +190,8 @@ fn it_runs_on_data_that_it_has_never_seen() {
     assert!(report.get("dpo").is_none() && report.get("rag").is_none());
     assert!(report["judge"]["n"].as_u64().unwrap() > 0);
     assert!(report["curate"]["detection"].as_str().unwrap().contains("lpaca"), "{}", report["curate"]);
+    // How long a row may be was found from these rows, not taken from the configuration of others.
+    assert_eq!(report["tokenize"]["max_length"], 256);
 }
 
 #[test]

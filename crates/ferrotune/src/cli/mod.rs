@@ -348,9 +348,9 @@ pub struct TuneArgs {
     /// Examples or pairs a step.
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Tokens of an example at most.
-    #[arg(long, default_value_t = 1024)]
-    pub max_length: usize,
+    /// Tokens of an example at most (default: 1024, or the model's context where that is shorter).
+    #[arg(long)]
+    pub max_length: Option<usize>,
     /// LoRA's rank.
     #[arg(long, default_value_t = 16)]
     pub lora_r: i64,

@@ -130,7 +130,7 @@ impl Default for SplitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenizeConfig {
-    /// Tokens of an example at most.
+    /// Tokens of an example at most; 0 takes so many that 99% of the rows fit, within the model's context.
     pub max_length: usize,
     /// `drop`, `left`, `right` or `error`.
     pub truncation: String,
@@ -143,7 +143,7 @@ pub struct TokenizeConfig {
 impl Default for TokenizeConfig {
     fn default() -> Self {
         TokenizeConfig {
-            max_length: 512,
+            max_length: 0,
             truncation: "drop".to_owned(),
             packing: true,
             template: String::new(),

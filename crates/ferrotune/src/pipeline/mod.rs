@@ -9,15 +9,17 @@ mod config;
 mod data;
 mod facts;
 mod html;
+mod lengths;
 mod planted;
 mod report;
 mod stage;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ferrotune_peft::{LoadOptions, inject, load as load_adapter, save as save_adapter};
-use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
+use ferrotune_tokenizer::{Limits, Packing, SkipReason, Skipped, Truncation, pack};
 use ferrotune_types::{Conversation, Example, PairExample};
 
 pub use config::{
@@ -83,13 +85,16 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
     let curate = stages.run("curate", || run.curate())?;
     let split = stages.run("split", || run.split())?;
     let tokenize = stages.run("tokenize", || run.tokenize())?;
-    let sft = stages.run("sft", || run.sft())?;
+    // Where the stage was left out (--only), the settings alone say how long a row may be.
+    let max_length = tokenize.as_ref().map_or(config.tokenize.max_length, |t| t.max_length);
+    let limits = || run.limits(max_length);
+    let sft = stages.run("sft", || run.sft(&limits()?))?;
     let dpo = match config.data.preference {
-        Some(_) => stages.run("dpo", || run.dpo())?,
+        Some(_) => stages.run("dpo", || run.dpo(&limits()?))?,
         None => Stages::skip("dpo", "there are no preference pairs"),
     };
     let merge = stages.run("merge", || run.merge())?;
-    let perplexity = stages.run("perplexity", || run.perplexity())?;
+    let perplexity = stages.run("perplexity", || run.perplexity(&limits()?))?;
     let judge = stages.run("judge", || run.judge())?;
     let rag = match config.data.documents {
         Some(_) => stages.run("rag", || run.rag())?,
@@ -159,27 +164,54 @@ impl Run<'_> {
         let source = model_store::resolve(&self.config.model.id)?;
         let words = model_store::load_words(&source, &self.config.tokenize.template)?;
         let chats = data::chats(&self.path("data/train.jsonl"))?;
-        let made = recipes::examples(&chats, &words.1, &words.0, &self.limits()?)?;
+        let pairs = match self.config.data.preference {
+            Some(_) => data::pairs(&self.path("data/preference_train.jsonl"))?,
+            None => Vec::new(),
+        };
+        let max_length =
+            lengths::max_length(self.config.tokenize.max_length, &source, &chats, &pairs, &words)?;
+        let limits = self.limits(max_length)?;
+        let made = recipes::examples(&chats, &words.1, &words.0, &limits)?;
         eprintln!("{:>12}: {}", "tokenize", made.report);
-        for skipped in made.skipped.iter().take(5) {
-            eprintln!("{:>12}: skipped {} ({}): {}", "tokenize", skipped.id, skipped.reason, skipped.detail);
+        let made_pairs = recipes::pair_examples(&pairs, &words.1, &words.0, &limits)?;
+        let skipped: Vec<&Skipped> = made.skipped.iter().chain(&made_pairs.skipped).collect();
+        for row in skipped.iter().take(5) {
+            eprintln!("{:>12}: skipped {} ({}): {}", "tokenize", row.id, row.reason, row.detail);
         }
+        let skipped_file = self.path("data/skipped.jsonl");
+        ferrotune_data::write::jsonl(&skipped_file, &skipped)?;
         if made.examples.is_empty() {
-            bail!("no conversation gave an example to train on; the reasons stand above");
+            bail!(
+                "no conversation gave an example to train on; the reasons stand in {}",
+                skipped_file.display()
+            );
+        }
+        if !pairs.is_empty() {
+            eprintln!("{:>12}: pairs: {}", "tokenize", made_pairs.report);
         }
         let packing = if self.config.tokenize.packing { Packing::BestFit } else { Packing::Padded };
-        let (_, packed) = pack(made.examples, self.config.tokenize.max_length, packing)?;
+        let (_, packed) = pack(made.examples, max_length, packing)?;
+        let by_reason = |dropped: &BTreeMap<SkipReason, usize>| {
+            dropped.iter().map(|(reason, &n)| (reason.to_string(), n)).collect()
+        };
         Ok(TokenizeFacts {
+            max_length,
             examples: made.report.examples,
             tokens: made.report.tokens,
             trained_tokens: made.report.trained_tokens,
             truncated: made.report.truncated,
-            dropped: made.report.dropped.iter().map(|(reason, &n)| (reason.to_string(), n)).collect(),
+            dropped: by_reason(&made.report.dropped),
             packing_efficiency: packed.efficiency,
+            pairs: made_pairs.report.examples,
+            pairs_truncated: made_pairs.report.truncated,
+            pairs_dropped: by_reason(&made_pairs.report.dropped),
         })
     }
 
-    fn limits(&self) -> Result<Limits> {
+    fn limits(&self, max_length: usize) -> Result<Limits> {
+        if max_length == 0 {
+            bail!("how long a row may be is found by the stage tokenize, which has not run: run it first");
+        }
         let truncation = match self.config.tokenize.truncation.as_str() {
             "drop" => Truncation::Drop,
             "left" => Truncation::Left,
@@ -187,17 +219,17 @@ impl Run<'_> {
             "error" => Truncation::Error,
             other => bail!("unknown truncation {other:?}; known: drop, left, right, error"),
         };
-        Ok(Limits { max_length: self.config.tokenize.max_length, truncation, ..Limits::default() })
+        Ok(Limits { max_length, truncation, ..Limits::default() })
     }
 
-    fn examples(&self, model: &LoadedModel, name: &str) -> Result<Vec<Example>> {
+    fn examples(&self, model: &LoadedModel, name: &str, limits: &Limits) -> Result<Vec<Example>> {
         let chats = data::chats(&self.path(&format!("data/{name}.jsonl")))?;
-        Ok(recipes::examples(&chats, &model.template, &model.tokenizer, &self.limits()?)?.examples)
+        Ok(recipes::examples(&chats, &model.template, &model.tokenizer, limits)?.examples)
     }
 
-    fn pairs(&self, model: &LoadedModel, name: &str) -> Result<Vec<PairExample>> {
+    fn pairs(&self, model: &LoadedModel, name: &str, limits: &Limits) -> Result<Vec<PairExample>> {
         let pairs = data::pairs(&self.path(&format!("data/{name}.jsonl")))?;
-        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &self.limits()?)?;
+        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, limits)?;
         for (reason, n) in &made.report.dropped {
             eprintln!("{:>12}: {n} pairs of {name} skipped: {reason}", "dpo");
         }
@@ -205,12 +237,12 @@ impl Run<'_> {
     }
 
     /// LoRA on the conversations.
-    fn sft(&self) -> Result<SftFacts> {
+    fn sft(&self, limits: &Limits) -> Result<SftFacts> {
         let mut model = self.load(self.place)?;
-        let train = self.examples(&model, "train")?;
+        let train = self.examples(&model, "train", limits)?;
         let packing = if self.config.tokenize.packing { Packing::BestFit } else { Packing::Padded };
-        let (train, _) = pack(train, self.config.tokenize.max_length, packing)?;
-        let data = SftData { train, validation: self.examples(&model, "validation")? };
+        let (train, _) = pack(train, limits.max_length, packing)?;
+        let data = SftData { train, validation: self.examples(&model, "validation", limits)? };
         let choice = &self.config.lora;
         let lora =
             lora_config(choice.r, choice.alpha, choice.dropout, &choice.targets, &self.config.model.id)?;
@@ -246,10 +278,10 @@ impl Run<'_> {
     }
 
     /// Goes on training the SFT adapter; the reference is its frozen state at the start.
-    fn dpo(&self) -> Result<DpoFacts> {
+    fn dpo(&self, limits: &Limits) -> Result<DpoFacts> {
         let mut model = self.load(self.place)?;
-        let train = self.pairs(&model, "preference_train")?;
-        let held = self.pairs(&model, "preference_validation")?;
+        let train = self.pairs(&model, "preference_train", limits)?;
+        let held = self.pairs(&model, "preference_validation", limits)?;
         let mut adapter =
             load_adapter(&mut model.decoder, &self.path("sft/adapter"), &LoadOptions::default())?;
         for (_, tensor) in adapter.parameters() {
@@ -299,9 +331,9 @@ impl Run<'_> {
     }
 
     /// Of base, SFT and final model on the held-out answers.
-    fn perplexity(&self) -> Result<PerplexityFacts> {
+    fn perplexity(&self, limits: &Limits) -> Result<PerplexityFacts> {
         let mut model = self.load(self.place)?;
-        let held_out = self.examples(&model, "validation")?;
+        let held_out = self.examples(&model, "validation", limits)?;
         if held_out.is_empty() {
             bail!("nothing is held out: raise split.validation, or give more data");
         }

@@ -119,6 +119,8 @@ pub struct SplitFacts {
 /// The tokenize stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenizeFacts {
+    /// Tokens of an example or pair at most, as configured or found from the data.
+    pub max_length: usize,
     /// Examples made.
     pub examples: usize,
     /// Their tokens.
@@ -131,6 +133,12 @@ pub struct TokenizeFacts {
     pub dropped: BTreeMap<String, usize>,
     /// Real tokens over the tokens of the packed rows.
     pub packing_efficiency: f64,
+    /// Preference pairs to train on.
+    pub pairs: usize,
+    /// Pairs cut short.
+    pub pairs_truncated: usize,
+    /// Pairs that could not be used, by reason.
+    pub pairs_dropped: BTreeMap<String, usize>,
 }
 
 /// The sft stage.

@@ -1,6 +1,6 @@
 //! Asks a model behind an OpenAI-compatible address and prints the reply as it comes.
 //!
-//! `cargo run -p ferrotune-llm --example chat -- http://127.0.0.1:11434 qwen3:4b "Why is the sky blue?"`
+//! `cargo run -p ferrotune-llm --example ask -- http://127.0.0.1:11434 qwen3:4b "Why is the sky blue?"`
 //!
 //! Without arguments it starts a small server of its own and talks to that.
 
