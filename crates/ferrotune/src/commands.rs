@@ -68,19 +68,13 @@ fn run_with_torch(command: &Command) -> Result<Output> {
 }
 
 fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
-    let mut config = PipelineConfig::read(&args.config)?;
+    let mut config = match (&args.config, &args.sft) {
+        (Some(file), Some(sft)) => PipelineConfig::read(file)?.with_data(sft),
+        (Some(file), None) => PipelineConfig::read(file)?,
+        (None, Some(sft)) => PipelineConfig::for_data(sft),
+        (None, None) => PipelineConfig::read(Path::new("fixtures/bluesky/pipeline.toml"))?,
+    };
     if let Some(sft) = &args.sft {
-        // Another dataset: what belongs to the configured one does not belong to it.
-        config.data = pipeline::DataPaths {
-            sft: sft.clone(),
-            preference: None,
-            documents: None,
-            questions: None,
-            planted: None,
-        };
-        config.title = format!("Tuning on {}", sft.file_name().unwrap_or_default().to_string_lossy());
-        config.curate.system = String::new();
-        config.tokenize.max_length = 0;
         pipeline::recipe_for(sft)?.clone_into(&mut config.curate.recipe);
     }
     for (given, place) in [

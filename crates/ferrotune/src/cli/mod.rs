@@ -115,9 +115,10 @@ pub enum RagCommand {
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
 pub struct PipelineArgs {
-    /// Settings; the default is the BlueSky shop that comes with the repository.
-    #[arg(long, default_value = "fixtures/bluesky/pipeline.toml")]
-    pub config: PathBuf,
+    /// Settings [default: fixtures/bluesky/pipeline.toml, the shop that comes with the repository; with --sft, settings for
+    /// data of any kind].
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// Folder for everything that the run leaves.
     #[arg(long, default_value = "out")]
     pub out: PathBuf,

@@ -214,6 +214,56 @@ impl Default for RagConfig {
 }
 
 impl PipelineConfig {
+    /// For data of any kind, of which nothing is known but the file: one pass, validated often, so that what is kept is
+    /// the best state and not the last.
+    pub fn for_data(sft: &Path) -> Self {
+        let config = PipelineConfig {
+            version: 1,
+            title: String::new(),
+            seed: 0,
+            data: DataPaths {
+                sft: PathBuf::new(),
+                preference: None,
+                documents: None,
+                questions: None,
+                planted: None,
+            },
+            model: ModelChoice::default(),
+            curate: CurateConfig::default(),
+            split: SplitConfig { max_validation: 60, preference_validation: 0.2, ..SplitConfig::default() },
+            tokenize: TokenizeConfig::default(),
+            lora: LoraChoice::default(),
+            sft: SftConfig {
+                batch: 2,
+                lr: 4e-4,
+                warmup_steps: 6,
+                eval_every: 12,
+                checkpoint_every: 20,
+                ..SftConfig::default()
+            },
+            dpo: DpoConfig { warmup_steps: 2, checkpoint_every: 10, ..DpoConfig::default() },
+            judge: JudgeConfig::default(),
+            rag: RagConfig::default(),
+        };
+        config.with_data(sft)
+    }
+
+    /// The same settings for other data: what belongs to the configured dataset is put aside.
+    #[must_use]
+    pub fn with_data(mut self, sft: &Path) -> Self {
+        self.data = DataPaths {
+            sft: sft.to_owned(),
+            preference: None,
+            documents: None,
+            questions: None,
+            planted: None,
+        };
+        self.title = format!("Tuning on {}", sft.file_name().unwrap_or_default().to_string_lossy());
+        self.curate.system = String::new();
+        self.tokenize.max_length = 0;
+        self
+    }
+
     /// Reads the file; its paths become relative to its folder.
     ///
     /// # Errors
