@@ -5,6 +5,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use super::numbering;
 use crate::DataError;
 
 /// What to look for and what to do with it: the `pii` step of a recipe.
@@ -215,7 +216,7 @@ impl PiiConfig {
             return bad(format!("min_score {} is not between 0 and 1", self.min_score));
         }
         for region in &self.regions {
-            if region.parse::<phonenumber::country::Id>().is_err() {
+            if !numbering::is_region(region) {
                 return bad(format!("{region:?} is no country code (two letters, ISO 3166)"));
             }
         }

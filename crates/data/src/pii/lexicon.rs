@@ -166,14 +166,16 @@ const WORDS: &[(Roles, &str)] = &[
     (SAYS_ZIP, "zip zipcode postcode postal plz postleitzahl cap cep"),
     (
         SAYS_CARD,
-        "card cards credit debit visa mastercard amex maestro discover cc ccn pan kreditkarte tarjeta carte carta cartão",
+        "card cards credit debit visa mastercard amex maestro discover jcb cc ccn pan cvv cvc declined kreditkarte tarjeta \
+              carte carta cartão",
     ),
     (
         SAYS_ID,
         "ssn ni social security passport license licence licencia driver's drivers nino insurance nhs tax taxpayer tin \
                itin steuer steuernummer steueridentifikationsnummer steuerid idnr sozialversicherungsnummer nir insee dni nie nif \
                cpf pesel bsn sin aadhaar aadhar uidai pan fiscale codice personnummer personalausweis reisepass passeport \
-               pasaporte passaporto führerschein permis identity identification national ausweis",
+               pasaporte passaporto führerschein permis henkilötunnus hetu fødselsnummer fodselsnummer ahv avs svnr kimlik cnp rrn \
+               sécurité sociale identity identification national ausweis",
     ),
     (
         SAYS_SECRET,
@@ -238,6 +240,35 @@ pub(crate) fn roles(word: &str) -> Roles {
     } else {
         LEXICON.get(word.to_lowercase().as_str()).copied().unwrap_or(0)
     }
+}
+
+/// What a row of letters without spaces announces.
+pub(crate) fn roles_within(row: &str) -> Roles {
+    const KNOWN: [(Roles, &[&str]); 5] = [
+        (
+            SAYS_PHONE,
+            &[
+                "電話",
+                "电话",
+                "手机",
+                "手機",
+                "携帯",
+                "联系",
+                "聯絡",
+                "連絡",
+                "전화",
+                "휴대폰",
+                "연락",
+                "โทร",
+            ],
+        ),
+        (SAYS_BIRTH, &["生年月日", "出生", "生日", "생년월일", "생일", "วันเกิด"]),
+        (SAYS_ADDRESS, &["地址", "住址", "住所", "주소", "ที่อยู่"]),
+        (SAYS_ID, &["身份证", "身分證", "护照", "護照", "パスポート", "マイナンバー", "주민등록", "여권"]),
+        (SAYS_ORDER, &["订单", "訂單", "単号", "单号", "注文", "주문", "คำสั่งซื้อ"]),
+    ];
+    let says = |words: &&[&str]| words.iter().any(|word| row.contains(word));
+    KNOWN.iter().filter(|(_, words)| says(words)).fold(0, |roles, (role, _)| roles | role)
 }
 
 /// 1 to 12 for a month's name in one of the seven languages.

@@ -38,6 +38,7 @@ mod detect;
 mod fake;
 mod key;
 mod lexicon;
+mod numbering;
 mod redact;
 mod scan;
 mod span;

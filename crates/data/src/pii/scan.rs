@@ -6,7 +6,8 @@ use super::{Kind, PiiConfig};
 /// A text cut into words once, with what each detector starts from.
 ///
 /// A token is a maximal run of letters and digits, or one whole placeholder such as `[EMAIL_1]`, which is
-/// opaque: it holds nothing and means nothing, so that redacted text stays redacted.
+/// opaque: it holds nothing and means nothing, so that redacted text stays redacted. Where a script without
+/// spaces meets another (`電話は03-1234-5678です`) a token ends.
 pub(crate) struct Scan<'t> {
     pub(crate) text: &'t str,
     pub(crate) tokens: Vec<Token>,
@@ -125,8 +126,12 @@ impl<'t> Scan<'t> {
     fn word(&mut self, start: usize) -> usize {
         let bytes = self.text.as_bytes();
         let (mut at, mut shape, mut is_hex) = (start, 0, true);
+        let mut is_unspaced_word = false;
         while let Some(&byte) = bytes.get(at) {
             if byte < 0x80 {
+                if is_unspaced_word {
+                    break;
+                }
                 let case = match byte {
                     b'0'..=b'9' => DIGIT,
                     b'a'..=b'z' => LETTER | LOWER,
@@ -143,6 +148,14 @@ impl<'t> Scan<'t> {
                 let joins =
                     at > start && matches!(c, '\u{300}'..='\u{36f}' | '\u{ad}' | '\u{200c}' | '\u{200d}');
                 if !c.is_alphanumeric() && !joins {
+                    break;
+                }
+                if !joins && c >= UNSPACED {
+                    if at > start && is_unspaced(c) != is_unspaced_word {
+                        break;
+                    }
+                    is_unspaced_word = is_unspaced(c);
+                } else if is_unspaced_word && !joins {
                     break;
                 }
                 is_hex = false;
@@ -163,6 +176,8 @@ impl<'t> Scan<'t> {
         let mut token = Token { start, end: at, shape, roles: 0 };
         if token.has_digit() {
             self.numeric.push(index);
+        } else if is_unspaced_word {
+            token.roles = lexicon::roles_within(&self.text[start..at]);
         } else {
             token.roles = lexicon::roles(&self.text[start..at]);
             if token.has(FIRST | LAST | TITLE | GREETING | SAYS_NAME) {
@@ -252,11 +267,11 @@ impl<'t> Scan<'t> {
     }
 
     /// Whether a byte just before a number shows that it is part of something else: `#48213`, `$75`, `a_1`.
-    /// 0xac and 0xa3 are the last bytes of € and £ (a letter there would belong to the word).
     pub(crate) fn glued_before(&self, at: usize) -> bool {
         let Some(byte) = self.byte_before(at) else { return false };
         match byte {
-            b'_' | b'#' | b'$' | b'%' | b'=' | b'*' | b'~' | b'^' | b'&' | b'/' | b'\\' | 0xac | 0xa3 => true,
+            b'_' | b'#' | b'$' | b'%' | b'=' | b'*' | b'~' | b'^' | b'&' | b'/' | b'\\' => true,
+            0xac | 0xa3 => self.text[..at].ends_with(['€', '£']),
             b'-' | b'.' | b',' | b':' => {
                 at >= 2
                     && self.byte(at - 2).is_some_and(|b| {
@@ -266,6 +281,14 @@ impl<'t> Scan<'t> {
             _ => false,
         }
     }
+}
+
+/// The first letter of the scripts that [`is_unspaced`] knows.
+const UNSPACED: char = '\u{e00}';
+
+/// Letters of scripts whose words no space parts from a number or a Latin word: Thai, Lao, kana, ideographs, Hangul.
+pub(crate) fn is_unspaced(c: char) -> bool {
+    matches!(c, UNSPACED..='\u{eff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
 }
 
 /// Where the placeholder that starts at `[` ends: `[EMAIL_1]`, `[EMAIL_1.2]`, `[EMAIL:9f2c41d07ab3]`, `[REDACTED]`.
@@ -312,6 +335,8 @@ mod tests {
         check("Hi, O'Brien: 555-01x7", &["Hi", "O", "Brien", "555", "01x7"]);
         check("ΠΥΡΓΑ, 猫 – e\u{301}t", &["ΠΥΡΓΑ", "猫", "e\u{301}t"]);
         check("\u{feff}é€5", &["é", "5"]);
+        check("電話は03-1234番a", &["電話は", "03", "1234", "番", "a"]);
+        check("แก0 ç가x", &["แก", "0", "ç", "가", "x"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::with_context;
 use crate::pii::lexicon::{self, MONTH, SAYS_BIRTH, SAYS_VERSION, WEEKDAY};
-use crate::pii::scan::Scan;
+use crate::pii::scan::{Scan, Token};
 use crate::pii::{Kind, Span};
 
 /// Dates with a day: `3/23/1940`, `1993-01-04 14:56:41`, `5. Mai 1990`, `May 5th, 2020`, `Friday, 4 July`;
@@ -12,7 +12,7 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
     let mut resume = 0;
     for &i in &scan.numeric {
         if scan.tokens[i].start >= resume
-            && let Some((last, score)) = numeric(scan, i)
+            && let Some((last, score)) = numeric(scan, i).or_else(|| ideographic(scan, i))
         {
             resume = push(scan, i, last, score, out);
         }
@@ -35,7 +35,10 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
 /// Adds the span of tokens `first..=last` with its time of day, and returns where it ends.
 fn push(scan: &Scan, first: usize, last: usize, score: f32, out: &mut Vec<Span>) -> usize {
     let start = scan.tokens[first].start;
-    let end = time_after(scan, last).unwrap_or(scan.tokens[last].end);
+    // What follows the day's sign in its word (`12日に`) is grammar.
+    let after_sign = ["日", "일"].iter().find(|sign| scan.str(last).starts_with(*sign));
+    let end = after_sign.map_or(scan.tokens[last].end, |sign| scan.tokens[last].start + sign.len());
+    let end = time_after(scan, last).unwrap_or(end);
     let is_only_a_weekday = first == last && scan.tokens[first].has(WEEKDAY);
     let is_birth = !is_only_a_weekday
         && (scan.near_before(first, 7, SAYS_BIRTH) || scan.near_after(last, 2, SAYS_BIRTH));
@@ -87,6 +90,23 @@ fn numeric(scan: &Scan, i: usize) -> Option<(usize, f32)> {
     Some((i + 2, if is_version { 0.1 } else { score }))
 }
 
+/// `1985年3月12日`, `1985년 3월 12일`.
+fn ideographic(scan: &Scan, i: usize) -> Option<(usize, f32)> {
+    let units = [["年", "년"], ["月", "월"], ["日", "일"]];
+    let [y, _, m, _, d, _] = scan.tokens.get(i..i + 6)? else { return None };
+    let fits = y.is_digits()
+        && is_year(scan.str(i))
+        && m.is_digits()
+        && is_day(scan.str(i + 2))
+        && d.is_digits()
+        && is_day(scan.str(i + 4))
+        && units.iter().zip([i + 1, i + 3, i + 5]).all(|(unit, at)| {
+            let has_unit = unit.iter().any(|u| scan.str(at).starts_with(u));
+            has_unit && scan.gap(at - 1).is_empty() && (at == i + 5 || matches!(scan.gap(at), "" | " "))
+        });
+    fits.then_some((i + 5, 0.85))
+}
+
 /// A date around the month's name at token `m`: its first and last token and score.
 fn with_month(scan: &Scan, m: usize) -> Option<(usize, usize, f32)> {
     if scan.in_url(scan.tokens[m].start) || lexicon::month(scan.str(m)).is_none() {
@@ -103,7 +123,7 @@ fn with_month(scan: &Scan, m: usize) -> Option<(usize, usize, f32)> {
     {
         let next_is_digit = scan.gap(m + 1) == ":"
             || (scan.gap(m + 1) == "." || scan.gap(m + 1) == ",")
-                && scan.tokens.get(m + 2).is_some_and(super::super::scan::Token::has_digit);
+                && scan.tokens.get(m + 2).is_some_and(Token::has_digit);
         if !next_is_digit || scan.gap(m + 1) == "," {
             day_after = Some(m + 1);
             last = m + 1;
@@ -117,9 +137,13 @@ fn with_month(scan: &Scan, m: usize) -> Option<(usize, usize, f32)> {
         gap = format!("{gap}{}{}", scan.str(j + 1), scan.gap(j + 1));
         j += 1;
     }
-    if joins(&gap, &year_gaps)
-        && scan.tokens.get(j + 1).is_some_and(|t| t.is_digits() && is_year(scan.str(j + 1)))
-    {
+    // "12-Mar-85", "3 May '21": after a full date two digits are a year too.
+    let is_short_year = |t: &Token| t.is_digits() && t.len() == 2 && day_before.is_some();
+    let next = scan.tokens.get(j + 1).filter(|t| t.is_digits());
+    if next.is_some_and(|t| {
+        joins(&gap, &year_gaps) && is_year(scan.str(j + 1))
+            || matches!(gap.as_str(), "-" | "/" | " '" | " ’") && is_short_year(t)
+    }) {
         year = Some(j + 1);
         last = j + 1;
     }
@@ -258,6 +282,8 @@ mod tests {
         check("the 4th of July and Dec 25", Date, &["4th of July", "Dec 25"]);
         check("in June 2019, on sunday, 3/4/21", Date, &["June 2019", "sunday", "3/4/21"]);
         check("12-Mar-1988", Date, &["12-Mar-1988"]);
+        check("12-MAR-85, 3 May '21 and 3 May 21 people", Date, &["12-MAR-85", "3 May '21", "3 May"]);
+        check("1985年3月12日に、 1985년 3월 12일에", Date, &["1985年3月12日", "1985년 3월 12일"]);
     }
 
     #[test]
@@ -265,6 +291,7 @@ mod tests {
         check("She was born on 2/7/1961 in Rome", DateOfBirth, &["2/7/1961"]);
         check("tell me your date of birth. It's 3/23/1940", DateOfBirth, &["3/23/1940"]);
         check("DOB: 01.02.90", DateOfBirth, &["01.02.90"]);
+        check("生日是1985年3月12日。", DateOfBirth, &["1985年3月12日"]);
         check("geboren am 5. Mai 1990", DateOfBirth, &["5. Mai 1990"]);
         check("Born on a Monday.", DateOfBirth, &[]);
     }

@@ -1,4 +1,4 @@
-use crate::pii::scan::Scan;
+use crate::pii::scan::{Scan, is_unspaced};
 use crate::pii::{Kind, Span};
 
 /// `local@domain.tld` (RFC 5321's dot-string with the signs that are in use, and letters of any script).
@@ -14,7 +14,10 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
 
 fn around(scan: &Scan, at: usize) -> Option<Span> {
     let (left, right) = (&scan.text[..at], &scan.text[at + 1..]);
-    let is_local = |c: char| c.is_alphanumeric() || "._%+-'’".contains(c);
+    // "邮箱是sam@example.org吗": of two scripts that no space parts, the one next to the @ counts.
+    let is_unspaced_local = left.chars().next_back().is_some_and(is_unspaced);
+    let is_local =
+        |c: char| c.is_alphanumeric() && is_unspaced(c) == is_unspaced_local || "._%+-'’".contains(c);
     let local = left.char_indices().rev().take_while(|&(_, c)| is_local(c)).take(64).last()?.0;
     let local = local + left[local..].find(|c: char| c.is_alphanumeric() || c == '_')?;
     if in_userinfo(scan, at) {
@@ -22,7 +25,7 @@ fn around(scan: &Scan, at: usize) -> Option<Span> {
     }
     let is_domain = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
     let length = right.find(|c: char| !is_domain(c)).unwrap_or(right.len()).min(255);
-    let domain = right.get(..length)?.trim_end_matches(['.', '-']);
+    let domain = script_end(right.get(..length)?).trim_end_matches(['.', '-']);
     // "Mail sam@example.org.Then": the last label must look like a top-level domain.
     let (name, tld) = domain.rsplit_once('.')?;
     let tld_is_good = (2..=24).contains(&tld.len()) && tld.chars().all(char::is_alphabetic);
@@ -37,6 +40,18 @@ fn around(scan: &Scan, at: usize) -> Option<Span> {
         return None;
     }
     Some(Span::new(local, end, Kind::Email, 0.95))
+}
+
+/// A domain up to where, within a label, a script without spaces follows another one.
+fn script_end(domain: &str) -> &str {
+    let mut before = None;
+    for (at, c) in domain.char_indices() {
+        if before.is_some_and(|b: char| b.is_alphanumeric() && !is_unspaced(b)) && is_unspaced(c) {
+            return &domain[..at];
+        }
+        before = Some(c);
+    }
+    domain
 }
 
 /// Whether the `@` ends the user part of a URL.
@@ -59,6 +74,9 @@ mod tests {
     fn addresses() {
         check("Mail <sam.o'neil+x@mail.example.co.uk>, please.", Email, &["sam.o'neil+x@mail.example.co.uk"]);
         check("to:müller@bücher.example.", Email, &["müller@bücher.example"]);
+        check("邮箱是sam@example.org吗?", Email, &["sam@example.org"]);
+        check("이메일은 jo@例え.com입니다", Email, &["jo@例え.com"]);
+        check("用户@例子.广告", Email, &["用户@例子.广告"]);
         check("mailto:a@b.io?subject=c", Email, &["a@b.io"]);
         check("http://x.org/?mail=joe@x.org", Email, &["joe@x.org"]);
     }

@@ -20,7 +20,14 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
             continue;
         }
         let country = [head[0].to_ascii_uppercase(), head[1].to_ascii_uppercase()];
-        let Some(length) = length_of(country) else { continue };
+        let is_announced = scan.before(i, 4).any(|j| scan.str(j).eq_ignore_ascii_case("iban"));
+        // In one word of another length or country, the check digits or the announcement must do.
+        let length =
+            match length_of(country).filter(|&n| head.len() <= 4 || head.len() == n || !is_long(head)) {
+                Some(length) => length,
+                None if is_long(head) => head.len(),
+                None => continue,
+            };
         let mut number = Vec::with_capacity(34);
         let mut last = i;
         while number.len() < length && last < scan.tokens.len() {
@@ -38,10 +45,12 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
             continue;
         }
         let is_valid = modulo(number[4..].iter().chain(&number[..4]).copied(), 97) == 1;
-        let is_announced = scan.before(i, 4).any(|j| scan.str(j).eq_ignore_ascii_case("iban"));
+        let is_listed = length_of(country) == Some(length);
         let has_digits = number[4..].iter().filter(|b| b.is_ascii_digit()).count() >= 6;
         let score = match (is_valid, is_announced) {
-            (true, _) => 1.0,
+            (true, _) if is_listed => 1.0,
+            (true, true) => 0.9,
+            (true, false) => 0.5,
             (false, true) => 0.6,
             _ => continue,
         };
@@ -49,6 +58,13 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
             out.push(Span::new(scan.tokens[i].start, scan.tokens[last - 1].end, Kind::Iban, score));
         }
     }
+}
+
+/// Whether a word is as long as the shortest and the longest account number, in capitals, with digits enough.
+fn is_long(word: &[u8]) -> bool {
+    (15..=34).contains(&word.len())
+        && word.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+        && word.iter().filter(|b| b.is_ascii_digit()).count() >= 10
 }
 
 fn length_of(country: [u8; 2]) -> Option<usize> {
@@ -77,7 +93,15 @@ mod tests {
             &["NO9386011117947", "FR1420041010050500013M02606"],
         );
         check("my IBAN GB82WEST12345698765433", Kind::Iban, &["GB82WEST12345698765433"]);
-        for text in ["GB82WEST12345698765433", "GB82", "DE89 3704 0044", "part DE12345678901234567890"] {
+        check("refund to GB75WYHC9487574911862 please", Kind::Iban, &["GB75WYHC9487574911862"]);
+        check("my iban: AR07PIAO18818174143337761740", Kind::Iban, &["AR07PIAO18818174143337761740"]);
+        for text in [
+            "GB82WEST12345698765433",
+            "AR08PIAO18818174143337761740",
+            "GB82",
+            "DE89 3704 0044",
+            "part DE12345678901234567890",
+        ] {
             check(text, Kind::Iban, &[]);
         }
     }

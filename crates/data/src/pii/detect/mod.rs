@@ -12,6 +12,7 @@ mod iban;
 mod ip;
 mod mac;
 mod national_id;
+mod national_id_others;
 mod person;
 mod phone;
 mod secrets;

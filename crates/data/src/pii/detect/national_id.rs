@@ -1,4 +1,5 @@
 use super::checksum::{luhn, mod_11_10, verhoeff, weighted};
+use super::national_id_others;
 use super::with_context;
 use crate::pii::lexicon::{SAYS_CARD, SAYS_ID, SAYS_ORDER};
 use crate::pii::scan::Scan;
@@ -6,9 +7,9 @@ use crate::pii::{Kind, Span};
 
 /// A number that a state gives to a person. `test` sees it in upper case without separators, with the lengths
 /// of its groups, and returns the score that its shape and check digits deserve without any context.
-struct Scheme {
-    length: usize,
-    test: fn(&[u8], &[usize]) -> Option<f32>,
+pub(super) struct Scheme {
+    pub(super) length: usize,
+    pub(super) test: fn(&[u8], &[usize]) -> Option<f32>,
 }
 
 const SCHEMES: &[Scheme] = &[
@@ -30,8 +31,11 @@ const SCHEMES: &[Scheme] = &[
     Scheme { length: 12, test: se_personnummer },
 ];
 
-/// Social security, tax, health and identity-card numbers of the US, UK, DE, FR, ES, IT, IN, BR, PL, NL, CA
-/// and SE, and any passport or driving licence number that is announced as such.
+/// The longest number has eighteen characters.
+const LONGEST: usize = 18;
+
+/// Social security, tax, health and identity-card numbers of the US, UK, DE, FR, ES, IT, IN, BR, PL, NL, CA and
+/// SE, those of [`national_id_others`], and any passport or driving licence number that is announced as such.
 pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
     for &i in &scan.numeric {
         if scan.in_url(scan.tokens[i].start) {
@@ -56,7 +60,7 @@ fn by_shape(scan: &Scan, first: usize) -> Option<Span> {
     // The shortest number has nine characters, in groups of one or more.
     let next = scan.tokens.get(first + 1);
     let is_alone = scan.tokens[first].len() < 9 && next.is_none_or(|t| t.start > scan.tokens[first].end + 2);
-    if is_alone || scan.tokens[first].len() > 16 || scan.glued_before(start) {
+    if is_alone || scan.tokens[first].len() > LONGEST || scan.glued_before(start) {
         return None;
     }
     let mut compact = Vec::with_capacity(20);
@@ -64,13 +68,14 @@ fn by_shape(scan: &Scan, first: usize) -> Option<Span> {
     let mut best: Option<(f32, usize)> = None;
     for last in first..scan.tokens.len().min(first + 8) {
         let word = scan.str(last).as_bytes();
-        if !word.iter().all(u8::is_ascii_alphanumeric) || compact.len() + word.len() > 16 {
+        if !word.iter().all(u8::is_ascii_alphanumeric) || compact.len() + word.len() > LONGEST {
             break;
         }
         compact.extend(word.iter().map(u8::to_ascii_uppercase));
         lengths.push(word.len());
         let score = SCHEMES
             .iter()
+            .chain(national_id_others::SCHEMES)
             .filter(|s| s.length == compact.len())
             .filter_map(|s| (s.test)(&compact, &lengths))
             .max_by(f32::total_cmp);
@@ -137,15 +142,15 @@ fn announced(scan: &Scan, i: usize) -> Option<Span> {
         .then(|| Span::new(token.start, token.end, Kind::NationalId, 0.75))
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok().filter(|s| s.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
 }
 
-fn all_digits(id: &[u8]) -> bool {
+pub(super) fn all_digits(id: &[u8]) -> bool {
     id.iter().all(u8::is_ascii_digit)
 }
 
-fn is_one_digit_repeated(id: &[u8]) -> bool {
+pub(super) fn is_one_digit_repeated(id: &[u8]) -> bool {
     id.iter().all(|d| *d == id[0])
 }
 
@@ -162,18 +167,19 @@ fn us_ssn(id: &[u8], groups: &[usize]) -> Option<f32> {
     }
 }
 
-/// UK national insurance number, `QQ 12 34 56 C` (HMRC manual NIM39110).
+/// UK national insurance number, `QQ 12 34 56 C` (HMRC manual NIM39110). One with letters that are not given out,
+/// as made-up and temporary numbers have, counts only where it is announced.
 fn uk_nino(id: &[u8], groups: &[usize]) -> Option<f32> {
     let letter = |b: u8, not: &[u8]| b.is_ascii_uppercase() && !not.contains(&b);
     let is_prefix = letter(id[0], b"DFIQUV")
         && letter(id[1], b"DFIOQUV")
         && ![*b"BG", *b"GB", *b"NK", *b"KN", *b"TN", *b"NT", *b"ZZ"].contains(&[id[0], id[1]]);
-    if !is_prefix || !all_digits(&id[2..8]) || !(b'A'..=b'D').contains(&id[8]) {
-        return None;
-    }
+    let has_shape = id[..2].iter().chain(&id[8..]).all(u8::is_ascii_uppercase) && all_digits(&id[2..8]);
+    let is_given = is_prefix && (b'A'..=b'D').contains(&id[8]);
     match groups {
-        [2, 2, 2, 2, 1] | [2, 6, 1] => Some(0.75),
-        [9] => Some(0.4),
+        _ if !has_shape => None,
+        [2, 2, 2, 2, 1] | [2, 6, 1] => Some(if is_given { 0.75 } else { 0.2 }),
+        [9] => Some(if is_given { 0.4 } else { 0.15 }),
         _ => None,
     }
 }
@@ -271,25 +277,25 @@ fn it_fiscal(id: &[u8], groups: &[usize]) -> Option<f32> {
     (sum % 26 == u32::from(id[15] - b'A')).then_some(0.95)
 }
 
-/// Aadhaar, `2345 6789 0124`: no leading 0 or 1, Verhoeff.
+/// Aadhaar, `2345 6789 0124`: no leading 0 or 1, Verhoeff. With a wrong check digit it must be announced.
 fn in_aadhaar(id: &[u8], groups: &[usize]) -> Option<f32> {
-    if !all_digits(id) || id[0] < b'2' || !verhoeff(id) || is_one_digit_repeated(id) {
+    if !all_digits(id) || id[0] < b'2' || is_one_digit_repeated(id) {
         return None;
     }
     match groups {
-        [4, 4, 4] => Some(0.6),
-        [12] => Some(0.2),
+        [4, 4, 4] if verhoeff(id) => Some(0.6),
+        [12] if verhoeff(id) => Some(0.2),
+        [4, 4, 4] | [12] => Some(0.12),
         _ => None,
     }
 }
 
-/// Indian tax account, `ABCPE1234F`: the fourth letter is the kind of holder.
+/// Indian tax account, `ABCPE1234F`: the fourth letter is the kind of holder; made-up examples ignore that.
 fn in_pan(id: &[u8], groups: &[usize]) -> Option<f32> {
-    let fits = id[..5].iter().all(u8::is_ascii_uppercase)
-        && b"PCHFATBLJG".contains(&id[3])
-        && all_digits(&id[5..9])
-        && id[9].is_ascii_uppercase();
-    (fits && groups == [10]).then_some(0.5)
+    let fits =
+        id[..5].iter().all(u8::is_ascii_uppercase) && all_digits(&id[5..9]) && id[9].is_ascii_uppercase();
+    let is_holder = b"PCHFATBLJG".contains(&id[3]);
+    (fits && groups == [10]).then_some(if is_holder { 0.5 } else { 0.15 })
 }
 
 /// Brazilian CPF, `529.982.247-25`: two check digits, modulo 11.
@@ -360,6 +366,8 @@ mod tests {
             ("816-25-1400.", "816-25-1400"),
             ("AB 12 34 56 C is mine", "AB 12 34 56 C"),
             ("NI number: AB123456C", "AB123456C"),
+            ("NI number ZZ 98 25 97 T", "ZZ 98 25 97 T"),
+            ("Aadhaar 383378876239", "383378876239"),
             ("NHS 943 476 5919", "943 476 5919"),
             ("Steuer-ID 86095742719", "86095742719"),
             ("RV 15 070649 C 103", "15 070649 C 103"),
@@ -369,6 +377,7 @@ mod tests {
             ("CF RSSMRA85T10A562S", "RSSMRA85T10A562S"),
             ("aadhaar 2341 2341 2346", "2341 2341 2346"),
             ("PAN: ABCPE1234F", "ABCPE1234F"),
+            ("my PAN is ABCDE1234F", "ABCDE1234F"),
             ("529.982.247-25", "529.982.247-25"),
             ("pesel 44051401359", "44051401359"),
             ("bsn 111222333", "111222333"),
@@ -390,7 +399,10 @@ mod tests {
             "order 123-45-6789",
             "308630237",
             "86095742719",
+            "383378876239",
+            "ZZ 98 25 97 T",
             "12345678A",
+            "ABCDE1234F",
             "AB-123-45-6789",
             "SKU AB123456C",
             "123-45-6789-0",

@@ -220,6 +220,10 @@ fn announcement(scan: &Scan, i: usize) -> f32 {
             && gap.matches('\n').count() <= 2;
         return if closes { 0.45 } else { 0.0 };
     }
+    // "Thanks, Bob": to Bob or by Bob.
+    if token.has(CLOSING) && gap == ", " && j.checked_sub(1).is_none_or(|k| scan.gap(k) != " ") {
+        return 0.35;
+    }
     if token.has(SAYS_NAME) && is_label_gap(gap) {
         return if names_a_thing(scan, j) { 0.0 } else { 0.5 };
     }

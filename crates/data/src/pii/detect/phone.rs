@@ -1,5 +1,6 @@
 use super::with_context;
 use crate::pii::lexicon::{PHONE_AFTER, SAYS_ADDRESS, SAYS_CARD, SAYS_ID, SAYS_ORDER, SAYS_PHONE};
+use crate::pii::numbering;
 use crate::pii::scan::Scan;
 use crate::pii::span::resolve;
 use crate::pii::{Kind, PiiConfig, Span};
@@ -102,6 +103,8 @@ fn row<'t>(scan: &Scan<'t>, i: usize) -> Option<Row<'t>> {
     let starts_with_plus = scan.byte_before(start) == Some(b'+');
     if starts_with_plus {
         start -= 1;
+        // "(+358) 731 322 817"
+        start -= usize::from(scan.byte_before(start) == Some(b'(') && scan.byte(first.end) == Some(b')'));
     }
     let mut row = Row {
         ends: Vec::new(),
@@ -143,7 +146,7 @@ fn row<'t>(scan: &Scan<'t>, i: usize) -> Option<Row<'t>> {
         {
             break;
         }
-        let is_joined = matches!(gap, " " | "-" | "." | "/" | ")" | ") " | ")-" | ").")
+        let is_joined = matches!(gap, " " | "-" | "." | "/" | ")" | ") " | ")-" | ")." | ")/")
             || gap == "\u{a0}"
             || gap == "\u{2011}"
             || gap == "\u{2013}"
@@ -152,7 +155,7 @@ fn row<'t>(scan: &Scan<'t>, i: usize) -> Option<Row<'t>> {
             || gap == " / ";
         if !is_joined
             || gap.starts_with(')')
-                && !(j == i && is_area_in_parentheses
+                && !(j == i && (is_area_in_parentheses || starts_with_plus)
                     || row.lengths.len() <= 3 && scan.text[row.start..token.start].contains('('))
         {
             break;
@@ -217,38 +220,20 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
     let lengths = &row.lengths[..];
     let n = row.digits.len();
     let is_single = lengths.len() == 1;
-    let text = || String::from_utf8_lossy(&row.digits).into_owned();
-    let is_valid_at_home = || {
-        let digits = text();
-        regions
-            .iter()
-            .filter_map(|r| r.parse().ok())
-            .any(|r| phonenumber::parse(Some(r), &digits).is_ok_and(|p| p.is_valid()))
-    };
+    let is_valid_at_home = || regions.iter().any(|r| numbering::is_valid_within(r, &row.digits));
     if row.starts_with_plus {
-        if !(8..=15).contains(&n) {
-            return None;
-        }
-        let is_valid = || {
-            let international = format!("+{}", text());
-            // "+44 (0)20 …": the zero in brackets is not dialled.
-            let without_zero = zero_in_brackets(row).map(|d| format!("+{d}"));
-            [Some(international), without_zero]
-                .into_iter()
-                .flatten()
-                .any(|s| phonenumber::parse(None, &s).is_ok_and(|p| p.is_valid()))
+        // "+44 (0)20 …": the zero in brackets is not dialled.
+        let is_valid = numbering::is_valid_abroad(&row.digits)
+            || zero_in_brackets(row).is_some_and(|digits| numbering::is_valid_abroad(&digits));
+        return match is_single {
+            _ if is_valid => Some(0.95),
+            _ if !(8..=15).contains(&n) => None,
+            true => Some(0.3),
+            false => Some(0.65),
         };
-        return Some(if is_valid() {
-            0.95
-        } else if is_single {
-            0.3
-        } else {
-            0.65
-        });
     }
     if row.digits.starts_with(b"00") && (10..=17).contains(&n) && row.digits[2] != b'0' {
-        let is_valid = || phonenumber::parse(None, format!("+{}", &text()[2..])).is_ok_and(|p| p.is_valid());
-        return Some(if !is_single || is_valid() { 0.6 } else { 0.2 });
+        return Some(if !is_single || numbering::is_valid_abroad(&row.digits[2..]) { 0.6 } else { 0.2 });
     }
     // North America: 3-3-4, a leading 1 or not.
     let is_nanp =
@@ -265,13 +250,27 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
             () => 0.35,
         });
     }
-    if lengths.contains(&1) || n > 13 {
-        return None;
+    // "8 (495) 123-45-67": how Russia and its neighbours dial.
+    if row.digits[0] == b'8' && matches!(lengths, [1, 3, 3, 4] | [1, 3, 3, 2, 2]) {
+        return Some(if row.gaps.iter().any(|g| *g == "-") { 0.6 } else { 0.35 });
     }
+    if lengths.contains(&1) || n > 13 {
+        // "2 2123456" is written so in La Paz; nothing but the plans tells such a row from a list of numbers.
+        let is_known = announced
+            && !is_single
+            && lengths.len() <= 5
+            && (6..=13).contains(&n)
+            && !is_round_number(row)
+            && numbering::is_valid_somewhere(&row.digits);
+        return is_known.then_some(0.2);
+    }
+    // "(351) 931 895 559": the calling code in brackets, or a long number of Austria.
+    let fits = || (8..=11).contains(&n) || n <= 13 && (row.digits[0] == b'0' || announced);
+    let is_known = || n > 9 && numbering::is_valid_abroad(&row.digits);
     if row.is_area_in_parentheses
         && (2..=5).contains(&lengths[0])
-        && lengths.len() <= 4
-        && (8..=11).contains(&n)
+        && lengths.len() <= 5
+        && (fits() || is_known())
     {
         let is_year = lengths[0] == 4 && matches!(&row.digits[..2], b"19" | b"20");
         let has_sign = row.gaps.contains(&"-");
@@ -283,7 +282,7 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
             0.4
         });
     }
-    if row.digits[0] == b'0' && (2..=5).contains(&lengths[0]) && (9..=12).contains(&n) && !is_single {
+    if row.digits[0] == b'0' && (2..=5).contains(&lengths[0]) && (9..=13).contains(&n) && !is_single {
         return Some(if is_valid_at_home() { 0.55 } else { 0.42 });
     }
     if !announced {
@@ -308,13 +307,13 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
 }
 
 /// The digits without a `(0)` after the country code.
-fn zero_in_brackets(row: &Row) -> Option<String> {
+fn zero_in_brackets(row: &Row) -> Option<Vec<u8>> {
     let at = row.lengths.iter().position(|&l| l == 1).filter(|&at| at == 1)?;
     let before: usize = row.lengths[..at].iter().sum();
     let mut digits = row.digits.clone();
     (digits.get(before) == Some(&b'0')).then(|| {
         digits.remove(before);
-        String::from_utf8_lossy(&digits).into_owned()
+        digits
     })
 }
 
@@ -336,7 +335,19 @@ fn is_announced(scan: &Scan, first: usize, last: usize) -> bool {
     let label_after =
         scan.gap(last).trim_matches([' ', '-', '(', ',']).is_empty() && scan.near_after(last, 1, PHONE_AFTER);
     // "call a taxi to 03 2657 Koontz Lane": the taxi is nearer than the call.
-    near & SAYS_PHONE != 0 || label_after || says_where_to_ring(scan, first)
+    near & SAYS_PHONE != 0 || label_after || is_called_mine(scan, last) || says_where_to_ring(scan, first)
+}
+
+/// "5276544 is my mobile", "… was our office number".
+fn is_called_mine(scan: &Scan, last: usize) -> bool {
+    let is = |j: usize, known: &[&str]| {
+        j < scan.tokens.len()
+            && scan.gap(j - 1) == " "
+            && known.iter().any(|k| scan.str(j).eq_ignore_ascii_case(k))
+    };
+    is(last + 1, &["is", "was"])
+        && is(last + 2, &["my", "our", "his", "her", "their", "the"])
+        && (scan.near_after(last + 2, 2, PHONE_AFTER) || scan.near_after(last + 2, 2, SAYS_PHONE))
 }
 
 /// "I'm on 5035550164", "you can get me at …": someone, then "on" or "at", then the number.
@@ -374,6 +385,7 @@ mod tests {
             "030 901820 11",
             "02.27.96.63.08",
             "555-867-5309 ext. 12",
+            "+683 7012",
         ] {
             check(&format!("ok, {number}."), Phone, &[number]);
         }
@@ -389,6 +401,24 @@ mod tests {
             check(&format!("I'm on {text} after six"), Phone, &[text]);
             check(&format!("order {text}"), Phone, &[]);
         }
+        check("5276544 is my mobile", Phone, &["5276544"]);
+        check("5276545 is my order", Phone, &[]);
+        check(
+            "Call (05299) 52890 786 or (351) 931 895 559",
+            Phone,
+            &["(05299) 52890 786", "(351) 931 895 559"],
+        );
+        check("ring (+358) 731322817, (39)/336-3387", Phone, &["(+358) 731322817", "(39)/336-3387"]);
+        check("8 (495) 123-45-67, call 03807/22470455", Phone, &["8 (495) 123-45-67", "03807/22470455"]);
+        check("please call 2 2123456 or 6 71 23 45 67", Phone, &["2 2123456", "6 71 23 45 67"]);
+        check("we reach 2 345 000 people and call 2 3 4 times", Phone, &[]);
+        check(
+            "電話番号は03-1234-5678です。我的手机号是13812345678。",
+            Phone,
+            &["03-1234-5678", "13812345678"],
+        );
+        check("전화번호는 010-1234-5678입니다", Phone, &["010-1234-5678"]);
+        check("订单号13812345678", Phone, &[]);
         check(
             "06-10446904-Office\\,001-748-088-2851x818-Fax",
             Phone,
