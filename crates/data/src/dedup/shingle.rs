@@ -78,20 +78,91 @@ pub(crate) fn word_spans(text: &str) -> Vec<Range<usize>> {
     spans
 }
 
+/// A word's hash while its letters come in: eight bytes at a time are mixed in.
+#[derive(Clone, Copy)]
+struct WordHash {
+    hash: u64,
+    /// The last letters, the first in the lowest byte, not yet mixed in. No letter is a zero byte, so their number
+    /// needs no place in the hash.
+    rest: u64,
+    /// How many bytes `rest` holds: fewer than eight.
+    n: u32,
+}
+
+impl WordHash {
+    const EMPTY: WordHash = WordHash { hash: FNV_OFFSET, rest: 0, n: 0 };
+
+    fn is_empty(self) -> bool {
+        self.n == 0 && self.hash == FNV_OFFSET
+    }
+
+    /// Takes the `n` lowest bytes of `letters`, 1 to 8; the others must be zero.
+    #[inline]
+    fn push(&mut self, letters: u64, n: u32) {
+        self.rest |= letters << (8 * self.n);
+        let total = self.n + n;
+        if total >= 8 {
+            self.hash = (self.hash ^ self.rest).wrapping_mul(BASE).rotate_left(29);
+            self.rest = letters.checked_shr(64 - 8 * self.n).unwrap_or(0);
+        }
+        self.n = total % 8;
+    }
+
+    fn finish(self) -> u64 {
+        mix((self.hash ^ self.rest).wrapping_mul(BASE))
+    }
+}
+
+/// A one in every byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// Eight ASCII bytes in lower case, and 0x80 in the bytes that are letters or digits. No byte's sum reaches the next.
+#[inline]
+fn lower_and_letters(bytes: u64) -> (u64, u64) {
+    let at_least = |x: u64, low: u8| x + ONES * u64::from(0x80 - low);
+    let within = |x: u64, low: u8, high: u8| at_least(x, low) & !at_least(x, high + 1) & (ONES << 7);
+    let lower = bytes | within(bytes, b'A', b'Z') >> 2;
+    (lower, within(lower, b'a', b'z') | within(lower, b'0', b'9'))
+}
+
 #[inline]
 fn for_each_word(text: &str, mut found: impl FnMut(u64, Range<usize>)) {
     let bytes = text.as_bytes();
-    let (mut hash, mut start, mut at) = (FNV_OFFSET, 0, 0);
+    let (mut word, mut start, mut at) = (WordHash::EMPTY, 0, 0);
     while at < bytes.len() {
+        // Eight bytes of ASCII at a time, as runs of letters and of what is between words.
+        if let Some(block) = bytes[at..].first_chunk::<8>()
+            && block.is_ascii()
+        {
+            let (lower, letters) = lower_and_letters(u64::from_le_bytes(*block));
+            let mut i = 0;
+            while i < 8 {
+                let run = ((!letters & (ONES << 7)) >> (8 * i)).trailing_zeros().min(64 - 8 * i) / 8;
+                if run > 0 {
+                    start = if word.is_empty() { at + i as usize } else { start };
+                    word.push((lower >> (8 * i)) & (u64::MAX >> (64 - 8 * run)), run);
+                    i += run;
+                }
+                if i < 8 {
+                    if !word.is_empty() {
+                        found(word.finish(), start..at + i as usize);
+                        word = WordHash::EMPTY;
+                    }
+                    i += (letters >> (8 * i)).trailing_zeros().min(64 - 8 * i) / 8;
+                }
+            }
+            at += 8;
+            continue;
+        }
         let byte = bytes[at];
         if byte < 128 {
             let lower = WORD_BYTE[byte as usize];
             if lower != 0 {
-                start = if hash == FNV_OFFSET { at } else { start };
-                hash = (hash ^ u64::from(lower)).wrapping_mul(FNV_PRIME);
-            } else if hash != FNV_OFFSET {
-                found(mix(hash), start..at);
-                hash = FNV_OFFSET;
+                start = if word.is_empty() { at } else { start };
+                word.push(u64::from(lower), 1);
+            } else if !word.is_empty() {
+                found(word.finish(), start..at);
+                word = WordHash::EMPTY;
             }
             at += 1;
             continue;
@@ -103,21 +174,23 @@ fn for_each_word(text: &str, mut found: impl FnMut(u64, Range<usize>)) {
             continue;
         }
         let alone = is_word_alone(c);
-        if hash != FNV_OFFSET && (alone || !c.is_alphanumeric()) {
-            found(mix(hash), start..here);
-            hash = FNV_OFFSET;
+        if !word.is_empty() && (alone || !c.is_alphanumeric()) {
+            found(word.finish(), start..here);
+            word = WordHash::EMPTY;
         }
-        if alone {
-            found(mix((FNV_OFFSET ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME)), here..at);
-        } else if c.is_alphanumeric() {
-            start = if hash == FNV_OFFSET { here } else { start };
+        if alone || c.is_alphanumeric() {
+            start = if word.is_empty() { here } else { start };
             for lower in c.to_lowercase() {
-                hash = (hash ^ u64::from(u32::from(lower))).wrapping_mul(FNV_PRIME);
+                lower.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| word.push(u64::from(byte), 1));
             }
         }
+        if alone {
+            found(word.finish(), here..at);
+            word = WordHash::EMPTY;
+        }
     }
-    if hash != FNV_OFFSET {
-        found(mix(hash), start..bytes.len());
+    if !word.is_empty() {
+        found(word.finish(), start..bytes.len());
     }
 }
 
@@ -324,6 +397,29 @@ mod tests {
         check("私は猫", 3);
         check("हिन्दी", 2);
         check("a_b-c", 3);
+        check("A1-z9[Z]0{`@/:", 4);
+    }
+
+    #[test]
+    fn a_words_hash_does_not_depend_on_where_it_stands() {
+        let words = ["a", "Zz9", "abcdefgh", "internationalisation", "na\u{ef}ve", "x\u{301}y"];
+        let hash = |text: &str| {
+            let mut hashes = Vec::new();
+            word_hashes(text, &mut hashes);
+            hashes
+        };
+        for word in words {
+            let alone = hash(word);
+            for lead in 0..20 {
+                assert_eq!(
+                    hash(&format!("{}{}{}", ".".repeat(lead), word.to_uppercase(), " ".repeat(9))),
+                    alone
+                );
+            }
+            assert_eq!(alone.len(), 1);
+        }
+        let all: std::collections::BTreeSet<_> = words.iter().map(|w| hash(w)).collect();
+        assert_eq!(all.len(), words.len());
     }
 
     #[test]
