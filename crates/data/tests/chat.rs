@@ -93,6 +93,24 @@ fn every_template_renders_as_in_transformers() {
 }
 
 #[test]
+fn expressions_give_what_python_gives() {
+    let rows: Vec<(String, Option<String>)> =
+        serde_json::from_slice(&fs::read(golden("expressions.json")).unwrap()).unwrap();
+    let (_, chat) = conversations().into_iter().find(|(name, _)| name == "system").unwrap();
+    let options = &variants(&chat)[0];
+    let mut wrong = Vec::new();
+    for (source, expect) in &rows {
+        let got = ChatTemplate::new(source, &special()).and_then(|t| t.render_text(&chat, options));
+        let text = got.as_ref().ok().map(|rendered| rendered.text().to_owned());
+        if text != *expect {
+            wrong.push(format!("{source}: {expect:?}, not {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(rows.len() > 100, "{}", rows.len());
+}
+
+#[test]
 fn generation_blocks_lie_where_transformers_has_them() {
     let expect: Golden = serde_json::from_slice(&fs::read(golden("chat.json")).unwrap()).unwrap();
     let (mut wrong, mut checked) = (Vec::new(), 0);

@@ -16,6 +16,12 @@ pub(super) fn environment() -> Environment<'static> {
         env.set_syntax(syntax);
     }
     env.set_unknown_method_callback(python::method);
+    // As Python's `str` prints them.
+    env.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Seq | ValueKind::Map => Ok(out.write_str(&python::repr(value))?),
+        ValueKind::Number if !value.is_integer() => Ok(out.write_str(&python::repr(value))?),
+        _ => minijinja::escape_formatter(out, state, value),
+    });
 
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -26,6 +32,15 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_filter("trim", |value: &Value, chars: Option<String>| {
         python::trim(&value.to_string(), chars.as_deref()).to_owned()
     });
+
+    // What is not there has no items.
+    for name in ["length", "count"] {
+        env.add_filter(name, |value: &Value| {
+            let length = if value.is_undefined() { Some(0) } else { value.len() };
+            let kind = value.kind();
+            length.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, format!("a {kind} has no length")))
+        });
+    }
 
     // Python's len() and iter() take strings, dicts and Jinja's undefined values.
     env.add_test("sequence", |value: &Value| {

@@ -48,6 +48,11 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>
         })))
     };
     let parts = |parts: Vec<&str>| Ok(Some(strings(parts)));
+    let looks_within =
+        matches!(name, "startswith" | "endswith" | "find" | "rfind" | "index" | "rindex" | "count");
+    if looks_within && args.len() > 1 {
+        return within(text, name, args).map(Some);
+    }
     match name {
         "strip" => strip_with(|text, f| text.trim_matches(f).to_owned()),
         "lstrip" => strip_with(|text, f| text.trim_start_matches(f).to_owned()),
@@ -89,8 +94,65 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>
         }
         "zfill" | "ljust" | "rjust" | "center" => pad(text, name, args).map(Some),
         "casefold" => Ok(Some(Value::from(text.to_lowercase()))),
+        "swapcase" => Ok(Some(Value::from(text.chars().map(swapped).collect::<String>()))),
+        "expandtabs" => {
+            let (width,): (Option<usize>,) = from_args(args)?;
+            Ok(Some(Value::from(expand_tabs(text, width.unwrap_or(8).min(MAX_WIDTH)))))
+        }
+        "isdecimal" => Ok(Some(Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())))),
+        "isprintable" => Ok(Some(Value::from(!text.chars().any(is_unprintable)))),
         _ => Ok(None),
     }
+}
+
+/// `find`, `startswith` and their like from a character on, up to another.
+fn within(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let (what, start, end): (Value, Option<i64>, Option<i64>) = from_args(args)?;
+    let n = text.chars().count();
+    let place = |at: i64| if at < 0 { n.saturating_sub(at.unsigned_abs() as usize) } else { at as usize };
+    let (start, end) = (place(start.unwrap_or(0)), end.map_or(n, place).min(n));
+    let part: String = text.chars().take(end).skip(start).collect();
+    let strings = || -> Result<Vec<String>, Error> {
+        if let Some(one) = what.as_str() {
+            return Ok(vec![one.to_owned()]);
+        }
+        what.try_iter()?.map(|item| Ok(item.as_str().unwrap_or_default().to_owned())).collect()
+    };
+    let one = what.as_str().unwrap_or_default();
+    let place_of = |found: Option<usize>| found.map(|at| start + part[..at].chars().count());
+    let found = if name.starts_with('r') { part.rfind(one) } else { part.find(one) };
+    Ok(match name {
+        "startswith" => Value::from(start <= end && strings()?.iter().any(|s| part.starts_with(s))),
+        "endswith" => Value::from(start <= end && strings()?.iter().any(|s| part.ends_with(s))),
+        "count" => Value::from(part.matches(one).count()),
+        "index" | "rindex" => place_of(found)
+            .map(Value::from)
+            .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))?,
+        _ => place_of(found).map_or(Value::from(-1), Value::from),
+    })
+}
+
+fn swapped(c: char) -> char {
+    if c.is_lowercase() { c.to_uppercase().next().unwrap_or(c) } else { c.to_lowercase().next().unwrap_or(c) }
+}
+
+fn expand_tabs(text: &str, width: usize) -> String {
+    let (mut out, mut column) = (String::with_capacity(text.len()), 0);
+    for c in text.chars() {
+        match c {
+            '\t' if width > 0 => {
+                let n = width - column % width;
+                out.extend(std::iter::repeat_n(' ', n));
+                column += n;
+            }
+            '\t' => {}
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    out
 }
 
 fn split_args(args: &[Value]) -> Result<(Option<String>, Option<usize>), Error> {
@@ -293,14 +355,27 @@ fn repr_str(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_ascii_control() => {
-                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            c if is_unprintable(c) => {
+                let _ = match u32::from(c) {
+                    code @ ..=0xff => write!(out, "\\x{code:02x}"),
+                    code @ ..=0xffff => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                };
             }
             c => out.push(c),
         }
     }
     out.push(quote);
     out
+}
+
+/// What Python's `repr` escapes: control and format characters, and every space but the ordinary one.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || c != ' ' && c.is_whitespace()
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{e0001}'..='\u{e007f}')
 }
 
 /// Python's `repr` of a finite float: the shortest digits that read back, an exponent below 1e-4 and from 1e16.
