@@ -206,6 +206,9 @@ fn one_language(records: &[Record], languages: &[String], config: &InspectConfig
     let commonest = counts.iter().max_by_key(|&(language, n)| (n, std::cmp::Reverse(language)));
     let main =
         config.language.clone().or_else(|| commonest.map(|(l, _)| (*l).to_owned())).unwrap_or_default();
+    if known == 0 {
+        return Check::unknown("one_language", "One language", "no row has enough text to tell");
+    }
     let share = counts.get(main.as_str()).map_or(0.0, |&n| n as f64 / known as f64);
     let figures = format!(
         "{:.1}% of {known} rows with enough text are {main}, at least {:.0}% wanted",

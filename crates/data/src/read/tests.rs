@@ -160,6 +160,8 @@ fn chats_written_in_other_ways_are_chats() {
     check(json!({"Ticket Subject": "Greeting", "Ticket Description": "Hi", "Resolution": "Hello"}));
     check(json!({"subject": "Greeting", "body": "Hi", "answer": "Hello", "queue": "Billing"}));
     check(json!({"instruction": "Hi", "category": "x", "intent": "y", "response": "Hello"}));
+    check(json!({"Frage": "Hi", "Antwort": "Hello"}));
+    check(json!({"pregunta": "Hi", "respuesta": "Hello"}));
     // Lists that are no turns leave a text a text.
     let (records, ..) = read("rows.jsonl", br#"{"text": "A page.", "data": ["a", "b"]}"#);
     assert!(matches!(records[0].item, Item::Document(_)));
@@ -271,6 +273,7 @@ fn bad_rows_go_aside_with_line_and_reason() {
         b"{\"text\": null}",
         b"{\"other\": 1}",
         b"{\"text\": {\"a\": 1}}",
+        b"{\"text\": 5}",
         b"{\"text\": \"last\"}",
     ] {
         bytes.extend_from_slice(line);
@@ -279,7 +282,7 @@ fn bad_rows_go_aside_with_line_and_reason() {
     let (_folder, path) = file("bad.jsonl", &bytes);
     let options = ReadOptions { max_row_bytes: 2000, ..ReadOptions::default() };
     let (records, dropped, _) = open(&path, &options).unwrap();
-    assert_eq!(records.iter().map(Record::id).collect::<Vec<_>>(), ["bad-1", "bad-10"]);
+    assert_eq!(records.iter().map(Record::id).collect::<Vec<_>>(), ["bad-1", "bad-11"]);
     let told: Vec<_> = dropped.iter().map(|d| (d.origin.line, d.reason.as_str())).collect();
     let expect = [
         (2, "malformed_json"),
@@ -288,7 +291,8 @@ fn bad_rows_go_aside_with_line_and_reason() {
         (6, "line_too_long"),
         (7, "missing_field"),
         (8, "missing_field"),
-        (9, "missing_field"),
+        (9, "bad_value"),
+        (10, "bad_value"),
     ];
     assert_eq!(told, expect);
     assert!(dropped.iter().all(|d| d.row.to_string().len() < 2100));

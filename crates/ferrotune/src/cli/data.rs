@@ -151,7 +151,10 @@ fn renders(template: &ChatTemplate, record: &Record) -> Result<()> {
 /// A row's id and the text of one column.
 type Row = (String, String);
 
-/// Rows of a JSONL file with the text of one column; broken rows come apart.
+/// Rows of a file with the text of one column; broken rows come apart.
+///
+/// # Errors
+/// An unreadable file, or one in which no row has the column.
 fn rows(file: &Path, field: &str) -> Result<(Vec<Row>, Vec<Dropped>)> {
     let columns = read::Columns { text: Some(field.to_owned()), ..read::Columns::default() };
     let options = ReadOptions { shape: Some(read::Shape::Document), columns, ..ReadOptions::default() };
@@ -160,7 +163,16 @@ fn rows(file: &Path, field: &str) -> Result<(Vec<Row>, Vec<Dropped>)> {
         Item::Document(Document { id, text, .. }) => Some((id, text)),
         _ => None,
     });
-    Ok((texts.collect(), dropped))
+    let texts: Vec<Row> = texts.collect();
+    if let (true, Some(first)) = (texts.is_empty(), dropped.first()) {
+        bail!(
+            "{}: no row can be used; line {}: {}. --field names the column of the texts",
+            file.display(),
+            first.origin.line,
+            first.detail
+        );
+    }
+    Ok((texts, dropped))
 }
 
 /// Tells on stderr which rows of a file could not be used.
@@ -174,6 +186,9 @@ fn warn(file: &Path, dropped: &[Dropped]) {
 }
 
 fn pii(args: &FieldArgs) -> Result<Output> {
+    if !(0.0..=1.0).contains(&args.min_score) {
+        bail!("--min-score is between 0 and 1, not {}", args.min_score);
+    }
     let (rows, dropped) = rows(&args.file, &args.field)?;
     warn(&args.file, &dropped);
     let config = PiiConfig { min_score: args.min_score, ..PiiConfig::everything() };
@@ -187,7 +202,8 @@ fn pii(args: &FieldArgs) -> Result<Output> {
             .zip(chars)
             .map(|(span, at)| {
                 *counts.entry(span.kind.label()).or_default() += 1;
-                json!({"start": at.start, "end": at.end, "kind": span.kind.label(), "score": span.score})
+                let score = (f64::from(span.score) * 1000.0).round() / 1000.0;
+                json!({"start": at.start, "end": at.end, "kind": span.kind.label(), "score": score})
             })
             .collect();
         output.json.push(json!({"id": id, "spans": found}));

@@ -124,7 +124,13 @@ impl Shape {
             Shape::Document => {
                 document::column_of(row, columns).into_iter().map(|c| format!("`{c}`")).collect()
             }
-            _ => row.keys().filter(|k| self.needs().contains(k.as_str())).map(|k| format!("`{k}`")).collect(),
+            _ => {
+                let needed = row.keys().filter(|k| self.needs().contains(k.as_str()));
+                let names: Vec<String> = needed.map(|k| format!("`{k}`")).collect();
+                // A rarer layout has columns of its own: name the first few.
+                let all = || row.keys().take(4).map(|k| format!("`{k}`")).collect();
+                if names.is_empty() { all() } else { names }
+            }
         }
     }
 

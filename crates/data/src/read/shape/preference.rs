@@ -12,8 +12,9 @@ use super::{Row, choice, first_of, pair, take_list, turns};
 use crate::Drop;
 
 /// The names under which the better and the worse answer stand.
-const ANSWERS: [(&str, &str); 8] = [
+const ANSWERS: [(&str, &str); 9] = [
     ("chosen", "rejected"),
+    ("chosen", "reject"),
     ("preferred_output", "non_preferred_output"),
     ("response_j", "response_k"),
     ("preferred", "dispreferred"),

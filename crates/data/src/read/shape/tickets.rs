@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Columns, Row, column, conversation, missing, take_text};
 use crate::Drop;
 
-const QUESTION: [&str; 16] = [
+const QUESTION: [&str; 26] = [
     "question",
     "customer_message",
     "customer_question",
@@ -22,9 +22,19 @@ const QUESTION: [&str; 16] = [
     "message",
     "body",
     "problem",
+    "frage",
+    "kundenfrage",
+    "anfrage",
+    "demande",
+    "pregunta",
+    "consulta",
+    "domanda",
+    "pergunta",
+    "vraag",
+    "anliegen",
     "context",
 ];
-const ANSWER: [&str; 14] = [
+const ANSWER: [&str; 22] = [
     "answer",
     "agent_reply",
     "agent_response",
@@ -39,6 +49,14 @@ const ANSWER: [&str; 14] = [
     "staff_reply",
     "agent_text",
     "solution",
+    "antwort",
+    "lösung",
+    "réponse",
+    "reponse",
+    "respuesta",
+    "risposta",
+    "resposta",
+    "antwoord",
 ];
 
 /// What the other columns are called in `meta`, and the names they are found under.
