@@ -368,6 +368,7 @@ fn is_something_else(scan: &Scan, first: usize) -> bool {
 mod tests {
     use super::super::check;
     use crate::pii::Kind::Phone;
+    use crate::pii::PiiConfig;
 
     #[test]
     fn numbers_that_need_no_context() {
@@ -424,6 +425,29 @@ mod tests {
             Phone,
             &["06-10446904", "001-748-088-2851x818"],
         );
+    }
+
+    /// `tests/golden/phones/formats.py` wrote them.
+    #[test]
+    fn numbers_of_every_region_as_libphonenumber_writes_them() {
+        let config = PiiConfig::everything();
+        let (mut missed, mut local, mut all) = (Vec::new(), 0, 0);
+        for row in include_str!("../../../tests/golden/phones/formats.tsv").lines().skip(1) {
+            let (form, number) = row.split_once('\t').unwrap();
+            let text =
+                if form == "national" { format!("Please call {number}.") } else { format!("({number})") };
+            let is_found = crate::pii::find(&text, &config)
+                .iter()
+                .any(|s| s.kind == Phone && &text[s.range()] == number);
+            if form == "national" {
+                all += 1;
+                local += usize::from(is_found);
+            } else if !is_found {
+                missed.push(number);
+            }
+        }
+        assert!(missed.is_empty(), "{missed:?}");
+        assert!(local * 100 >= all * 95 && all > 480, "{local} of {all}");
     }
 
     #[test]
