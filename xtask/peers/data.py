@@ -1,10 +1,12 @@
-"""What a user would pick instead for deduplication and personal data, on the same machine and texts.
+"""What a user would pick instead for deduplication, personal data and quality rules, on the same machine and texts.
 
-usage: data.py prepare WORK DATA            texts.jsonl (for deduplication) and sentences.jsonl (for personal data)
+usage: data.py prepare WORK DATA            texts.jsonl (for deduplication), sentences.jsonl (for personal data) and
+                                            pages.jsonl (for quality rules)
        data.py rensa|datasketch WORK PERMUTATIONS   one JSON line with the figures
-       data.py presidio WORK                        likewise
+       data.py presidio|datatrove WORK              likewise
 
-Called by `cargo xtask bench --peer dedup` and `--peer presidio`, which take turns between this and Ferrotune.
+Called by `cargo xtask bench --peer dedup`, `--peer presidio` and `--peer datatrove`, which take turns between this and
+Ferrotune.
 Each side's clock starts when the texts are in memory and stops when its answer is there. rensa and datasketch are
 called by their fastest interfaces for many texts; neither verifies its candidates, as Ferrotune does.
 """
@@ -17,12 +19,15 @@ import time
 from pathlib import Path
 
 NGRAM, THRESHOLD = 5, 0.7
+PAGES = [
+    "llama_factory/c4_demo.jsonl",
+    "dolma_cc/cc_en_head-0091.jsonl",
+    "dolma_cc/cc_en_head-0174.jsonl",
+    "data_juicer/redpajama-cc-2023-06-refined.jsonl",
+]
 # Where a line of these files holds its text.
 SOURCES = [
-    ("llama_factory/c4_demo.jsonl", ["text"]),
-    ("dolma_cc/cc_en_head-0091.jsonl", ["text"]),
-    ("dolma_cc/cc_en_head-0174.jsonl", ["text"]),
-    ("data_juicer/redpajama-cc-2023-06-refined.jsonl", ["text"]),
+    *((name, ["text"]) for name in PAGES),
     ("data_juicer/stack_exchange.jsonl", ["text"]),
     ("gsm8k/train.jsonl", ["question", "answer"]),
     ("gsm8k/test.jsonl", ["question", "answer"]),
@@ -51,6 +56,10 @@ def prepare(work, data):
                 for _ in range(max(1, len(words) // 50)):
                     words[draw.randrange(len(words))] = "altered"
                 out.write(json.dumps({"text": " ".join(words)}) + "\n")
+    with open(work / "pages.jsonl", "w") as out:
+        for name in PAGES:
+            for line in (data / name).read_text().splitlines():
+                out.write(json.dumps({"text": json.loads(line)["text"]}) + "\n")
     rows = json.loads((data / "presidio_research/generated_large.json").read_text())
     with open(work / "sentences.jsonl", "w") as out:
         for row in rows:
@@ -130,11 +139,29 @@ def presidio(work, _):
     return rows, time.perf_counter() - start, found
 
 
+def datatrove(work, _):
+    """Gopher's two rule sets, C4's and FineWeb's, each on every page."""
+    from datatrove.data import Document
+    from datatrove.pipeline import filters
+
+    rules = [
+        filters.GopherQualityFilter(), filters.GopherRepetitionFilter(), filters.C4QualityFilter(),
+        filters.FineWebQualityFilter(),
+    ]  # fmt: skip
+    rows = texts(work, "pages.jsonl")
+    # The cutter of words is loaded at the first use: not on the clock, here as there.
+    for rule in rules:
+        rule.filter(Document(text=rows[0], id="0"))
+    start = time.perf_counter()
+    found = sum(rule.filter(Document(text=text, id="0")) is True for text in rows for rule in rules)
+    return rows, time.perf_counter() - start, found
+
+
 def main():
     command, work, *rest = sys.argv[1:]
     if command == "prepare":
         return prepare(work, rest[0])
-    job = {"rensa": rensa, "datasketch": datasketch, "presidio": presidio}[command]
+    job = {"rensa": rensa, "datasketch": datasketch, "presidio": presidio, "datatrove": datatrove}[command]
     rows, seconds, found = job(work, int(rest[0]) if rest else 0)
     mb = sum(len(t.encode()) for t in rows) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

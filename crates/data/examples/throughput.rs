@@ -1,12 +1,13 @@
-//! How fast this crate deduplicates and finds personal data, from texts in memory to the answer; one JSON line.
+//! How fast this crate deduplicates, finds personal data and judges pages, from texts in memory to the answer; one JSON line.
 //!
 //! ```text
 //! cargo run --release -p ferrotune-data --example throughput -- dedup FILE [PERMUTATIONS]
 //! cargo run --release -p ferrotune-data --example throughput -- pii FILE
+//! cargo run --release -p ferrotune-data --example throughput -- quality FILE
 //! ```
 //!
 //! FILE is JSON lines with `text`; without arguments a few texts are made up. `RAYON_NUM_THREADS` sets the threads.
-//! `cargo xtask bench --peer dedup` and `--peer presidio` run this in turns with Python's tools.
+//! `cargo xtask bench --peer dedup`, `--peer presidio` and `--peer datatrove` run this in turns with Python's tools.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ferrotune_data::dedup::{MinHashConfig, Shingling, clusters};
+use ferrotune_data::filter::{C4Quality, FineWebQuality, GopherQuality, GopherRepetition};
 use ferrotune_data::pii::{Kind, PiiConfig, find};
 use ferrotune_data::read::{ReadOptions, open};
 use rayon::prelude::*;
@@ -33,7 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let permutations = args.get(2).map_or(Ok(128), |n| n.parse())?;
     let mut start = Instant::now();
-    let found = if args.first().is_some_and(|job| job == "pii") {
+    let job = args.first().map_or("dedup", String::as_str);
+    let found = if job == "quality" {
+        // Word lists are loaded at the first use, as the peer's cutter of words was before its clock started.
+        texts.iter().take(1).for_each(|text| drop(kept(text)));
+        start = Instant::now();
+        texts.par_iter().map(|text| kept(text)).sum()
+    } else if job == "pii" {
         // Presidio's recognizers without a language model know no names and no addresses either.
         let mut config = PiiConfig::everything();
         config.kinds.retain(|k| !matches!(k, Kind::Person | Kind::Address));
@@ -55,4 +63,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     writeln!(io::stdout(), "{figures}")?;
     Ok(())
+}
+
+/// By how many of the four sets of rules a page is kept.
+fn kept(text: &str) -> usize {
+    let verdicts = [
+        GopherQuality::default().judge(text).is_ok(),
+        GopherRepetition::default().judge(text).is_ok(),
+        C4Quality::default().judge(text).is_ok(),
+        FineWebQuality::default().judge(text).is_ok(),
+    ];
+    verdicts.into_iter().filter(|&is_kept| is_kept).count()
 }
