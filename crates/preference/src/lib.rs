@@ -5,7 +5,7 @@
 //! everything is a pure function of such tensors, so that a recipe may compute them as leanly as it can (shared
 //! prompts, cached reference) and a test can feed it numbers. One file a loss under [`losses`]; the
 //! reference-free and unpaired ones are [`orpo`], [`Cpo`] (SimPO too) and [`Kto`]; reward models learn by
-//! [`bradley_terry`].
+//! [`bradley_terry`]. [`Drift`] says how far a run has gone from its reference, whatever the loss.
 //!
 //! The data's side needs no tensor: [`pairs::check_pairs`] says with figures what is wrong with pairs, and
 //! [`pairs::from_ranking`], [`pairs::from_scores`], [`pairs::from_thumbs`] and [`pairs::from_log`] make them.
@@ -29,6 +29,7 @@
 
 mod cpo;
 mod divergence;
+mod drift;
 mod error;
 mod kto;
 mod logps;
@@ -42,6 +43,7 @@ pub mod pairs;
 
 pub use cpo::{Cpo, CpoLoss};
 pub use divergence::Divergence;
+pub use drift::{Drift, DriftSum, token_kl};
 pub use error::PreferenceError;
 pub use kto::{Kto, KtoLoss, KtoOutput, mismatched};
 pub use logps::{PairLogps, sum_answers};

@@ -62,10 +62,15 @@ pub struct MetricMeans {
 impl MetricMeans {
     /// Adds one micro-batch's values.
     pub fn add(&mut self, metrics: &Metrics) {
+        self.add_many(metrics, 1);
+    }
+
+    /// Adds a batch's values with the weight of its `n` pairs, so that the mean is one over pairs.
+    pub fn add_many(&mut self, metrics: &Metrics, n: usize) {
         for (name, value) in metrics {
             let (sum, count) = self.sums.entry((*name).to_owned()).or_default();
-            *sum += value;
-            *count += 1;
+            *sum += value * n as f64;
+            *count += n as u64;
         }
     }
 

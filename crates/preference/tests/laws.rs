@@ -1,7 +1,8 @@
 //! What must hold for every loss, whatever the numbers.
 
 use ferrotune_preference::{
-    Divergence, Kto, KtoLoss, Loss, Objective, PairLogps, PreferenceError, mismatched, orpo, sum_answers,
+    Cpo, CpoLoss, Divergence, Kto, KtoLoss, Loss, Objective, PairLogps, PreferenceError, bradley_terry,
+    mismatched, orpo, sum_answers,
 };
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
@@ -100,6 +101,55 @@ proptest! {
             (out.chosen_rewards - out.rejected_rewards).double_value(&[0])
         };
         prop_assert!(close(margin(p), -margin(swapped)));
+    }
+
+    /// Where the formula is antisymmetric: ℓ(d) − ℓ(−d) is a multiple of the margin alone.
+    #[test]
+    fn losses_of_swapped_pairs_differ_by_a_multiple_of_the_margin(p in pair()) {
+        let swapped = (p.1, p.0, p.3, p.2, (p.4.1, p.4.0));
+        let (beta, smoothing) = (0.1, 0.1);
+        let d = (p.0 - p.2) - (p.1 - p.3);
+        let normed = (p.0 - p.2) / p.4.0 as f64 - (p.1 - p.3) / p.4.1 as f64;
+        let cases = [
+            (Loss::Cdpo, -(1.0 - 2.0 * smoothing) * beta * d),
+            (Loss::Robust, -beta * d / (1.0 - 2.0 * smoothing)),
+            (Loss::Ipo, -2.0 / beta * normed),
+            (Loss::SigmoidNorm, -beta * normed),
+            (Loss::Aot, -beta * d),
+            // The hinge is linear between its corners only.
+            (Loss::Hinge, if (beta * d).abs() < 1.0 { -2.0 * beta * d } else { -d.signum() * (1.0 + (beta * d).abs()) }),
+        ];
+        for (loss, expected) in cases {
+            let found = values(&objective(loss), &[p])[0] - values(&objective(loss), &[swapped])[0];
+            prop_assert!((found - expected).abs() <= 1e-9 * expected.abs().max(100.0), "{loss:?}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn losses_without_a_reference_fall_with_the_margin(c in -9.0..-0.5f64, r in -9.0..-0.5f64, gain in 0.01..0.4f64) {
+        let of = |x: f64| Tensor::from_slice(&[x]);
+        for loss_type in [CpoLoss::Sigmoid, CpoLoss::Hinge, CpoLoss::Simpo] {
+            let cpo = Cpo { loss_type, ..Cpo::default() };
+            let at = |c: f64, r: f64| cpo.loss(&of(c), &of(r)).unwrap().losses.double_value(&[0]);
+            prop_assert!(at(c + gain, r) <= at(c, r) && at(c, r + gain) >= at(c, r), "{loss_type:?}");
+        }
+        let at = |c: f64, r: f64| orpo(&of(c), &of(r), 0.1).losses.double_value(&[0]);
+        prop_assert!(at(c + gain, r) <= at(c, r) + 1e-7 && at(c, r + gain) >= at(c, r) - 1e-7, "orpo");
+        let at = |c: f64, r: f64| bradley_terry(&of(c), &of(r), None, None).unwrap().double_value(&[0]);
+        prop_assert!(at(c + gain, r) < at(c, r));
+        prop_assert!(close(at(c, r) - at(r, c), r - c), "a reward model's loss is antisymmetric");
+    }
+
+    #[test]
+    fn a_thumb_pulls_its_answer_its_way(policy in -60.0..-1.0f64, reference in -60.0..-1.0f64, gain in 0.01..5.0f64) {
+        let of = |x: f64| Tensor::from_slice(&[x as f32]);
+        for loss_type in [KtoLoss::Kto, KtoLoss::ApoZeroUnpaired] {
+            let kto = Kto { loss_type, ..Kto::default() };
+            let at = |policy: f64, up: bool| {
+                kto.loss(&of(policy), &of(reference), &[up], None).unwrap().losses.double_value(&[0])
+            };
+            prop_assert!(at(policy + gain, true) <= at(policy, true) && at(policy + gain, false) >= at(policy, false));
+        }
     }
 
     #[test]

@@ -196,3 +196,12 @@ fn real_pairs() {
     assert!(bias.longer_is_chosen > 0.3 && bias.longer_is_chosen < 0.8, "{bias:?}");
     assert_eq!(report.counts.get("conflict"), None);
 }
+
+#[test]
+fn a_report_is_one_line_for_a_person() {
+    let pairs = [pair("a", "q", "x z", "y"), pair("b", "q", "y", "x z"), pair("c", "p", "x y z", "y")];
+    assert_eq!(
+        check_pairs(&pairs, None, &PairCheck::default()).to_string(),
+        "3 pairs of 2 prompts, 2 conflict; the chosen answer is the longer one in 67% (z 0.6; 2 words against 1)"
+    );
+}

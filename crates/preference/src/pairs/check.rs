@@ -127,6 +127,25 @@ pub struct PairReport {
     pub length: Option<LengthBias>,
 }
 
+impl std::fmt::Display for PairReport {
+    /// One line for a person.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} pairs of {} prompts", self.n_pairs, self.n_prompts)?;
+        for (flag, n) in &self.counts {
+            write!(f, ", {n} {flag}")?;
+        }
+        let Some(bias) = &self.length else { return Ok(()) };
+        write!(
+            f,
+            "; the chosen answer is the longer one in {:.0}% (z {:.1}; {:.0} words against {:.0})",
+            100.0 * bias.longer_is_chosen,
+            bias.z,
+            bias.chosen_words,
+            bias.rejected_words
+        )
+    }
+}
+
 /// Looks for pairs that teach nothing or the wrong thing. `tokens` (one for each pair) is read only for
 /// [`Flag::NoRoom`].
 ///

@@ -3,6 +3,7 @@
 mod check;
 mod graph;
 mod make;
+mod rows;
 
 pub use check::{
     Flag, Flagged, LengthBias, PairCheck, PairReport, PairTokens, SetAside, check_pairs, is_refusal,
@@ -11,3 +12,4 @@ pub use check::{
 pub use make::{
     Outcome, Pairing, Thumb, Verdict, agreed, from_log, from_ranking, from_scores, from_thumbs, to_thumbs,
 };
+pub use rows::{BadRow, RowKind, pairs_from_rows, thumbs_from_rows};

@@ -1,0 +1,222 @@
+use ferrotune_types::{Message, PreferencePair, Role};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::make::{Outcome, Pairing, Thumb, from_log, from_ranking, from_scores, from_thumbs};
+
+/// What a row that is no pair yet tells of its answers. Prompts and answers are texts, messages or lists of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// `prompt`, `answers`, `scores` (or each answer an object with its `score`): higher is better.
+    Scores,
+    /// `prompt`, `answers`, best first.
+    Ranking,
+    /// `prompt`, `completion`, `label` (TRL), or `messages` that end with the answer, and `label`.
+    Thumbs,
+    /// `prompt`, `shown`: answers in time order, each with `answer` and `outcome`: `accepted` (or `copied`),
+    /// `regenerated`, `edited` (then `edited` holds the new text), `unknown`.
+    Log,
+}
+
+impl RowKind {
+    /// By name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        serde_json::from_value(Value::from(name)).ok()
+    }
+}
+
+/// A row that gives no pair, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRow {
+    /// Its number, counted from 1.
+    pub row: usize,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Rows → pairs, in order; rows that cannot be read come back with the reason. `min_gap` is read for scores,
+/// `pairing` for scores and rankings. A row without an `id` is called by its number.
+pub fn pairs_from_rows(
+    rows: &[Value],
+    kind: RowKind,
+    pairing: Pairing,
+    min_gap: f64,
+) -> (Vec<PreferencePair>, Vec<BadRow>) {
+    let (mut out, mut bad, mut thumbs) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, row) in rows.iter().enumerate() {
+        let id = id(row, i);
+        let made = match kind {
+            RowKind::Scores => scored(row).map(|(prompt, a)| from_scores(&id, &prompt, &a, min_gap, pairing)),
+            RowKind::Ranking => answers(row).map(|(prompt, a)| from_ranking(&id, &prompt, &a, pairing)),
+            RowKind::Log => shown(row).map(|(prompt, log)| from_log(&id, &prompt, &log)),
+            RowKind::Thumbs => thumb(row, &id).map(|thumb| {
+                thumbs.push(thumb);
+                Vec::new()
+            }),
+        };
+        match made {
+            Ok(pairs) => out.extend(pairs),
+            Err(reason) => bad.push(BadRow { row: i + 1, reason }),
+        }
+    }
+    out.extend(from_thumbs(&thumbs));
+    (out, bad)
+}
+
+/// Rows → thumbs, which KTO learns from as they are.
+pub fn thumbs_from_rows(rows: &[Value]) -> (Vec<Thumb>, Vec<BadRow>) {
+    let (mut out, mut bad) = (Vec::new(), Vec::new());
+    for (i, row) in rows.iter().enumerate() {
+        match thumb(row, &id(row, i)) {
+            Ok(thumb) => out.push(thumb),
+            Err(reason) => bad.push(BadRow { row: i + 1, reason }),
+        }
+    }
+    (out, bad)
+}
+
+fn id(row: &Value, i: usize) -> String {
+    match &row["id"] {
+        Value::String(id) if !id.is_empty() => id.clone(),
+        Value::Number(id) => id.to_string(),
+        _ => format!("row-{}", i + 1),
+    }
+}
+
+fn thumb(row: &Value, id: &str) -> Result<Thumb, String> {
+    let label = match &row["label"] {
+        Value::Bool(label) => *label,
+        Value::Number(n) if n.as_i64() == Some(1) => true,
+        Value::Number(n) if n.as_i64() == Some(0) => false,
+        _ => return Err("label is not true or false".to_owned()),
+    };
+    let (prompt, completion) = if row["messages"].is_array() {
+        let mut turns = messages(&row["messages"], Role::User).ok_or("messages cannot be read")?;
+        let answer =
+            turns.pop().filter(|m| m.role == Role::Assistant).ok_or("messages do not end with an answer")?;
+        (turns, vec![answer])
+    } else {
+        (prompt(row)?, messages(&row["completion"], Role::Assistant).ok_or("completion is missing")?)
+    };
+    Ok(Thumb { id: id.to_owned(), prompt, completion, label })
+}
+
+fn prompt(row: &Value) -> Result<Vec<Message>, String> {
+    messages(&row["prompt"], Role::User).ok_or_else(|| "prompt is missing".to_owned())
+}
+
+/// A prompt with what is known of its answers, or what is wrong with the row.
+type Of<T> = Result<(Vec<Message>, Vec<T>), String>;
+
+fn answers(row: &Value) -> Of<Vec<Message>> {
+    let list = row["answers"].as_array().ok_or("answers is not a list")?;
+    let answers = list.iter().map(|a| messages(a, Role::Assistant)).collect::<Option<Vec<_>>>();
+    Ok((prompt(row)?, answers.ok_or("an answer is no text")?))
+}
+
+fn scored(row: &Value) -> Of<(Vec<Message>, f64)> {
+    let (prompt, answers) = answers(row)?;
+    let list = row["answers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let scores: Vec<f64> = match row["scores"].as_array() {
+        Some(scores) => scores.iter().map(|s| s.as_f64().unwrap_or(f64::NAN)).collect(),
+        None => list.iter().map(|a| a["score"].as_f64().unwrap_or(f64::NAN)).collect(),
+    };
+    if scores.len() != answers.len() {
+        return Err(format!("{} scores for {} answers", scores.len(), answers.len()));
+    }
+    if scores.iter().all(|s| s.is_nan()) {
+        return Err("no answer has a score".to_owned());
+    }
+    Ok((prompt, answers.into_iter().zip(scores).collect()))
+}
+
+fn shown(row: &Value) -> Of<(Vec<Message>, Outcome)> {
+    let list = row["shown"].as_array().ok_or("shown is not a list")?;
+    let one = |entry: &Value| -> Result<_, String> {
+        let answer = messages(&entry["answer"], Role::Assistant).ok_or("an answer is no text")?;
+        let outcome = match entry["outcome"].as_str() {
+            Some("accepted" | "copied") => Outcome::Accepted,
+            Some("regenerated") => Outcome::Regenerated,
+            Some("edited") => Outcome::Edited(
+                messages(&entry["edited"], Role::Assistant).ok_or("an edited answer has no new text")?,
+            ),
+            Some("unknown") | None => Outcome::Unknown,
+            Some(other) => return Err(format!("unknown outcome {other:?}")),
+        };
+        Ok((answer, outcome))
+    };
+    Ok((prompt(row)?, list.iter().map(one).collect::<Result<_, _>>()?))
+}
+
+/// A text, a message, or a list of messages; what has no role speaks as `role`.
+fn messages(value: &Value, role: Role) -> Option<Vec<Message>> {
+    let one = |value: &Value| match value {
+        Value::String(text) => Some(Message::new(role, text.as_str())),
+        Value::Object(_) if value["role"].is_string() => serde_json::from_value(value.clone()).ok(),
+        Value::Object(_) => {
+            let text = ["content", "text"].iter().find_map(|key| value[*key].as_str())?;
+            Some(Message::new(role, text))
+        }
+        _ => None,
+    };
+    match value {
+        Value::Array(list) if !list.is_empty() => list.iter().map(one).collect(),
+        other => Some(vec![one(other)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Pairs as `chosen>rejected`, and the reasons of bad rows.
+    fn check(rows: &[Value], kind: RowKind, expect: &[&str], reasons: &[&str]) {
+        let (pairs, bad) = pairs_from_rows(rows, kind, Pairing::All, 1.0);
+        let found: Vec<String> =
+            pairs.iter().map(|p| format!("{}>{}", p.chosen[0].content, p.rejected[0].content)).collect();
+        assert_eq!(found, expect);
+        assert_eq!(bad.iter().map(|b| b.reason.as_str()).collect::<Vec<_>>(), reasons);
+        assert!(pairs.iter().all(|p| p.prompt[0].role == Role::User && p.chosen[0].role == Role::Assistant));
+    }
+
+    #[test]
+    fn rows_become_pairs() {
+        let apart = json!({"id": "a", "prompt": "q", "answers": ["x", "y", "z"], "scores": [1, 5, 1.5]});
+        let inside =
+            json!({"prompt": "q", "answers": [{"text": "x", "score": 0}, {"text": "y", "score": 1}]});
+        let short = json!({"prompt": "q", "answers": ["x", "y"], "scores": [1]});
+        let none = json!({"prompt": "q", "answers": ["x"]});
+        let reasons = ["1 scores for 2 answers", "no answer has a score", "answers is not a list"];
+        check(&[apart, inside, short, none, json!(3)], RowKind::Scores, &["y>z", "y>x", "y>x"], &reasons);
+
+        let turns = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
+        let ranked = json!({"prompt": [{"role": "user", "content": "q"}], "answers": ["x", {"role": "assistant", "content": "y"}]});
+        check(&[ranked], RowKind::Ranking, &["x>y"], &[]);
+
+        let up = json!({"prompt": "q", "completion": "x", "label": true});
+        let down = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}], "label": 0});
+        let no_label = json!({"prompt": turns, "completion": "x"});
+        check(&[up, down, no_label], RowKind::Thumbs, &["x>y"], &["label is not true or false"]);
+
+        let log = json!({"prompt": "q", "shown": [
+            {"answer": "a", "outcome": "regenerated"}, {"answer": "b", "outcome": "copied"},
+            {"answer": "c", "outcome": "edited", "edited": "d"}]});
+        let odd = json!({"prompt": "q", "shown": [{"answer": "a", "outcome": "liked"}]});
+        check(&[log, odd], RowKind::Log, &["b>a", "d>c"], &["unknown outcome \"liked\""]);
+    }
+
+    #[test]
+    fn thumbs_keep_their_labels() {
+        let rows = [
+            json!({"id": 7, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}], "label": false}),
+            json!({"messages": [{"role": "user", "content": "q"}], "label": true}),
+        ];
+        let (thumbs, bad) = thumbs_from_rows(&rows);
+        assert_eq!((thumbs.len(), thumbs[0].id.as_str(), thumbs[0].label), (1, "7", false));
+        assert_eq!(bad, [BadRow { row: 2, reason: "messages do not end with an answer".to_owned() }]);
+        assert_eq!(RowKind::from_name("log"), Some(RowKind::Log));
+        assert_eq!(RowKind::from_name("logs"), None);
+    }
+}
