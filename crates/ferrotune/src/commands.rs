@@ -1,5 +1,6 @@
 //! Commands that run a model; `ferrotune-torch` has them.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,13 +11,15 @@ use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
 use ferrotune_peft::{LoadOptions, inject, load as load_adapter, quantize_base, save as save_adapter};
 use ferrotune_preference::Kto;
+use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
     retrieve,
 };
-use ferrotune_tokenizer::{Limits, Packing, pack};
+use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
 use ferrotune_types::{
-    Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample, PreferencePair, Role,
+    Conversation, Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample,
+    PreferencePair, Role,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +33,9 @@ use crate::files::{hash_parts, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
-use crate::recipes::{self, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbExample};
+use crate::recipes::{
+    self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
+};
 
 /// Runs any command that is not light.
 ///
@@ -58,6 +63,8 @@ fn run_with_torch(command: &Command) -> Result<Output> {
             Some("orpo" | "simpo" | "cpo" | "kto") => relative_of_dpo(args),
             _ => dpo(args),
         },
+        Command::Pairs(args) => crate::pair_commands::pairs(args),
+        Command::Rlaif(args) => crate::pair_commands::rlaif(args),
         Command::Merge(args) => merge(args),
         Command::Embed(args) => embed(args),
         Command::Rag(RagCommand::Index(args)) => rag_index(args),
@@ -133,7 +140,7 @@ fn tokenize(args: &TokenizeArgs) -> Result<Output> {
     Ok(Output { json: made.examples.iter().map(row).collect(), text: made.report.to_string() })
 }
 
-fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) -> Result<LoadedModel> {
+pub(crate) fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) -> Result<LoadedModel> {
     let mut model = model_store::load(id, place, "")?;
     if let Some(folder) = adapter {
         load_adapter(&mut model.decoder, folder, &LoadOptions::default())
@@ -239,6 +246,7 @@ fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
         settings.as_bytes(),
         lora.as_bytes(),
         &args.max_length.unwrap_or_default().to_le_bytes(),
+        args.truncation.as_deref().unwrap_or_default().as_bytes(),
         &data,
         &adapter,
     ];
@@ -254,6 +262,16 @@ fn max_length(args: &TuneArgs, model: &LoadedModel) -> Result<usize> {
         }
         Some(asked) => Ok(asked),
         None => Ok(context.min(1024)),
+    }
+}
+
+/// What becomes of longer rows: as asked, else as `default` says.
+fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
+    match args.truncation.as_deref() {
+        Some("keep_start") => Truncation::Right,
+        Some("keep_end") => Truncation::Left,
+        Some(_) => Truncation::Drop,
+        None => default,
     }
 }
 
@@ -310,7 +328,7 @@ fn sft(args: &SftArgs) -> Result<Output> {
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let max_length = max_length(tune, &model)?;
-    let limits = Limits { max_length, ..Limits::default() };
+    let limits = Limits { max_length, truncation: truncation(tune, Truncation::Drop), ..Limits::default() };
     let examples = |file: &Path| -> Result<Vec<Example>> {
         let chats = conversations(file)?;
         let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
@@ -360,6 +378,9 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let mut more = Vec::new();
     more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
+    more.extend(args.reference.clone().map(|id| ("reference", Value::from(id))));
+    more.extend(args.reference_adapter.clone().map(|folder| ("reference_adapter", json!(folder))));
+    more.extend(args.eval_every.map(|every| ("eval_every", Value::from(every))));
     let mut config: DpoConfig = settings(tune, &more)?;
     if config.checkpoint_every == 0 {
         config.checkpoint_every = 50;
@@ -369,9 +390,35 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
     let mut adapter = start_adapter(tune, &mut model)?;
     let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
+    let before = answer_lengths(args, &model, &validation)?;
     let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
     save_adapter(&adapter, &tune.out.join("adapter"))?;
-    Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
+    let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &validation, before)?;
+    Output::one(&json, format!("adapter: {}", tune.out.join("adapter").display()))
+}
+
+/// How long greedy answers to the first held-out prompts are, where that was asked for.
+fn answer_lengths(args: &DpoArgs, model: &LoadedModel, held: &[PairExample]) -> Result<Option<AnswerTokens>> {
+    if args.answers == 0 {
+        return Ok(None);
+    }
+    let prompts: Vec<Vec<u32>> = held.iter().take(args.answers).map(|p| p.prompt().to_vec()).collect();
+    recipes::answer_tokens(&model.decoder, &prompts, &model.eos_ids, args.answer_tokens).map(Some)
+}
+
+/// Adds to a run's figures how long its answers were before and are now.
+fn with_answer_lengths(
+    mut outcome: Value,
+    args: &DpoArgs,
+    model: &LoadedModel,
+    held: &[PairExample],
+    before: Option<AnswerTokens>,
+) -> Result<Value> {
+    if let Some((before, after)) = before.zip(answer_lengths(args, model, held)?) {
+        eprintln!("{:>12}: {:.1} tokens before, {:.1} after", "answers", before.mean, after.mean);
+        outcome["answer_tokens"] = json!({"before": before, "after": after});
+    }
+    Ok(outcome)
 }
 
 /// The pairs to train on and those held out, as a step reads them.
@@ -381,11 +428,21 @@ fn tokenized_pairs(
     validation: Option<&Path>,
     model: &LoadedModel,
 ) -> Result<[Vec<PairExample>; 2]> {
-    let limits = Limits { max_length: max_length(tune, model)?, ..Limits::default() };
+    let limits = Limits {
+        max_length: max_length(tune, model)?,
+        truncation: truncation(tune, Truncation::Right),
+        ..Limits::default()
+    };
     let examples = |file: &Path| {
         let pairs = preference_pairs(file)?;
-        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
+        crate::pair_commands::say_check(name, &check_pairs(&pairs, None, &PairCheck::default()));
+        let mut made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
         eprintln!("{name:>12}: {}: {}", file.display(), made.report);
+        let n = made.examples.len();
+        made.examples.retain(|pair| pair.chosen() != pair.rejected());
+        if made.examples.len() < n {
+            eprintln!("{name:>12}: {} of them left out: both answers are the same", n - made.examples.len());
+        }
         anyhow::Ok(made.examples)
     };
     Ok([examples(&tune.data)?, validation.map(examples).transpose()?.unwrap_or_default()])
@@ -395,26 +452,81 @@ fn tokenized_pairs(
 fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let config: RunConfig = settings(tune, &[])?;
+    let name = args.loss.as_deref().unwrap_or_default();
+    if let Some(reference) = &args.reference {
+        bail!("--reference {reference} goes with DPO; {name} has none, or the model as it is now");
+    }
+    let more: Vec<(&str, Value)> =
+        args.eval_every.map(|every| ("eval_every", Value::from(every))).into_iter().collect();
+    let config: RunConfig = settings(tune, &more)?;
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
+    let data = if name == "kto" { thumb_data(args, &model)? } else { None };
+    let [train, held] = match &data {
+        Some(data) => [Vec::new(), data.pairs.clone()],
+        None => tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?,
+    };
     let adapter = start_adapter(tune, &mut model)?;
-    let name = args.loss.as_deref().unwrap_or_default();
     let named = json!({"config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta});
     let hash = run_hash(tune, place, &named)?;
+    let before = answer_lengths(args, &model, &held)?;
     let outcome = if name == "kto" {
-        let [train, held] =
-            [&train, &held].map(|pairs| pairs.iter().flat_map(ThumbExample::of_pair).collect());
-        let (train, held): (Vec<_>, Vec<_>) = (train, held);
+        let thumbs = |pairs: &[PairExample]| pairs.iter().flat_map(ThumbExample::of_pair).collect();
+        let of_pairs = || ThumbData { train: thumbs(&train), validation: thumbs(&held), pairs: held.clone() };
+        let data = data.unwrap_or_else(of_pairs);
         let loss = Kto { beta: args.beta.unwrap_or(Kto::default().beta), ..Kto::default() };
-        recipes::kto(&model.decoder, &adapter, [&train, &held], &loss, &config, &tune.out, &hash)?
+        recipes::kto(&model.decoder, &adapter, &data, &loss, &config, &tune.out, &hash)?
     } else {
         let loss = FreeLoss::from_name(name, args.beta)?;
         recipes::orpo(&model.decoder, &adapter, [&train, &held], &loss, &config, &tune.out, &hash)?
     };
     save_adapter(&adapter, &tune.out.join("adapter"))?;
-    Output::one(&outcome, format!("adapter: {}", tune.out.join("adapter").display()))
+    let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &held, before)?;
+    Output::one(&json, format!("adapter: {}", tune.out.join("adapter").display()))
+}
+
+/// Single answers with a thumb each, where the file holds such; held-out rows may be thumbs or pairs.
+fn thumb_data(args: &DpoArgs, model: &LoadedModel) -> Result<Option<ThumbData>> {
+    let tune = &args.tune;
+    let limits = Limits {
+        max_length: max_length(tune, model)?,
+        truncation: truncation(tune, Truncation::Right),
+        ..Limits::default()
+    };
+    let examples = |file: &Path| -> Result<Option<Vec<ThumbExample>>> {
+        let Some(thumbs) = crate::pair_commands::thumbs(file) else { return Ok(None) };
+        let chats: Vec<Conversation> = thumbs
+            .iter()
+            .map(|t| Conversation {
+                id: t.id.clone(),
+                messages: [t.prompt.clone(), t.completion.clone()].concat(),
+                tools: Vec::new(),
+                meta: serde_json::Map::new(),
+            })
+            .collect();
+        let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
+        eprintln!("{:>12}: {}: {}", "kto", file.display(), made.report);
+        let labels: BTreeMap<&str, bool> = thumbs.iter().map(|t| (t.id.as_str(), t.label)).collect();
+        let thumb = |example: Example| {
+            let desirable = *labels.get(example.id())?;
+            Some(ThumbExample { example, desirable })
+        };
+        Ok(Some(made.examples.into_iter().filter_map(thumb).collect()))
+    };
+    let Some(train) = examples(&tune.data)? else { return Ok(None) };
+    let mut data = ThumbData { train, ..ThumbData::default() };
+    if let Some(file) = &args.validation {
+        match examples(file)? {
+            Some(thumbs) => data.validation = thumbs,
+            None => {
+                let pairs = preference_pairs(file)?;
+                data.pairs =
+                    recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?.examples;
+                data.validation = data.pairs.iter().flat_map(ThumbExample::of_pair).collect();
+            }
+        }
+    }
+    Ok(Some(data))
 }
 
 fn reward(args: &RewardArgs) -> Result<Output> {
@@ -493,7 +605,7 @@ fn documents(file: &Path, held_out: f64) -> Result<(Vec<String>, Vec<String>)> {
     Ok((all, held))
 }
 
-fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {
+pub(crate) fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {
     let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
     for row in dropped.iter().take(5) {
         eprintln!("warning: {}:{}: {} ({})", file.display(), row.origin.line, row.reason, row.detail);

@@ -6,10 +6,11 @@ use std::path::Path;
 use ferrotune::local_model::LocalModel;
 use ferrotune::model_store::{self, LoadedModel, Place};
 use ferrotune::recipes::{
-    CptTexts, DpoConfig, FreeLoss, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData, ThumbExample,
-    class_head, classes, classify, cpt, dpo, examples, kto, lora_config, orpo, pair_examples, reward,
-    reward_head, sft,
+    CptTexts, DpoConfig, FreeLoss, HeldPairs, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData,
+    ThumbData, ThumbExample, answer_tokens, class_head, classes, classify, cpt, dpo, examples, kto,
+    lora_config, orpo, pair_examples, reward, reward_head, sft,
 };
+use ferrotune_model::generate::score;
 use ferrotune_peft::{Adapter, inject, quantize_base};
 use ferrotune_preference::Kto;
 use ferrotune_tokenizer::Limits;
@@ -120,17 +121,17 @@ fn preferences_are_learnt_without_a_reference() {
 fn thumbs_are_learnt() {
     let (model, adapter) = tiny();
     let thumbs = |ids| -> Vec<_> { pairs(&model, ids).iter().flat_map(ThumbExample::of_pair).collect() };
-    let (train, held) = (thumbs(0..8), thumbs(20..24));
+    let data = ThumbData { train: thumbs(0..8), validation: thumbs(20..24), pairs: pairs(&model, 20..24) };
     let dir = tempfile::tempdir().unwrap();
     let config = settings(16, 5e-3);
-    let run = |config: &RunConfig| {
-        kto(&model.decoder, &adapter, [&train, &held], &Kto::default(), config, dir.path(), "h")
-    };
+    let run =
+        |config: &RunConfig| kto(&model.decoder, &adapter, &data, &Kto::default(), config, dir.path(), "h");
     let error = run(&RunConfig { batch: 1, ..config.clone() }).unwrap_err().to_string();
     assert!(error.contains("takes 2"), "{error}");
     let outcome = run(&config).unwrap();
     // Before the first update nothing has drifted: every loss is 1 − σ(0).
     assert!((outcome.losses[0] - 0.5).abs() < 1e-5, "{}", outcome.losses[0]);
+    assert!(last(&outcome, "eval_drift/accuracy") > 0.9, "{:?}", outcome.validations);
     assert!(last(&outcome, "eval_thumbs_met") > 0.9, "{:?}", outcome.validations);
 }
 
@@ -167,7 +168,7 @@ fn texts_and_tokens_are_classified() {
         let dir = tempfile::tempdir().unwrap();
         let (config, data) = (settings(40, 3e-3), [train.as_slice(), held.as_slice()]);
         let outcome =
-            classify(&model.decoder, Some(&adapter), &head, data, &config, dir.path(), "h").unwrap();
+            classify(&model.decoder, Some((&adapter).into()), &head, data, &config, dir.path(), "h").unwrap();
         assert!(last(&outcome, "eval_accuracy") > 0.85, "{name}: {:?}", outcome.validations);
         assert_eq!(
             classes(&model.decoder, &head, &held[..1]).unwrap().len(),
@@ -219,4 +220,81 @@ fn a_stale_reference_is_refused() {
     assert_eq!(run("model, data and template").unwrap().reference_seconds, 0.0);
     let error = run("another template").unwrap_err().to_string();
     assert!(error.contains("belongs to another model, data or settings"), "{error}");
+}
+
+#[test]
+fn a_cached_reference_is_the_live_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = DpoConfig { steps: 3, batch: 2, lr: 1e-2, shuffle: false, ..DpoConfig::default() };
+    let run = || {
+        let (model, mut adapter) = tiny();
+        let train = pairs(&model, 0..4);
+        dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), "h").unwrap()
+    };
+    let (live, cached) = (run(), run());
+    assert!(live.reference_seconds > 0.0 && cached.reference_seconds == 0.0);
+    assert_eq!(live.losses, cached.losses);
+    assert_eq!(live.margins, cached.margins);
+
+    // And it is what the model says of each answer in a pass of its own.
+    let (model, _) = tiny();
+    let text = std::fs::read_to_string(dir.path().join("reference.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (i, pair) in pairs(&model, 0..4).iter().enumerate() {
+        for (side, answer) in [("chosen", pair.chosen()), ("rejected", pair.rejected())] {
+            let alone = score(&model.decoder, pair.prompt(), &[answer]).unwrap()[0].total().sum;
+            let kept = file["batches"][i / 2][side][i % 2].as_f64().unwrap();
+            assert!((alone - kept).abs() < 1e-4 * alone.abs(), "{side} of pair {i}: {kept}, alone {alone}");
+        }
+    }
+}
+
+#[test]
+fn held_out_pairs_tell_how_far_a_run_has_gone() {
+    let (model, mut adapter) = tiny();
+    let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));
+    let dir = tempfile::tempdir().unwrap();
+    let config = DpoConfig { steps: 12, batch: 4, lr: 5e-3, eval_every: 6, ..DpoConfig::default() };
+    let batch = |pairs: &[&PairExample]| Ok(ferrotune_types::Batch::from_pairs(pairs)?);
+    let reference = HeldPairs::new(&model.decoder, &held, 2, batch).unwrap();
+    let unmoved = reference.drift(&model.decoder).unwrap();
+    assert_eq!((unmoved.n_pairs, unmoved.accuracy, unmoved.margin), (4, 0.5, 0.0));
+    assert!(unmoved.kl.unwrap().abs() < 1e-6);
+
+    let outcome = dpo(&model.decoder, &mut adapter, &train, &held, &config, dir.path(), "h").unwrap();
+    let steps: Vec<usize> = outcome.validations.iter().map(|v| v.0).collect();
+    assert_eq!(steps, [0, 6, 12]);
+    let (_, last) = outcome.validations[2];
+    assert_eq!(last.accuracy, 1.0);
+    // The reward is β times the log-ratio.
+    assert!((last.margin - 0.1 * last.drift.margin).abs() < 1e-6, "{last:?}");
+    assert!((last.drift.chosen - last.drift.rejected - last.drift.margin).abs() < 1e-6, "{last:?}");
+    assert!(last.drift.kl.unwrap() > 1e-4, "{last:?}");
+    // Of validations with the same accuracy the one with the lowest loss is kept, and its adapter is put back.
+    let kept = outcome.validations.iter().find(|v| v.0 == outcome.best_step).unwrap().1;
+    let now = reference.drift(&model.decoder).unwrap();
+    assert!((now.margin - kept.drift.margin).abs() < 1e-4, "{now:?} {kept:?}");
+    let lengths = answer_tokens(&model.decoder, &[held[0].prompt().to_vec()], &model.eos_ids, 5).unwrap();
+    assert!(lengths.n == 1 && lengths.mean <= 5.0);
+}
+
+#[test]
+fn unknown_settings_of_a_preference_run_are_refused() {
+    let (model, mut adapter) = tiny();
+    let train = pairs(&model, 0..2);
+    let dir = tempfile::tempdir().unwrap();
+    let mut check = |config: DpoConfig, expect: &str| {
+        let error = dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), "h").unwrap_err();
+        assert!(format!("{error:#}").contains(expect), "{error:#}");
+    };
+    let config = || DpoConfig { steps: 1, ..DpoConfig::default() };
+    check(DpoConfig { loss: "dpo".to_owned(), ..config() }, "unknown loss");
+    check(DpoConfig { best: "margin".to_owned(), ..config() }, "known: accuracy, loss");
+    check(DpoConfig { ld_alpha: Some(2.0), ..config() }, "ld_alpha");
+    check(DpoConfig { loss_weights: Some(vec![1.0, 0.5]), ..config() }, "2 loss_weights for 1");
+    check(DpoConfig { reference: "bas".to_owned(), ..config() }, "the reference is start, base or a model");
+    let folder = Some("adapter".into());
+    check(DpoConfig { reference_adapter: folder, ..config() }, "name the model it belongs on");
+    let mixed = DpoConfig { loss: "sigmoid, sft".to_owned(), loss_weights: Some(vec![1.0, 0.5]), ..config() };
+    assert_eq!(mixed.objective().unwrap().loss_type.len(), 2);
 }

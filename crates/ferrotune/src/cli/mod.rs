@@ -80,6 +80,16 @@ pub enum Command {
         after_help = "Example:\n  ferrotune dpo --model smollm2-135m-instruct --data pairs.jsonl --beta 0.1 --out aligned"
     )]
     Dpo(DpoArgs),
+    /// Preference pairs checked with figures, made out of scores, rankings, thumbs or logs, split by prompt.
+    #[command(
+        after_help = "Example:\n  ferrotune pairs pairs.jsonl --set-aside identical,conflict --held-out 0.2 --out pairs"
+    )]
+    Pairs(PairsArgs),
+    /// Preference pairs from a judge: a model answers each prompt several times, the judge compares (RLAIF).
+    #[command(
+        after_help = "Example:\n  ferrotune rlaif --model smollm2-135m-instruct --prompts questions.jsonl --out pairs.jsonl"
+    )]
+    Rlaif(RlaifArgs),
     /// Base and adapter to one checkpoint, checked.
     #[command(after_help = "Example:\n  ferrotune merge smollm2-135m-instruct tuned/adapter --out merged")]
     Merge(MergeArgs),
@@ -352,6 +362,10 @@ pub struct TuneArgs {
     /// Tokens of an example at most (default: 1024, or the model's context where that is shorter).
     #[arg(long)]
     pub max_length: Option<usize>,
+    /// What becomes of a longer one: drop, keep_start (its end is cut off; of a pair, both answers' ends) or keep_end
+    /// (its beginning; of a pair, the prompt's). Default: keep_start for pairs, drop for conversations.
+    #[arg(long, value_parser = ["drop", "keep_start", "keep_end"])]
+    pub truncation: Option<String>,
     /// LoRA's rank.
     #[arg(long, default_value_t = 16)]
     pub lora_r: i64,
@@ -446,12 +460,111 @@ pub struct DpoArgs {
     /// How strongly the policy is held to the reference.
     #[arg(long)]
     pub beta: Option<f64>,
-    /// sigmoid, ipo, hinge, …; without a reference orpo, simpo, cpo; on single answers kto.
+    /// sigmoid, ipo, hinge, … (several with commas between them are added up); without a reference orpo, simpo, cpo; on
+    /// single answers kto.
     #[arg(long)]
     pub loss: Option<String>,
+    /// What the policy is held to: start (the model as it is now), base (without its adapter), or another model.
+    #[arg(long)]
+    pub reference: Option<String>,
+    /// An adapter to put on a reference that is another model.
+    #[arg(long, requires = "reference")]
+    pub reference_adapter: Option<PathBuf>,
     /// Held-out pairs to validate on.
     #[arg(long)]
     pub validation: Option<PathBuf>,
+    /// Steps between validations (default: at the start and the end only).
+    #[arg(long)]
+    pub eval_every: Option<usize>,
+    /// Answer so many held-out prompts before and after, to see whether answers grow longer.
+    #[arg(long, default_value_t = 0, requires = "validation")]
+    pub answers: usize,
+    /// Tokens of such an answer at most.
+    #[arg(long, default_value_t = 128)]
+    pub answer_tokens: usize,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct PairsArgs {
+    /// Pairs in any shape that `curate` reads; or with --from, JSONL or JSON of another kind.
+    pub file: PathBuf,
+    /// pairs; scores (prompt, answers, scores); ranking (prompt, answers, best first); thumbs (prompt, completion,
+    /// label); log (prompt, shown: answers with what the user did).
+    #[arg(long, default_value = "pairs")]
+    pub from: String,
+    /// Which answers of a ranking are paired: all, best_against_rest, best_against_worst or neighbours.
+    #[arg(long, default_value = "all")]
+    pub pairing: String,
+    /// Scores must differ by at least this much.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_gap: f64,
+    /// Count tokens with this model's tokenizer: how many pairs fit.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Tokens of a prompt with one answer at most.
+    #[arg(long, default_value_t = 1024, requires = "model")]
+    pub max_length: usize,
+    /// Flags by which pairs are set aside, separated by commas: empty, identical, near_identical, refusal_chosen,
+    /// conflict, cycle, repeated.
+    #[arg(long, value_delimiter = ',')]
+    pub set_aside: Vec<String>,
+    /// Share of the pairs to hold out; pairs with the same or nearly the same prompt stay together.
+    #[arg(long, default_value_t = 0.0)]
+    pub held_out: f64,
+    /// Deals differently.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Folder for train.jsonl, held.jsonl, aside.jsonl and report.json.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct RlaifArgs {
+    /// The model that answers.
+    #[arg(long)]
+    pub model: String,
+    /// A LoRA adapter to put on it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// JSONL: question (or prompt, or messages), and perhaps reference.
+    #[arg(long)]
+    pub prompts: PathBuf,
+    /// Only so many prompts.
+    #[arg(long)]
+    pub max_prompts: Option<usize>,
+    /// The file of pairs.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Answers to each prompt; every two are compared.
+    #[arg(long, default_value_t = 2)]
+    pub samples: usize,
+    /// Of sampling.
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Keep the smallest set of tokens whose probability reaches this.
+    #[arg(long, default_value = "0.95")]
+    pub top_p: Option<f64>,
+    /// Tokens of an answer at most.
+    #[arg(long, default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// Of sampling.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// An OpenAI-compatible server that judges, both orders.
+    #[arg(long, requires = "judge_model")]
+    pub judge_url: Option<String>,
+    /// Its model; without --judge-url a model in this process. Without either, prompts need reference answers.
+    #[arg(long)]
+    pub judge_model: Option<String>,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,27 +1,29 @@
 //! Direct preference optimisation and its relatives, top to bottom.
 //!
-//! The reference is the adapter's state when the run starts (for a fresh LoRA that is the base; after SFT it is
-//! the frozen SFT model), unless the config names the base. Its log-probabilities are computed once, on the very
-//! batches that training will see, so that policy and reference agree to the last bit before the first step.
+//! The reference is the model as the run found it (for a fresh LoRA that is the base; after SFT it is the frozen SFT
+//! model), the base, or another model. Its log-probabilities are computed once, before anything moves, on the very
+//! batches that training will see and on no others, so that policy and reference agree to the last bit before the
+//! first step. Dropout is off, as in TRL: it would put noise into every log-ratio.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
-use ferrotune_preference::{Loss, Objective, PairLogps, sum_answers};
-use ferrotune_train::{
-    AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, Forward, HeadOptions, MetricLog, RunState, Sampler,
-    Scored, Turn, check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint, score,
+use ferrotune_peft::{Adapter, LoadOptions, load as load_adapter};
+use ferrotune_preference::{
+    Divergence, Drift, Loss, MetricMeans, Metrics, Objective, PairLogps, pair_metrics, sum_answers,
 };
+use ferrotune_train::{Forward, HeadOptions, Sampler, Scored, score};
 use ferrotune_types::{Batch, PairExample};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::run::{fixed_batches, n_steps, params, schedule, seed_step};
-use super::sft::{Best, ConcatTensors};
+use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
+use super::run::{Run, RunConfig, fixed_batches, n_steps, params};
+use crate::files::{hash_parts, write_atomic};
+use crate::model_store::{self, Place};
 use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
 
 /// Settings of a run.
@@ -36,14 +38,27 @@ pub struct DpoConfig {
     pub batch: usize,
     /// Batches a step.
     pub accumulation: usize,
-    /// `sigmoid`, `ipo`, `hinge`, … (`ferrotune_preference`).
+    /// `sigmoid`, `ipo`, `hinge`, … (`ferrotune_preference`); several with commas between them are added up.
     pub loss: String,
+    /// A weight for each of several losses; 1 each where there is none.
+    pub loss_weights: Option<Vec<f64>>,
     /// How far the policy may go from the reference: larger keeps it nearer.
     pub beta: f64,
     /// For the losses that smooth labels.
     pub label_smoothing: f64,
-    /// `start`: the adapter as it was when the run began; `base`: the model without it.
+    /// The divergence that holds the policy to the reference.
+    pub f_divergence_type: Divergence,
+    /// α of the α-divergence.
+    pub f_alpha_divergence_coef: f64,
+    /// τ of DiscoPOP's gate.
+    pub discopop_tau: f64,
+    /// LD-DPO: how much the tokens of the longer answer beyond the shorter one's length count, 0 to 1.
+    pub ld_alpha: Option<f64>,
+    /// `start`: the model as it was when the run began; `base`: the model without its adapter; else another model, as
+    /// `--model` names one.
     pub reference: String,
+    /// An adapter to put on a reference that is another model.
+    pub reference_adapter: Option<PathBuf>,
     /// Peak learning rate.
     pub lr: f64,
     /// `constant`, `linear`, `cosine` or `wsd`.
@@ -56,12 +71,16 @@ pub struct DpoConfig {
     pub weight_decay: f64,
     /// Batches in a fresh random order every epoch.
     pub shuffle: bool,
-    /// Steps between validations; 0 validates at the end only.
+    /// Steps between validations; 0 validates at the start and the end only.
     pub eval_every: usize,
-    /// Stop after this many validations without a better held-out loss; 0 never.
+    /// What makes a validation the best: held-out `accuracy` (of equal ones the lower loss), or `loss`.
+    pub best: String,
+    /// Stop after this many validations without a new best; 0 never.
     pub patience: usize,
     /// Steps between checkpoints; 0 writes none.
     pub checkpoint_every: usize,
+    /// Also log what TRL reads off the LM head: entropy, token accuracy, mean logits. A few percent of the time.
+    pub head_metrics: bool,
     /// Recompute each block in the backward pass instead of keeping its activations.
     pub activation_checkpointing: bool,
     /// Of the batches and their order.
@@ -70,15 +89,24 @@ pub struct DpoConfig {
 
 impl Default for DpoConfig {
     fn default() -> Self {
+        let Objective {
+            beta, label_smoothing, discopop_tau, f_divergence_type, f_alpha_divergence_coef, ..
+        } = Objective::default();
         DpoConfig {
             steps: 0,
             epochs: 1.0,
             batch: 4,
             accumulation: 1,
             loss: "sigmoid".to_owned(),
-            beta: 0.1,
-            label_smoothing: 0.0,
+            loss_weights: None,
+            beta,
+            label_smoothing,
+            f_divergence_type,
+            f_alpha_divergence_coef,
+            discopop_tau,
+            ld_alpha: None,
             reference: "start".to_owned(),
+            reference_adapter: None,
             lr: 5e-5,
             schedule: "cosine".to_owned(),
             warmup_steps: 0,
@@ -86,10 +114,54 @@ impl Default for DpoConfig {
             weight_decay: 0.0,
             shuffle: true,
             eval_every: 0,
+            best: "accuracy".to_owned(),
             patience: 0,
             checkpoint_every: 0,
+            head_metrics: false,
             activation_checkpointing: false,
             seed: 0,
+        }
+    }
+}
+
+impl DpoConfig {
+    /// What is minimised.
+    ///
+    /// # Errors
+    /// An unknown loss; a setting that is out of range or that none of the losses reads.
+    pub fn objective(&self) -> Result<Objective> {
+        let names = self.loss.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let objective = Objective {
+            loss_type: names.map(Loss::from_name).collect::<Result<_, _>>()?,
+            loss_weights: self.loss_weights.clone(),
+            beta: self.beta,
+            label_smoothing: self.label_smoothing,
+            discopop_tau: self.discopop_tau,
+            f_divergence_type: self.f_divergence_type,
+            f_alpha_divergence_coef: self.f_alpha_divergence_coef,
+            ld_alpha: self.ld_alpha,
+        };
+        objective.check()?;
+        Ok(objective)
+    }
+
+    /// What it shares with the other recipes.
+    fn run(&self, n_steps: usize) -> RunConfig {
+        RunConfig {
+            steps: n_steps,
+            epochs: self.epochs,
+            batch: self.batch,
+            lr: self.lr,
+            schedule: self.schedule.clone(),
+            warmup_steps: self.warmup_steps,
+            max_grad_norm: self.max_grad_norm,
+            weight_decay: self.weight_decay,
+            shuffle: self.shuffle,
+            eval_every: self.eval_every,
+            patience: self.patience,
+            checkpoint_every: self.checkpoint_every,
+            activation_checkpointing: self.activation_checkpointing,
+            seed: self.seed,
         }
     }
 }
@@ -111,6 +183,8 @@ pub struct DpoOutcome {
     pub best_step: usize,
     /// What the reference was, in words.
     pub reference: String,
+    /// Pairs whose reference was computed or read: those that the steps use, and the held-out ones.
+    pub reference_pairs: usize,
     /// Seconds that the reference's log-probabilities took, or 0 where they came from the cache.
     pub reference_seconds: f64,
     /// Pairs a second over the steps, the first two left out; the reference's time counted in.
@@ -130,6 +204,8 @@ pub struct Held {
     pub accuracy: f64,
     /// Mean reward margin.
     pub margin: f64,
+    /// How far the policy has gone from the reference.
+    pub drift: Drift,
 }
 
 /// Summed log-probabilities of a batch's answers under the reference, in the order of the batch's pairs.
@@ -156,294 +232,290 @@ pub fn dpo(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    let loss = Objective {
-        label_smoothing: config.label_smoothing,
-        ..Objective::new(Loss::from_name(&config.loss)?, config.beta)
-    };
-    loss.check()?;
-    let reference_words = match config.reference.as_str() {
-        "start" => "the model as it was when preference tuning began, frozen",
-        "base" => "the base model, the adapter switched off",
-        other => bail!("unknown reference {other:?}; known: start, base"),
-    };
+    let loss = config.objective()?;
+    if !["accuracy", "loss"].contains(&config.best.as_str()) {
+        bail!("unknown figure {:?} for the best validation; known: accuracy, loss", config.best);
+    }
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     // Fixed batches: which pairs share a batch is settled once, so the reference's figures belong to a batch.
-    let pairs = |pairs: &[&PairExample]| Ok(Batch::from_pairs(pairs)?);
-    let train = fixed_batches(train, config.batch, Some(config.seed), pairs)?;
-    let validation = fixed_batches(validation, config.batch, None, pairs)?;
-    let per_epoch = train.len().div_ceil(config.accumulation.max(1));
-    let n_steps = n_steps(config.steps, config.epochs, per_epoch as f64);
-    let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
+    let lay = |pairs: &[&PairExample]| Ok(Batch::from_pairs(pairs)?);
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
+    let accumulation = config.accumulation.max(1);
+    let n_steps = n_steps(config.steps, config.epochs, train.len().div_ceil(accumulation) as f64);
 
-    // The reference, before anything moves.
+    // The reference, before anything moves. Batches that no step comes to are left out.
+    adapter.set_training(false);
+    let wanted = Sampler::new(train.len(), config.seed, config.shuffle)
+        .take((n_steps * accumulation).min(train.len()))
+        .into_iter()
+        .collect();
+    let other = other_model(config, decoder)?;
     let started = Instant::now();
     let cache = dir.join("reference.json");
-    adapter.set_training(false);
-    let (references, cached) = reference(decoder, adapter, config, [&train, &validation], &cache, run_hash)?;
+    let (reference, mut held, cached) =
+        with_reference(decoder, adapter, other.as_ref(), config, |decoder| {
+            let (train, cached) = reference(decoder, &train, &wanted, loss.ld_alpha, &cache, run_hash)?;
+            anyhow::Ok((train, HeldPairs::new(decoder, validation, config.batch, lay)?, cached))
+        })?;
     let reference_seconds = if cached { 0.0 } else { started.elapsed().as_secs_f64() };
-    let [train_reference, validation_reference] = &references;
-    adapter.set_training(true);
-
-    let adamw = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(params(adapter), adamw)?;
-    let checkpoints = dir.join("checkpoints");
-    let mut best = Best::default();
-    let mut state = RunState {
-        version: CHECKPOINT_VERSION,
-        run_hash: run_hash.to_owned(),
-        step: 0,
-        sampler: Sampler::new(train.len(), config.seed, config.shuffle),
-        early_stop: EarlyStop::new(config.patience),
-        losses: Vec::new(),
-        figures: BTreeMap::new(),
-    };
-    if let Some(path) = latest_checkpoint(&checkpoints) {
-        let found = load_checkpoint(&path, run_hash)?;
-        let find = |name: &str| found.tensors.get(name).map(Tensor::shallow_clone);
-        optimizer.restore(found.state.step as i64, find)?;
-        best.restore(adapter, &find);
-        state = found.state;
-        eprintln!("{:>12}: going on after step {} ({})", "dpo", state.step, path.display());
+    if other.is_some() {
+        held.forget_hidden(); // they belong to another head
     }
-    let mut log = MetricLog::open(&dir.join("metrics.jsonl"), "dpo", state.step)?;
-    let mut progress = Progress::new("dpo", n_steps);
-    progress.say(&format!("the reference is {reference_words}"));
-    progress.step(state.step, String::new);
-    let mut step_seconds = Vec::new();
+    drop(other);
+
+    let mut run = Run::start("dpo", params(adapter), &config.run(n_steps), train.len(), dir, run_hash)?;
+    let words = reference_words(config);
+    run.say(&format!("the reference is {words}"));
+    if adapter.config.lora_dropout > 0.0 {
+        run.say("LoRA's dropout is off in preference tuning");
+    }
+    let mut n_tokens = run.series("num_tokens").last().copied().unwrap_or(0.0);
 
     loop {
-        let due = state.step == 0
-            || state.step == n_steps
-            || config.eval_every > 0 && state.step.is_multiple_of(config.eval_every);
-        let key = |figure: &str, step: usize| format!("{figure}.{step:06}");
-        if due && !validation.is_empty() && !state.figures.contains_key(&key("eval_loss", state.step)) {
-            adapter.set_training(false);
-            let held = evaluate(decoder, &loss, &validation, validation_reference)?;
-            adapter.set_training(true);
-            for (name, value) in
-                [("eval_loss", held.loss), ("eval_accuracy", held.accuracy), ("eval_margin", held.margin)]
-            {
-                state.figures.insert(key(name, state.step), value);
-            }
-            log.write(
-                "dpo",
-                state.step,
-                &[
-                    ("eval_loss", held.loss),
-                    ("eval_rewards/accuracies", held.accuracy),
-                    ("eval_rewards/margins", held.margin),
-                ],
-            )?;
-            progress.say(&format!(
-                "step {}: held-out loss {:.4}, accuracy {:.3}, margin {:.3}",
-                state.step, held.loss, held.accuracy, held.margin
-            ));
-            match state.early_stop.see(state.step, held.loss) {
-                Turn::Best => best.keep(adapter, state.step),
-                Turn::Worse => {}
-                Turn::Stop => {
-                    progress.say(&format!("stopping early at step {}", state.step));
-                    break;
-                }
+        if run.validates() && !held.is_empty() {
+            let (mut eval_loss, mut means) = (0.0, MetricMeans::default());
+            let figures = |batch: &Batch, seen: &Seen, logps: &Tensor| {
+                let reference = sum_answers(&seen.logps, &lengths(batch), loss.ld_alpha)?;
+                let (value, _, metrics) = pair_loss(&loss, batch, logps, reference)?;
+                eval_loss += value;
+                means.add_many(&metrics, lengths(batch).len());
+                Ok(())
+            };
+            let unmoved = run.step() == 0 && config.reference == "start";
+            let drift = if unmoved { held.unmoved(figures)? } else { held.drift_and(decoder, figures)? };
+            let eval_loss = eval_loss / held.n_pairs() as f64;
+            let mut figures: Vec<(String, f64)> = vec![("eval_loss".to_owned(), eval_loss)];
+            figures.extend(means.take("eval_"));
+            figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
+            let figures: Vec<(&str, f64)> =
+                figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            // Accuracies come in steps of one pair; the loss, squeezed below the smallest, decides between equals.
+            let score = match config.best.as_str() {
+                "loss" => eval_loss,
+                _ => -drift.accuracy + 1e-6 * eval_loss.atan(),
+            };
+            if !run.validated_by(score, &figures)? {
+                break;
             }
         }
-        if state.step >= n_steps {
-            break;
-        }
+        let Some(picked) = run.next_batches(accumulation) else { break };
 
         // One step: mean over all its pairs, batch by batch.
-        let started = Instant::now();
-        seed_step(config.seed, state.step);
-        let picked = state.sampler.take(config.accumulation.max(1));
-        let n_pairs: usize = picked.iter().map(|&b| train_reference[b].chosen.len()).sum();
-        let (mut step_loss, mut hits, mut margin) = (0.0, 0.0, 0.0);
+        let n_pairs: usize = picked.iter().map(|&b| lengths(&train[b]).len()).sum();
+        let (mut step_loss, mut means) = (0.0, MetricMeans::default());
         for &b in &picked {
+            let Some(reference) = &reference[b] else { bail!("the reference of batch {b} is missing") };
             let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
-            let scored = score_batch(decoder, &forward, true);
-            let (value, weights) = pair_loss(&loss, &train[b], &scored, &train_reference[b])?;
-            step_loss += value.loss_sum;
-            hits += value.strict_hits;
-            margin += value.margin_sum;
+            let scored = score_step(decoder, &forward, config.head_metrics);
+            let on_device = |values: &[f32]| Tensor::from_slice(values).to_device(decoder.device);
+            let sums = (on_device(&reference.chosen), on_device(&reference.rejected));
+            let (value, weights, metrics) = pair_loss(&loss, &train[b], &scored.logps, sums)?;
+            step_loss += value / n_pairs as f64;
+            means.add_many(&metrics, lengths(&train[b]).len());
+            means.add(&head_metrics(&train[b], &scored));
+            n_tokens += tokens_as_rows(&train[b]) as f64;
             forward.backward(&scored, &(weights / n_pairs as f64))?;
-            optimizer.gather();
+            run.gather();
         }
-        let n = n_pairs as f64;
-        let (step_loss, accuracy, margin) = (step_loss / n, hits / n, margin / n);
-        let batches: Vec<Batch> = picked.iter().map(|&b| train[b].clone()).collect();
-        check_loss(state.step + 1, step_loss, &batches, dir)?;
-        if state.step == 0
-            && config.reference == "start"
-            && let Some(expected) = loss.expected_at_start()
-            && (step_loss - expected).abs() > 1e-4
-        {
-            bail!(
-                "before the first update the policy is the reference, so the {} loss must be {expected:.6}, \
-                         but it is {step_loss:.6}: the reference does not belong to this model or data",
-                config.loss
-            );
+        let mut figures = means.take("");
+        let margin = figures.get("rewards/margins").copied().unwrap_or_default();
+        if run.step() == 0 && config.reference == "start" {
+            loss.check_start(step_loss, 1e-4)?;
+            if margin.abs() > 1e-4 {
+                bail!(
+                    "before the first update policy and reference are one, but their reward margin is {margin:.6}"
+                );
+            }
         }
-        let grad_norm = clip_grad_norm(&mut optimizer.gradients(), config.max_grad_norm);
-        let lr = config.lr * schedule.factor(state.step, n_steps);
-        optimizer.step(lr);
-        state.step += 1;
-        state.losses.push(step_loss);
-        state.figures.insert(key("accuracy", state.step), accuracy);
-        state.figures.insert(key("margin", state.step), margin);
-        step_seconds.push(started.elapsed().as_secs_f64());
-        log.write(
-            "dpo",
-            state.step,
-            &[
-                ("loss", step_loss),
-                ("rewards/accuracies", accuracy),
-                ("rewards/margins", margin),
-                ("grad_norm", grad_norm),
-                ("learning_rate", lr),
-                ("epoch", state.sampler.epochs()),
-            ],
-        )?;
-        progress.step(1, || format!("loss {step_loss:.4}  accuracy {accuracy:.2}"));
-
-        let stop = interrupted();
-        if config.checkpoint_every > 0 && (stop || state.step.is_multiple_of(config.checkpoint_every)) {
-            save_checkpoint(&checkpoints, &state, &[optimizer.state(), best.tensors()].concat_tensors(), 2)?;
-        }
-        if stop {
-            return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
-        }
+        run.keep("accuracy", figures.get("rewards/accuracies").copied().unwrap_or_default());
+        run.keep("margin", margin);
+        run.keep("num_tokens", n_tokens);
+        figures.insert("num_tokens".to_owned(), n_tokens);
+        let figures: Vec<(&str, f64)> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let batches: Vec<&Batch> = picked.iter().map(|&b| &train[b]).collect();
+        run.update_over(step_loss, &batches, &figures)?;
     }
 
-    let best_step = best.put_back(adapter).unwrap_or(state.step);
-    let series = |figure: &str| -> Vec<(usize, f64)> {
-        let prefix = format!("{figure}.");
-        let rows = state
-            .figures
-            .iter()
-            .filter_map(|(name, &v)| Some((name.strip_prefix(&prefix)?.parse().ok()?, v)));
-        rows.collect()
-    };
-    let values = |figure: &str| series(figure).into_iter().map(|(_, v)| v).collect();
-    let validations = series("eval_loss")
-        .into_iter()
-        .zip(series("eval_accuracy"))
-        .zip(series("eval_margin"))
-        .map(|(((step, loss), (_, accuracy)), (_, margin))| (step, Held { loss, accuracy, margin }));
-    let warm = if step_seconds.len() > 4 { 2 } else { 0 };
-    let seconds: f64 = step_seconds[warm..].iter().sum();
-    let pairs_per_step = (config.batch * config.accumulation.max(1)) as f64;
+    let (accuracies, margins) = (run.series("accuracy"), run.series("margin"));
+    let n_held = held.n_pairs();
+    let outcome = run.finish();
+    let validations =
+        outcome.validations.iter().map(|(step, figures)| (*step, Held::read(figures, n_held))).collect();
+    let warm = if outcome.step_seconds.len() > 4 { 2 } else { 0 };
+    let seconds: f64 = outcome.step_seconds[warm..].iter().sum();
+    let pairs_per_step = (config.batch * accumulation) as f64;
     // The reference is paid once for all pairs; a step's share of it is counted with the step.
-    let n_all: usize = train_reference.iter().chain(validation_reference).map(|r| r.chosen.len()).sum();
-    let share = reference_seconds / n_all.max(1) as f64 * pairs_per_step;
-    let counted = (step_seconds.len() - warm) as f64;
-    progress.finish(&format!("{} steps, best step {best_step}", state.step));
+    let n_train: usize = reference.iter().flatten().map(|r| r.chosen.len()).sum();
+    let share = reference_seconds / (n_train + n_held).max(1) as f64 * pairs_per_step;
+    let timed = (outcome.step_seconds.len() - warm) as f64;
     Ok(DpoOutcome {
-        steps: state.step,
-        accuracies: values("accuracy"),
-        margins: values("margin"),
-        validations: validations.collect(),
-        best_step,
-        reference: reference_words.to_owned(),
+        steps: outcome.steps,
+        losses: outcome.losses,
+        accuracies,
+        margins,
+        validations,
+        best_step: outcome.best_step,
+        reference: words,
+        reference_pairs: n_train + n_held,
         reference_seconds,
-        pairs_per_s: if counted > 0.0 { counted * pairs_per_step / (seconds + share * counted) } else { 0.0 },
-        step_seconds,
+        pairs_per_s: if timed > 0.0 { pairs_per_step * timed / (seconds + share * timed) } else { 0.0 },
+        step_seconds: outcome.step_seconds,
         peak_rss_mib: peak_rss_mib(),
-        losses: state.losses,
     })
 }
 
-fn score_batch(decoder: &Decoder, forward: &Forward<'_>, gradient: bool) -> Scored {
+impl Held {
+    fn read(figures: &BTreeMap<String, f64>, n_pairs: usize) -> Self {
+        let get = |name: &str| figures.get(name).copied();
+        let of = |name: &str| get(name).unwrap_or_default();
+        let drift = Drift {
+            n_pairs,
+            accuracy: of("eval_drift/accuracy"),
+            margin: of("eval_drift/margin"),
+            chosen: of("eval_drift/chosen"),
+            rejected: of("eval_drift/rejected"),
+            kl: get("eval_drift/kl"),
+        };
+        Held { loss: of("eval_loss"), accuracy: drift.accuracy, margin: of("eval_rewards/margins"), drift }
+    }
+}
+
+fn score_step(decoder: &Decoder, forward: &Forward<'_>, metrics: bool) -> Scored {
+    if !metrics {
+        return score_targets(decoder, forward, true);
+    }
     let batch = forward.batch();
     let ids: Vec<i64> = batch.targets().map(|(_, target, _)| batch.ids()[target]).collect();
     let targets = Tensor::from_slice(&ids).to_device(decoder.device);
-    score(decoder, forward.graded(), &targets, HeadOptions { gradient, ..HeadOptions::default() })
+    score(decoder, forward.graded(), &targets, HeadOptions { metrics, ..HeadOptions::default() })
 }
 
-/// Tokens of each pair's chosen and rejected answer. `Batch::from_pairs` lays prompt, chosen, rejected.
-fn answer_lengths(batch: &Batch) -> Vec<(usize, usize)> {
-    batch.segments().chunks_exact(3).map(|pair| (pair[1].range.len(), pair[2].range.len())).collect()
-}
-
-struct PairFigures {
-    loss_sum: f64,
-    strict_hits: f64,
-    half_hits: f64,
-    margin_sum: f64,
-}
-
-/// The loss summed over a batch's pairs with its figures, and d loss / d ln p of every target, (N).
+/// A batch's loss summed over its pairs, d loss / d ln p of every target, (N), and TRL's metrics. `logps` of (N),
+/// `reference` of (B) each.
 fn pair_loss(
     loss: &Objective,
     batch: &Batch,
-    scored: &Scored,
-    reference: &Reference,
-) -> Result<(PairFigures, Tensor)> {
-    let device = scored.logps.device();
-    let lengths = answer_lengths(batch);
-    let logps = scored.logps.detach().set_requires_grad(true);
-    let policy = sum_answers(&logps, &lengths, loss.ld_alpha)?;
-    let on_device = |values: &[f32]| Tensor::from_slice(values).to_device(device);
-    let reference = (on_device(&reference.chosen), on_device(&reference.rejected));
-    let output = loss.loss(&PairLogps::new(policy, reference, &lengths)?)?;
+    logps: &Tensor,
+    reference: (Tensor, Tensor),
+) -> Result<(f64, Tensor, Metrics)> {
+    let lengths = lengths(batch);
+    let logps = logps.detach().set_requires_grad(true);
+    let pairs = PairLogps::new(sum_answers(&logps, &lengths, loss.ld_alpha)?, reference, &lengths)?;
+    let output = loss.loss(&pairs)?;
     let total = output.losses.sum(Kind::Float);
     let gradient = Tensor::f_run_backward(&[&total], &[&logps], false, false)?.remove(0);
-    let margins = output.chosen_rewards - output.rejected_rewards;
-    let sum = |t: &Tensor| t.sum(Kind::Double).double_value(&[]);
-    let strict_hits = sum(&margins.gt(0.0));
-    let figures = PairFigures {
-        loss_sum: total.double_value(&[]),
-        strict_hits,
-        half_hits: strict_hits + 0.5 * sum(&margins.eq(0.0)),
-        margin_sum: sum(&margins),
-    };
-    Ok((figures, gradient.detach()))
+    Ok((total.double_value(&[]), gradient.detach(), pair_metrics(&pairs, &output)))
 }
 
-fn evaluate(
-    decoder: &Decoder,
-    loss: &Objective,
-    batches: &[Batch],
-    references: &[Reference],
-) -> Result<Held> {
-    let (mut held, mut n) = (Held::default(), 0);
-    for (batch, reference) in batches.iter().zip(references) {
-        let scored = tch::no_grad(|| -> Result<Scored> {
-            let forward = Forward::run(decoder, batch, false)?;
-            Ok(score_batch(decoder, &forward, false))
-        })?;
-        let (figures, _) = pair_loss(loss, batch, &scored, reference)?;
-        held.loss += figures.loss_sum;
-        held.accuracy += figures.half_hits;
-        held.margin += figures.margin_sum;
-        n += reference.chosen.len();
+/// What TRL reads off the LM head, under its names: `entropy` over the tokens of both answers, `mean_token_accuracy`
+/// over the chosen one's, mean logits. Nothing where the head was not asked.
+fn head_metrics(batch: &Batch, scored: &Scored) -> Metrics {
+    let (Some(entropy), Some(correct), Some(logit)) = (&scored.entropy, &scored.correct, &scored.mean_logit)
+    else {
+        return Vec::new();
+    };
+    let chosen: Vec<bool> = batch.targets().map(|(.., segment)| segment % 3 == 1).collect();
+    let chosen = Tensor::from_slice(&chosen).to_device(entropy.device());
+    let mean = |t: &Tensor| t.mean(Kind::Double).double_value(&[]);
+    vec![
+        ("entropy", mean(entropy)),
+        ("mean_token_accuracy", mean(&correct.masked_select(&chosen).to_kind(Kind::Float))),
+        ("logits/chosen", mean(&logit.masked_select(&chosen))),
+        ("logits/rejected", mean(&logit.masked_select(&chosen.logical_not()))),
+    ]
+}
+
+/// Tokens as TRL counts them: each answer is a row with a prompt of its own.
+fn tokens_as_rows(batch: &Batch) -> usize {
+    let pairs = batch.segments().chunks_exact(3);
+    pairs.map(|p| 2 * p[0].range.len() + p[1].range.len() + p[2].range.len()).sum()
+}
+
+fn reference_words(config: &DpoConfig) -> String {
+    match (config.reference.as_str(), &config.reference_adapter) {
+        ("start", _) => "the model as it was when preference tuning began, frozen".to_owned(),
+        ("base", _) => "the base model, the adapter switched off".to_owned(),
+        (id, None) => format!("the model {id}"),
+        (id, Some(adapter)) => format!("the model {id} with the adapter {}", adapter.display()),
     }
-    let n = n as f64;
-    Ok(Held { loss: held.loss / n, accuracy: held.accuracy / n, margin: held.margin / n })
+}
+
+/// The reference, where it is a model of its own.
+fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<Decoder>> {
+    let id = match config.reference.as_str() {
+        "start" | "base" if config.reference_adapter.is_some() => {
+            bail!(
+                "reference_adapter goes with a reference that is another model; name the model it belongs on"
+            )
+        }
+        "start" | "base" => return Ok(None),
+        id => id,
+    };
+    let place = Place { device: decoder.device, kind: decoder.kind };
+    let mut other =
+        model_store::load(id, place, "").context("the reference is start, base or a model")?.decoder;
+    if let Some(folder) = &config.reference_adapter {
+        load_adapter(&mut other, folder, &LoadOptions::default())
+            .with_context(|| format!("cannot load the reference's adapter {}", folder.display()))?;
+    }
+    let (ours, theirs) = (decoder.config.vocab_size, other.config.vocab_size);
+    if ours != theirs {
+        bail!("the reference {id:?} has {theirs} tokens, the model {ours}: they do not read the same ids");
+    }
+    Ok(Some(other))
+}
+
+/// Runs `f` with the reference in place.
+fn with_reference<T>(
+    decoder: &Decoder,
+    adapter: &mut Adapter,
+    other: Option<&Decoder>,
+    config: &DpoConfig,
+    f: impl FnOnce(&Decoder) -> T,
+) -> T {
+    // A fresh LoRA adds exactly nothing, so its products can be left out.
+    let fresh = |l: &ferrotune_peft::LoraLayer| {
+        l.magnitude.is_none() && l.b.count_nonzero(None).int64_value(&[]) == 0
+    };
+    match other {
+        Some(other) => f(other),
+        None if config.reference == "base" || adapter.layers().iter().all(fresh) => {
+            adapter.without(|| f(decoder))
+        }
+        None => f(decoder),
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReferenceFile {
     version: u32,
-    run_hash: String,
-    batches: [Vec<Reference>; 2],
+    /// Of the run and of every token of its batches, so that another template shows too.
+    hash: String,
+    /// None for a batch that no step comes to.
+    batches: Vec<Option<Reference>>,
 }
 
-/// The reference's figures for every batch: from the cache where it belongs to this run, else computed and
-/// cached. A run that resumes must find them there: its adapter has moved on.
+/// The reference's figures for the `wanted` batches: from the cache where it belongs to this run, else computed and
+/// cached. A run that resumes finds them there.
 fn reference(
     decoder: &Decoder,
-    adapter: &mut Adapter,
-    config: &DpoConfig,
-    batches: [&[Batch]; 2],
+    batches: &[Batch],
+    wanted: &BTreeSet<usize>,
+    ld_alpha: Option<f64>,
     cache: &Path,
     run_hash: &str,
-) -> Result<([Vec<Reference>; 2], bool)> {
+) -> Result<(Vec<Option<Reference>>, bool)> {
+    let tokens: Vec<Vec<u8>> =
+        batches.iter().map(|b| b.ids().iter().flat_map(|id| id.to_le_bytes()).collect()).collect();
+    let parts = std::iter::once(run_hash.as_bytes()).chain(tokens.iter().map(Vec::as_slice));
+    let hash = hash_parts(&parts.collect::<Vec<_>>());
     if let Ok(bytes) = std::fs::read(cache) {
         let file: ReferenceFile = serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is broken; remove it and start again", cache.display()))?;
-        let fits = file.batches.iter().zip(batches).all(|(have, want)| have.len() == want.len());
-        if file.version == 1 && file.run_hash == run_hash && fits {
+        let whole = wanted.iter().all(|&b| file.batches.get(b).is_some_and(Option::is_some));
+        if file.version == 2 && file.hash == hash && whole {
             return Ok((file.batches, true));
         }
         bail!(
@@ -451,30 +523,22 @@ fn reference(
             cache.display()
         );
     }
-    let mut progress = Progress::new("reference", batches.iter().map(|b| b.len()).sum());
-    let mut compute = || -> Result<[Vec<Reference>; 2]> {
+    let mut progress = Progress::new("reference", wanted.len());
+    let mut found: Vec<Option<Reference>> = batches.iter().map(|_| None).collect();
+    for &b in wanted {
         let _guard = tch::no_grad_guard();
-        let mut out = [Vec::new(), Vec::new()];
-        for (half, list) in out.iter_mut().zip(batches) {
-            for batch in list {
-                let forward = Forward::run(decoder, batch, false)?;
-                let scored = score_batch(decoder, &forward, false);
-                let (chosen, rejected) = sum_answers(&scored.logps, &answer_lengths(batch), None)?;
-                let plain = |t: Tensor| Vec::<f32>::try_from(t.contiguous());
-                half.push(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? });
-                progress.step(1, String::new);
-                if interrupted() {
-                    return Err(
-                        Interrupted("the same command with --resume goes on from here".to_owned()).into()
-                    );
-                }
-            }
+        let forward = Forward::run(decoder, &batches[b], false)?;
+        let scored = score_targets(decoder, &forward, false);
+        let (chosen, rejected) = sum_answers(&scored.logps, &lengths(&batches[b]), ld_alpha)?;
+        let plain = |t: Tensor| Vec::<f32>::try_from(t.contiguous());
+        found[b] = Some(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? });
+        progress.step(1, String::new);
+        if interrupted() {
+            return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
         }
-        Ok(out)
-    };
-    let found = if config.reference == "base" { adapter.without(&mut compute)? } else { compute()? };
+    }
     progress.finish("log-probabilities of the reference computed");
-    let file = ReferenceFile { version: 1, run_hash: run_hash.to_owned(), batches: found };
-    crate::files::write_atomic(cache, &serde_json::to_vec(&file)?)?;
+    let file = ReferenceFile { version: 2, hash, batches: found };
+    write_atomic(cache, &serde_json::to_vec(&file)?)?;
     Ok((file.batches, false))
 }

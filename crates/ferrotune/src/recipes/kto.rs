@@ -3,20 +3,22 @@
 //! The reference is the model as it was when the run began, computed once over fixed batches. How far the policy has
 //! drifted is estimated, as in TRL, on prompts paired with the answer of the row before.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
 use ferrotune_preference::{Kto, kto_metrics, mismatched};
-use ferrotune_train::{Forward, HeadOptions, Scored, score};
+use ferrotune_train::{Forward, Sampler, Scored};
 use ferrotune_types::{Batch, Example, PairExample};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome, params};
+use super::held_pairs::{HeldPairs, score_targets};
+use super::run::{Run, RunConfig, RunOutcome, n_steps, params};
 
 /// An answer to a prompt and what people thought of it. The answer is the last run of trained tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,17 @@ impl ThumbExample {
     }
 }
 
+/// What a run learns from and what it is measured on.
+#[derive(Debug, Clone, Default)]
+pub struct ThumbData {
+    /// Trained on.
+    pub train: Vec<ThumbExample>,
+    /// Held out.
+    pub validation: Vec<ThumbExample>,
+    /// Held-out pairs, on which runs of other losses are measured too; there need be none.
+    pub pairs: Vec<PairExample>,
+}
+
 /// A batch, the same prompts with other rows' answers, and what the reference says of both.
 struct Rows {
     batch: Batch,
@@ -56,13 +69,13 @@ struct Rows {
 pub fn kto(
     decoder: &Decoder,
     adapter: &Adapter,
-    [train, validation]: [&[ThumbExample]; 2],
+    data: &ThumbData,
     loss: &Kto,
     config: &RunConfig,
     dir: &Path,
     run_hash: &str,
 ) -> Result<RunOutcome> {
-    if train.is_empty() {
+    if data.train.is_empty() {
         bail!("there is no answer with a thumb to train on: every row was dropped, or the file is empty");
     }
     if config.batch < 2 {
@@ -71,22 +84,32 @@ pub fn kto(
             config.batch
         );
     }
-    let mut order: Vec<&ThumbExample> = train.iter().collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
-    adapter.set_training(false);
-    let rows = |rows: &[&ThumbExample]| -> Result<Vec<Rows>> {
-        // A rest of one row has no neighbour and is left out.
-        rows.chunks(config.batch).filter(|c| c.len() > 1).map(|c| Rows::of(decoder, c)).collect()
+    adapter.set_training(false); // as in TRL: dropout would put noise into every log-ratio
+    let mut order: Vec<&ThumbExample> = data.train.iter().collect();
+    if config.shuffle {
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
+    }
+    // A rest of one row has no neighbour and is left out.
+    let chunks: Vec<&[&ThumbExample]> = order.chunks(config.batch).filter(|rows| rows.len() > 1).collect();
+    let n_steps = n_steps(config.steps, config.epochs, chunks.len() as f64);
+    // The reference is computed for the batches that a step comes to.
+    let wanted: BTreeSet<usize> = Sampler::new(chunks.len(), config.seed, config.shuffle)
+        .take(n_steps.min(chunks.len()))
+        .into_iter()
+        .collect();
+    let rows = |(b, rows): (usize, &&[&ThumbExample])| {
+        wanted.contains(&b).then(|| Rows::of(decoder, rows)).transpose()
     };
-    let train = rows(&order)?;
-    let validation = rows(&validation.iter().collect::<Vec<_>>())?;
-    adapter.set_training(true);
+    let train: Vec<Option<Rows>> = chunks.iter().enumerate().map(rows).collect::<Result<_>>()?;
+    let held: Vec<&ThumbExample> = data.validation.iter().collect();
+    let held = held.chunks(config.batch).filter(|rows| rows.len() > 1);
+    let validation: Vec<Rows> = held.map(|rows| Rows::of(decoder, rows)).collect::<Result<_>>()?;
+    let pairs = HeldPairs::new(decoder, &data.pairs, config.batch, |pairs| Ok(Batch::from_pairs(pairs)?))?;
     let mut run = Run::start("kto", params(adapter), config, train.len(), dir, run_hash)?;
     run.say("the reference is the model as it was when preference tuning began, frozen");
 
     loop {
         if run.validates() && !validation.is_empty() {
-            adapter.set_training(false);
             let (mut held, mut hits, mut n) = (0.0, 0.0, 0);
             for rows in &validation {
                 let policy = tch::no_grad(|| logps(decoder, &rows.batch, false, false))?.1;
@@ -98,14 +121,17 @@ pub fn kto(
                 hits += out.rewards.gt(0.0).eq_tensor(&up).sum(Kind::Float).double_value(&[]);
                 n += rows.desirable.len();
             }
-            adapter.set_training(true);
             let n = n as f64;
-            if !run.validated(&[("eval_loss", held / n), ("eval_thumbs_met", hits / n)])? {
+            let mut figures = vec![("eval_loss", held / n), ("eval_thumbs_met", hits / n)];
+            if !pairs.is_empty() {
+                figures.extend(pairs.drift(decoder)?.figures());
+            }
+            if !run.validated(&figures)? {
                 break;
             }
         }
         let Some(b) = run.next_batch() else { break };
-        let rows = &train[b];
+        let Some(rows) = &train[b] else { bail!("the reference of batch {b} is missing") };
         let drift = tch::no_grad(|| logps(decoder, &rows.borrowed, false, false))?.1;
         let (pass, sums) = logps(decoder, &rows.batch, true, config.activation_checkpointing)?;
         let sums = sums.detach().set_requires_grad(true);
@@ -160,10 +186,7 @@ fn logps<'a>(
     checkpointing: bool,
 ) -> Result<(Open<'a>, Tensor)> {
     let forward = Forward::run(decoder, batch, checkpointing)?;
-    let ids: Vec<i64> = batch.targets().map(|(_, target, _)| batch.ids()[target]).collect();
-    let targets = Tensor::from_slice(&ids).to_device(decoder.device);
-    let scored =
-        score(decoder, forward.graded(), &targets, HeadOptions { gradient, ..HeadOptions::default() });
+    let scored = score_targets(decoder, &forward, gradient);
     let zeros = Tensor::zeros([batch.segments().len() as i64], (Kind::Float, decoder.device));
     let sums = zeros.index_add(0, &owners(batch).to_device(decoder.device), &scored.logps);
     Ok((Open { forward, scored }, sums))

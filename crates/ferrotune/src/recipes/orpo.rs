@@ -8,12 +8,13 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_peft::Adapter;
-use ferrotune_preference::{Cpo, orpo as odds_ratio, sum_answers};
-use ferrotune_train::{Forward, HeadOptions, score};
+use ferrotune_preference::{Cpo, MetricMeans, Metrics, Orpo, PairLoss, orpo as odds_ratio, pair_metrics_of};
+use ferrotune_train::Forward;
 use ferrotune_types::{Batch, PairExample, Segment};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::held_pairs::{HeldPairs, lengths, score_targets, sums};
 use super::run::{Run, RunConfig, RunOutcome, fixed_batches, params};
 
 /// What is minimised.
@@ -63,115 +64,78 @@ pub fn orpo(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
+    adapter.set_training(false); // as in TRL: dropout would put noise into what pairs are compared by
     let whole_text = matches!(loss, FreeLoss::Orpo { .. });
-    let batch = |pairs: &[&PairExample]| pair_batch(pairs, whole_text);
-    let train = fixed_batches(train, config.batch, Some(config.seed), batch)?;
-    let validation = fixed_batches(validation, config.batch, None, batch)?;
+    let lay = |pairs: &[&PairExample]| pair_batch(pairs, whole_text);
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
+    // No reference enters the loss; how far the run goes from where it began is told all the same.
+    let held = HeldPairs::new(decoder, validation, config.batch, lay)?;
     let mut run = Run::start("orpo", params(adapter), config, train.len(), dir, run_hash)?;
-    adapter.set_training(true);
 
     loop {
-        if run.validates() && !validation.is_empty() {
-            adapter.set_training(false);
-            let mut sums = [0.0; 3];
-            for batch in &validation {
-                let found = tch::no_grad(|| one(decoder, batch, loss, false, false))?;
-                let n = found.n_pairs as f64;
-                for (sum, value) in
-                    sums.iter_mut().zip([found.loss * n, found.accuracy * n, found.margin * n])
-                {
-                    *sum += value;
-                }
-            }
-            adapter.set_training(true);
-            let n = validation.iter().map(|b| b.segments().len() / 3).sum::<usize>() as f64;
-            let [held, accuracy, margin] = sums.map(|sum| sum / n);
-            let names = ["eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"];
-            if !run.validated(&[(names[0], held), (names[1], accuracy), (names[2], margin)])? {
+        if run.validates() && !held.is_empty() {
+            let (mut eval_loss, mut means) = (0.0, MetricMeans::default());
+            let drift = held.drift_and(decoder, |batch, _, logps| {
+                let (value, _, metrics) = batch_loss(batch, logps, loss)?;
+                let n = lengths(batch).len();
+                eval_loss += value * n as f64;
+                means.add_many(&metrics, n);
+                Ok(())
+            })?;
+            let mut figures: Vec<(String, f64)> =
+                vec![("eval_loss".to_owned(), eval_loss / held.n_pairs() as f64)];
+            figures.extend(means.take("eval_"));
+            figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
+            let figures: Vec<(&str, f64)> =
+                figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            if !run.validated(&figures)? {
                 break;
             }
         }
         let Some(b) = run.next_batch() else { break };
-        let found = one(decoder, &train[b], loss, true, config.activation_checkpointing)?;
-        let figures = [
-            ("rewards/accuracies", found.accuracy),
-            ("rewards/margins", found.margin),
-            ("nll_loss", found.nll),
-        ];
-        run.update(found.loss, &train[b], &figures)?;
+        let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
+        let scored = score_targets(decoder, &forward, true);
+        let (value, weights, metrics) = batch_loss(&train[b], &scored.logps, loss)?;
+        forward.backward(&scored, &weights)?;
+        run.update(value, &train[b], &metrics)?;
     }
     Ok(run.finish())
 }
 
-/// What a batch gave.
-struct Found {
-    n_pairs: usize,
-    loss: f64,
-    nll: f64,
-    accuracy: f64,
-    margin: f64,
-}
-
-/// The mean loss of a batch's pairs; where `learn`, its gradients go to `.grad`.
-fn one(decoder: &Decoder, batch: &Batch, loss: &FreeLoss, learn: bool, checkpointing: bool) -> Result<Found> {
-    let (mut ids, mut answers, mut liked) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, (_, target, segment)) in batch.targets().enumerate() {
-        ids.push(batch.ids()[target]);
-        // Segments come as prompt, chosen, rejected.
-        if segment % 3 > 0 {
-            answers.push(i as i64);
-        }
-        if segment % 3 < 2 {
-            liked.push(i as i64);
-        }
+/// The mean loss of a batch's pairs, d loss / d ln p of every target, (N), and TRL's metrics. `logps` of (N).
+fn batch_loss(batch: &Batch, logps: &Tensor, loss: &FreeLoss) -> Result<(f64, Tensor, Metrics)> {
+    let device = logps.device();
+    // Segments come as prompt, chosen, rejected; a prompt has targets only where the whole text is learnt.
+    let liked = batch.targets().enumerate().filter(|(_, (.., segment))| segment % 3 < 2);
+    let liked: Vec<i64> = liked.map(|(i, _)| i as i64).collect();
+    let lengths = lengths(batch);
+    let count = |pick: fn(&(usize, usize)) -> usize| {
+        let counts: Vec<f32> = lengths.iter().map(|l| pick(l) as f32).collect();
+        Tensor::from_slice(&counts).to_device(device)
+    };
+    let logps = logps.detach().set_requires_grad(true);
+    let (mut chosen, mut rejected) = sums(batch, &logps)?;
+    let nll = -logps.index_select(0, &Tensor::from_slice(&liked).to_device(device)).mean(Kind::Float);
+    if matches!(loss, FreeLoss::Orpo { .. }) || matches!(loss, FreeLoss::Cpo(cpo) if cpo.averages()) {
+        (chosen, rejected) = (chosen / count(|l| l.0), rejected / count(|l| l.1));
     }
-    let lengths: Vec<(usize, usize)> =
-        batch.segments().chunks_exact(3).map(|pair| (pair[1].range.len(), pair[2].range.len())).collect();
-    let on_device = |rows: &[i64]| Tensor::from_slice(rows).to_device(decoder.device);
-
-    let forward = Forward::run(decoder, batch, checkpointing)?;
-    let options = HeadOptions { gradient: learn, ..HeadOptions::default() };
-    let scored = score(decoder, forward.graded(), &on_device(&ids), options);
-    let (value, nll, rewards, weights) = tch::with_grad(|| -> Result<_> {
-        let logps = scored.logps.detach().set_requires_grad(true);
-        let (chosen, rejected) = sum_answers(&logps.index_select(0, &on_device(&answers)), &lengths, None)?;
-        let nll = -logps.index_select(0, &on_device(&liked)).mean(Kind::Float);
-        let count = |pick: fn(&(usize, usize)) -> usize| {
-            let counts: Vec<f32> = lengths.iter().map(|l| pick(l) as f32).collect();
-            Tensor::from_slice(&counts).to_device(decoder.device)
-        };
-        let mean = |sum: &Tensor, pick| sum / count(pick);
-        let (total, rewards) = match loss {
-            FreeLoss::Orpo { beta } => {
-                let out = odds_ratio(&mean(&chosen, |l| l.0), &mean(&rejected, |l| l.1), *beta);
-                (out.losses.mean(Kind::Float) + &nll, (out.chosen_rewards, out.rejected_rewards))
-            }
-            FreeLoss::Cpo(cpo) => {
-                let out = if cpo.averages() {
-                    cpo.loss(&mean(&chosen, |l| l.0), &mean(&rejected, |l| l.1))?
-                } else {
-                    cpo.loss(&chosen, &rejected)?
-                };
-                (
-                    out.losses.mean(Kind::Float) + &nll * cpo.cpo_alpha,
-                    (out.chosen_rewards, out.rejected_rewards),
-                )
-            }
-        };
-        let weights = Tensor::f_run_backward(&[&total], &[&logps], false, false)?.remove(0);
-        Ok((total.double_value(&[]), nll.double_value(&[]), rewards, weights.detach()))
-    })?;
-    if learn {
-        forward.backward(&scored, &weights)?;
-    }
-    let margins = rewards.0 - rewards.1;
-    Ok(Found {
-        n_pairs: lengths.len(),
-        loss: value,
-        nll,
-        accuracy: margins.gt(0.0).to_kind(Kind::Float).mean(Kind::Double).double_value(&[]),
-        margin: margins.mean(Kind::Double).double_value(&[]),
-    })
+    let (total, out, more) = match loss {
+        FreeLoss::Orpo { beta } => {
+            let out = odds_ratio(&chosen, &rejected, *beta);
+            let more = vec![("log_odds_ratio", out.log_odds_ratio), ("log_odds_chosen", out.log_odds_chosen)];
+            let Orpo { losses, chosen_rewards, rejected_rewards, .. } = out;
+            (losses.mean(Kind::Float) + &nll, PairLoss { losses, chosen_rewards, rejected_rewards }, more)
+        }
+        FreeLoss::Cpo(cpo) => {
+            let out = cpo.loss(&chosen, &rejected)?;
+            (out.losses.mean(Kind::Float) + &nll * cpo.cpo_alpha, out, Vec::new())
+        }
+    };
+    let weights = Tensor::f_run_backward(&[&total], &[&logps], false, false)?.remove(0);
+    let mut metrics = pair_metrics_of(&chosen.detach(), &rejected.detach(), &out);
+    metrics.push(("nll_loss", nll.double_value(&[])));
+    metrics.extend(more);
+    Ok((total.double_value(&[]), weights.detach(), metrics))
 }
 
 /// Pairs as `Batch::from_pairs` lays them; where `whole_text`, the prompt's tokens are targets too.

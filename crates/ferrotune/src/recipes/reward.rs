@@ -38,16 +38,15 @@ pub fn reward(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    let train = fixed_batches(train, config.batch, Some(config.seed), last_token_batch)?;
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), last_token_batch)?;
     let validation = fixed_batches(validation, config.batch, None, last_token_batch)?;
     let mut params = params(adapter);
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("reward", params, config, train.len(), dir, run_hash)?;
-    adapter.set_training(true);
+    adapter.set_training(false); // as in TRL: dropout would put noise into the scores that are compared
 
     loop {
         if run.validates() && !validation.is_empty() {
-            adapter.set_training(false);
             let (mut held, mut hits, mut margin, mut n) = (0.0, 0.0, 0.0, 0.0);
             for batch in &validation {
                 let forward = tch::no_grad(|| Forward::run(decoder, batch, false))?;
@@ -63,7 +62,6 @@ pub fn reward(
                 margin += (chosen - rejected).sum(Kind::Double).double_value(&[]);
                 n += pairs;
             }
-            adapter.set_training(true);
             let figures = [("eval_loss", held / n), ("eval_accuracy", hits / n), ("eval_margin", margin / n)];
             if !run.validated(&figures)? {
                 break;

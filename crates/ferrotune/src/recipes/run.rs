@@ -95,6 +95,9 @@ pub struct RunOutcome {
     pub note: Option<String>,
 }
 
+/// What a single step's figures begin with among the state's; all others are a validation's.
+const STEP: &str = "step/";
+
 /// Where a run stands.
 pub(crate) struct Run {
     name: &'static str,
@@ -182,8 +185,15 @@ impl Run {
         due && self.validations.last().is_none_or(|v| v.0 != step)
     }
 
-    /// Takes a validation's figures, `eval_loss` among them. False where the run is to stop early.
+    /// Takes a validation's figures, `eval_loss` among them, which the best step has lowest. False where the run is to
+    /// stop early.
     pub(crate) fn validated(&mut self, figures: &[(&str, f64)]) -> Result<bool> {
+        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
+        self.validated_by(loss, figures)
+    }
+
+    /// As [`Self::validated`], by another figure of which less is better.
+    pub(crate) fn validated_by(&mut self, score: f64, figures: &[(&str, f64)]) -> Result<bool> {
         let step = self.state.step;
         self.log.write(self.name, step, figures)?;
         let shown: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -192,8 +202,7 @@ impl Run {
             self.state.figures.insert(format!("{name}.{step:06}"), *value);
         }
         self.validations.push((step, figures.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect()));
-        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
-        match self.state.early_stop.see(step, loss) {
+        match self.state.early_stop.see(step, score) {
             Turn::Best => {
                 let copies = self.optimizer.params().iter().map(|p| p.tensor.detach().copy()).collect();
                 self.best = Some((step, copies));
@@ -207,21 +216,66 @@ impl Run {
         }
     }
 
+    /// Optimiser steps taken.
+    pub(crate) fn step(&self) -> usize {
+        self.state.step
+    }
+
     /// The next step's batch; `None` when the run is done.
     pub(crate) fn next_batch(&mut self) -> Option<usize> {
+        self.next_batches(1)?.pop()
+    }
+
+    /// The next step's batches, `n` of them; `None` when the run is done.
+    pub(crate) fn next_batches(&mut self, n: usize) -> Option<Vec<usize>> {
         if self.state.step >= self.n_steps {
             return None;
         }
         self.started = Instant::now();
         seed_step(self.config.seed, self.state.step);
-        self.state.sampler.next_index()
+        Some(self.state.sampler.take(n))
+    }
+
+    /// Takes in a micro-batch's gradients; call it between the batches of a step.
+    pub(crate) fn gather(&mut self) {
+        self.optimizer.gather();
+    }
+
+    /// Keeps a figure of the step that comes next, for [`Self::series`].
+    pub(crate) fn keep(&mut self, name: &str, value: f64) {
+        self.state.figures.insert(format!("{STEP}{name}.{:06}", self.state.step + 1), value);
+    }
+
+    /// What [`Self::keep`] kept, step by step, those before a resumption too.
+    pub(crate) fn series(&self, name: &str) -> Vec<f64> {
+        let prefix = format!("{STEP}{name}.");
+        self.state
+            .figures
+            .range(prefix.clone()..)
+            .take_while(|f| f.0.starts_with(&prefix))
+            .map(|f| *f.1)
+            .collect()
     }
 
     /// Ends a step whose gradients lie in `.grad`: checks the loss, clips, updates, logs, saves.
     pub(crate) fn update(&mut self, loss: f64, batch: &Batch, figures: &[(&str, f64)]) -> Result<()> {
+        self.update_over(loss, &[batch], figures)
+    }
+
+    /// As [`Self::update`], after several batches.
+    pub(crate) fn update_over(
+        &mut self,
+        loss: f64,
+        batches: &[&Batch],
+        figures: &[(&str, f64)],
+    ) -> Result<()> {
         self.optimizer.gather();
         let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.max_grad_norm);
-        check_loss(self.state.step + 1, loss + 0.0 * grad_norm, std::slice::from_ref(batch), &self.dir)?;
+        let value = loss + 0.0 * grad_norm;
+        if value.is_nan() || value.abs() >= 1e4 {
+            let batches: Vec<Batch> = batches.iter().map(|&batch| batch.clone()).collect();
+            check_loss(self.state.step + 1, value, &batches, &self.dir)?;
+        }
         let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);
         self.optimizer.step(lr);
         self.state.step += 1;
@@ -313,7 +367,7 @@ pub(crate) fn fixed_batches<T>(
 
 fn validations_of(state: &RunState) -> Vec<(usize, BTreeMap<String, f64>)> {
     let mut by_step: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
-    for (name, value) in &state.figures {
+    for (name, value) in state.figures.iter().filter(|(name, _)| !name.starts_with(STEP)) {
         if let Some((name, step)) = name.rsplit_once('.')
             && let Ok(step) = step.parse()
         {

@@ -1,0 +1,233 @@
+//! The commands `pairs` and `rlaif`: preference data made and checked before anything is tuned on it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use ferrotune_data::split::{SplitConfig, split};
+use ferrotune_data::write::{json as write_json, jsonl};
+use ferrotune_data::{Item, Origin, Record};
+use ferrotune_eval::{Judge, LlmJudge, ReferenceJudge};
+use ferrotune_llm::{Client, ClientConfig};
+use ferrotune_preference::pairs::{
+    BadRow, PairCheck, PairReport, Pairing, RowKind, Thumb, check_pairs, pairs_from_rows, set_aside,
+    thumbs_from_rows,
+};
+use ferrotune_tokenizer::Limits;
+use ferrotune_types::{Message, PreferencePair, Role};
+use serde_json::{Value, json};
+
+use crate::cli::{Output, PairsArgs, RlaifArgs};
+use crate::commands::{load_with_adapter, preference_pairs};
+use crate::local_model::LocalModel;
+use crate::model_store::{self, Place};
+use crate::recipes::{self, RlaifConfig, RlaifPrompt};
+
+/// Makes pairs where a file holds something else, checks them, sets aside, splits by prompt, writes.
+pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
+    let pairs = match args.from.as_str() {
+        "pairs" => preference_pairs(&args.file)?,
+        kind => made(&args.file, kind, &args.pairing, args.min_gap)?,
+    };
+    let report = check_pairs(&pairs, None, &PairCheck::default());
+    let mut text = report.to_string();
+    let fits = args.model.as_deref().map(|model| fit(&pairs, model, args.max_length)).transpose()?;
+    if let Some((_, words)) = &fits {
+        text.extend(["\n", words]);
+    }
+
+    let flags: Vec<&str> = args.set_aside.iter().map(String::as_str).collect();
+    if let Some(unknown) = flags.iter().find(|flag| !FLAGS.contains(flag)) {
+        bail!("unknown flag {unknown:?}; known: {}", FLAGS.join(", "));
+    }
+    let (kept, aside) = set_aside(pairs, &report, &flags);
+    let mut written = json!({});
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+        let aside = aside.iter().map(|a| json!({"flag": a.flag, "pair": a.pair}));
+        let n_aside = jsonl(&out.join("aside.jsonl"), aside)?;
+        let (train, held) = split_by_prompt(kept, args.held_out, args.seed)?;
+        let (n_train, n_held) =
+            (jsonl(&out.join("train.jsonl"), &train)?, jsonl(&out.join("held.jsonl"), &held)?);
+        write_json(&out.join("report.json"), &report)?;
+        written = json!({"train": n_train, "held": n_held, "aside": n_aside});
+        let folder = out.display();
+        text = format!("{text}\n{folder}: {n_train} to train on, {n_held} held out, {n_aside} set aside");
+    } else if args.held_out > 0.0 || !flags.is_empty() {
+        bail!("--held-out and --set-aside write files: give --out FOLDER");
+    }
+    let fits = fits.map(|(figures, _)| figures);
+    Output::one(&json!({"check": report, "fit": fits, "written": written}), text)
+}
+
+/// The flags by which a pair can be set aside.
+const FLAGS: [&str; 7] =
+    ["empty", "identical", "near_identical", "refusal_chosen", "conflict", "cycle", "repeated"];
+
+fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Vec<PreferencePair>> {
+    let kind = RowKind::from_name(kind).with_context(|| {
+        format!("unknown kind of rows {kind:?}; known: pairs, scores, ranking, thumbs, log")
+    })?;
+    let pairing: Pairing = serde_json::from_value(Value::from(pairing)).with_context(|| {
+        format!("unknown pairing {pairing:?}; known: all, best_against_rest, best_against_worst, neighbours")
+    })?;
+    let (pairs, bad) = pairs_from_rows(&rows(file)?, kind, pairing, min_gap);
+    warn_of(file, &bad);
+    if pairs.is_empty() {
+        bail!("{}: no row gave a pair", file.display());
+    }
+    Ok(pairs)
+}
+
+fn warn_of(file: &Path, bad: &[BadRow]) {
+    for row in bad.iter().take(5) {
+        eprintln!("warning: {}: row {}: {}", file.display(), row.row, row.reason);
+    }
+    if bad.len() > 5 {
+        eprintln!("warning: {}: {} more rows that cannot be used", file.display(), bad.len() - 5);
+    }
+}
+
+/// The rows of a file that holds answers with a thumb each, or nothing where its first row has no `label`.
+pub(crate) fn thumbs(file: &Path) -> Option<Vec<Thumb>> {
+    let rows = rows(file).ok()?;
+    let label = &rows.first()?["label"];
+    if !label.is_boolean() && !label.is_number() {
+        return None;
+    }
+    let (thumbs, bad) = thumbs_from_rows(&rows);
+    warn_of(file, &bad);
+    Some(thumbs)
+}
+
+/// JSON's values, one a line or in one list.
+fn rows(file: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(&text).with_context(|| format!("{} is no list of rows", file.display()));
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}", file.display(), i + 1)))
+        .collect()
+}
+
+/// How many pairs a step could take at this length, and what becomes of the others.
+fn fit(pairs: &[PreferencePair], model: &str, max_length: usize) -> Result<(Value, String)> {
+    let (tokenizer, template) = model_store::load_words(&model_store::resolve(model)?, "")?;
+    let count = |max_length, truncation| {
+        let limits = Limits { max_length, truncation, ..Limits::default() };
+        recipes::pair_examples(pairs, &template, &tokenizer, &limits)
+    };
+    let (whole, cut) = (
+        count(max_length, ferrotune_tokenizer::Truncation::Drop)?,
+        count(max_length, ferrotune_tokenizer::Truncation::Right)?,
+    );
+    let (n, fit, usable) = (pairs.len(), whole.examples.len(), cut.examples.len());
+    let words = format!(
+        "{fit} of {n} pairs fit into {max_length} tokens whole, {} with answers cut off; {} leave no room for an \
+         answer or cannot be rendered",
+        usable - fit,
+        n - usable
+    );
+    Ok((json!({"max_length": max_length, "whole": fit, "cut": usable - fit, "lost": n - usable}), words))
+}
+
+/// Pairs whose prompts are the same or nearly so stay together.
+fn split_by_prompt(
+    pairs: Vec<PreferencePair>,
+    share: f64,
+    seed: u64,
+) -> Result<(Vec<PreferencePair>, Vec<PreferencePair>)> {
+    if share == 0.0 {
+        return Ok((pairs, Vec::new()));
+    }
+    let record =
+        |(line, pair)| Record { item: Item::Pair(pair), origin: Origin { line, ..Origin::default() } };
+    let records = pairs.into_iter().enumerate().map(record).collect();
+    let sets = split(records, &SplitConfig { validation: share, seed, ..SplitConfig::default() })?;
+    for note in &sets.report.notes {
+        eprintln!("{:>12}: {note}", "pairs");
+    }
+    let pairs = |records: Vec<Record>| {
+        let pair = |record: Record| match record.item {
+            Item::Pair(pair) => Some(pair),
+            _ => None,
+        };
+        records.into_iter().filter_map(pair).collect()
+    };
+    Ok((pairs(sets.train), pairs(sets.validation)))
+}
+
+/// What a tuning command says of its pairs before it starts.
+pub(crate) fn say_check(name: &str, report: &PairReport) {
+    eprintln!("{name:>12}: {report}");
+    let doubtful =
+        report.counts.iter().filter(|(flag, _)| flag.as_str() != "no_room").map(|(_, n)| n).sum::<usize>();
+    if doubtful > 0 {
+        eprintln!("{name:>12}: `ferrotune pairs FILE --set-aside FLAG,… --out FOLDER` takes such pairs out");
+    }
+}
+
+/// Samples answers, has a judge compare them, writes what it decides as pairs.
+pub(crate) fn rlaif(args: &RlaifArgs) -> Result<Output> {
+    let place = Place::parse(&args.device, &args.dtype)?;
+    let mut prompts = prompts(&args.prompts)?;
+    prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
+    let model = LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place)?);
+    let config = RlaifConfig {
+        samples: args.samples,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        max_new_tokens: args.max_new_tokens,
+        seed: args.seed,
+    };
+    let run = |judge: &dyn Judge| recipes::rlaif(&model, judge, &prompts, &config);
+    let (pairs, report) = match (&args.judge_url, &args.judge_model) {
+        (Some(url), Some(name)) => run(&LlmJudge::new(&Client::new(ClientConfig::at(url, name))?))?,
+        (None, Some(id)) => run(&LlmJudge::new(&LocalModel::new(id, model_store::load(id, place, "")?)))?,
+        _ if prompts.iter().all(|p| p.reference.is_some()) => run(&ReferenceJudge::default())?,
+        _ => bail!(
+            "a prompt has no reference answer: name a judge by --judge-model, with or without --judge-url"
+        ),
+    };
+    let n = jsonl(&args.out, &pairs)?;
+    let text = format!(
+        "{n} pairs of {} comparisons ({} ties, {} of which the judge changed its mind with the order) in {}\n{}",
+        report.comparisons,
+        report.ties,
+        report.inconsistent,
+        args.out.display(),
+        report.check
+    );
+    Output::one(&report, text)
+}
+
+/// Rows with `question` or `prompt` and perhaps `reference`, or `messages`, whose last answer is then the reference.
+fn prompts(file: &Path) -> Result<Vec<RlaifPrompt>> {
+    let prompt = |(i, row): (usize, Value)| -> Result<RlaifPrompt> {
+        let id = row["id"].as_str().map_or_else(|| format!("prompt-{}", i + 1), str::to_owned);
+        let mut reference = row["reference"].as_str().map(str::to_owned);
+        let asked = ["question", "prompt"].iter().find_map(|key| row[*key].as_str());
+        let messages = match asked {
+            Some(text) => vec![Message::new(Role::User, text)],
+            None => {
+                let turns = ["messages", "prompt"].iter().map(|key| &row[*key]).find(|v| v.is_array());
+                let turns =
+                    turns.with_context(|| format!("row {}: no question, prompt or messages", i + 1))?;
+                let mut turns: Vec<Message> =
+                    serde_json::from_value(turns.clone()).with_context(|| format!("row {}", i + 1))?;
+                if let Some(last) = turns.pop_if(|m| m.role == Role::Assistant) {
+                    reference = reference.or(Some(last.content));
+                }
+                turns
+            }
+        };
+        Ok(RlaifPrompt { id, messages, reference })
+    };
+    rows(file)?
+        .into_iter()
+        .enumerate()
+        .map(prompt)
+        .collect::<Result<_>>()
+        .with_context(|| file.display().to_string())
+}

@@ -1,0 +1,304 @@
+//! `ferrotune pairs`, `ferrotune rlaif`, and how `ferrotune dpo` treats the pairs it is given.
+#![cfg(feature = "torch")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn tiny() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama").display().to_string()
+}
+
+fn ferrotune(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ferrotune")).args(args).output().unwrap()
+}
+
+/// Runs a command that must succeed; its one JSON document and what it said on stderr.
+fn json_of(args: &[&str]) -> (Value, String) {
+    let out = ferrotune(&[args, &["--json"]].concat());
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{args:?}: {stderr}");
+    (serde_json::from_slice(&out.stdout).unwrap(), stderr)
+}
+
+fn fails(args: &[&str], expect: &str) {
+    let out = ferrotune(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && stderr.contains(expect), "{args:?} should say {expect:?}:\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn with(&self, name: &str, rows: &[Value]) -> String {
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn rows(&self, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+const NOUNS: [&str; 8] = ["kettle", "lamp", "ladder", "violin", "carpet", "hammer", "teapot", "bicycle"];
+
+fn pair(i: usize, chosen: &str) -> Value {
+    let noun = NOUNS[i % 8];
+    let prompt = format!(
+        "Question {i}: what should somebody know who wants to buy a {noun} and has {i} hours for it?"
+    );
+    json!({"prompt": prompt, "chosen": chosen, "rejected": "No."})
+}
+
+#[test]
+fn pairs_are_checked_set_aside_and_split() {
+    let files = Files::new();
+    let mut rows: Vec<Value> = (0..16).map(|i| pair(i, "Yes, and it is a good one too.")).collect();
+    rows.push(json!({"prompt": "Is it?", "chosen": "No. ", "rejected": "No."}));
+    rows.push(json!({"prompt": "May I?", "chosen": "I'm sorry, but I can't help.", "rejected": "Sure."}));
+    let file = files.with("pairs.jsonl", &rows);
+    let (seen, _) = json_of(&["pairs", &file]);
+    assert_eq!(seen["check"]["n_pairs"], 18);
+    assert_eq!(seen["check"]["counts"], json!({"identical": 1, "refusal_chosen": 1}));
+    assert!(seen["check"]["length"]["longer_is_chosen"].as_f64().unwrap() > 0.9);
+
+    let out = files.path("out");
+    let args =
+        ["pairs", &file, "--set-aside", "identical,refusal_chosen", "--held-out", "0.25", "--out", &out];
+    let (seen, _) = json_of(&[&args[..], &["--model", &tiny(), "--max-length", "90"]].concat());
+    assert_eq!(seen["written"]["aside"], 2);
+    assert_eq!(seen["written"]["train"].as_u64().unwrap() + seen["written"]["held"].as_u64().unwrap(), 16);
+    assert!(seen["written"]["held"].as_u64().unwrap() >= 2, "{}", seen["written"]);
+    let fit = &seen["fit"];
+    let all = ["whole", "cut", "lost"].map(|key| fit[key].as_u64().unwrap());
+    assert_eq!(all.iter().sum::<u64>(), 18, "{fit}");
+    assert!(all[0] > 0 && all[1] + all[2] > 0, "{fit}");
+    let asked = |name: &str| files.rows(name).iter().map(|row| row["prompt"].to_string()).collect::<Vec<_>>();
+    let held = asked("out/held.jsonl");
+    assert!(asked("out/train.jsonl").iter().all(|prompt| !held.contains(prompt)));
+    assert_eq!(files.rows("out/aside.jsonl")[0]["flag"]["flag"], "identical");
+    // What was written is read again as pairs.
+    assert_eq!(json_of(&["pairs", &files.path("out/held.jsonl")]).0["check"]["n_pairs"], held.len());
+
+    fails(&["pairs", &file, "--set-aside", "identical"], "--out FOLDER");
+    fails(&["pairs", &file, "--set-aside", "same", "--out", &out], "unknown flag \"same\"");
+}
+
+#[test]
+fn scores_thumbs_and_logs_become_pairs() {
+    let files = Files::new();
+    let scored = files.with(
+        "scored.jsonl",
+        &[
+            json!({"id": "a", "prompt": "q", "answers": ["x y", "y", "z"], "scores": [3, 1, 2.5]}),
+            json!({"prompt": "q", "answers": ["x"]}),
+        ],
+    );
+    let out = files.path("scored");
+    let (seen, stderr) = json_of(&["pairs", &scored, "--from", "scores", "--min-gap", "1", "--out", &out]);
+    assert_eq!(seen["written"]["train"], 2);
+    assert!(stderr.contains("row 2: no answer has a score"), "{stderr}");
+    assert_eq!(files.rows("scored/train.jsonl")[0]["meta"]["margin"], 2.0);
+
+    let log = files.with(
+        "log.jsonl",
+        &[json!({"prompt": "q", "shown": [
+        {"answer": "a", "outcome": "regenerated"}, {"answer": "b", "outcome": "copied"}]})],
+    );
+    assert_eq!(json_of(&["pairs", &log, "--from", "log"]).0["check"]["n_pairs"], 1);
+    let thumb = |label: bool, answer: &str| json!({"prompt": "q", "completion": answer, "label": label});
+    let thumbs = files.with("thumbs.jsonl", &[thumb(true, "x"), thumb(false, "y")]);
+    assert_eq!(json_of(&["pairs", &thumbs, "--from", "thumbs"]).0["check"]["n_pairs"], 1);
+    fails(&["pairs", &log, "--from", "likes"], "known: pairs, scores, ranking, thumbs, log");
+    fails(&["pairs", &log, "--from", "scores"], "no row gave a pair");
+}
+
+#[test]
+fn thumbs_train_kto_as_they_are() {
+    let files = Files::new();
+    let thumb = |i: usize| json!({"prompt": format!("q {i}"), "completion": format!("answer {i}"), "label": i % 2 == 0});
+    let thumbs = files.with("thumbs.jsonl", &(0..6).map(thumb).collect::<Vec<_>>());
+    let held = files.with("held.jsonl", &[pair(0, "Yes."), pair(1, "Yes, it is.")]);
+    let (seen, stderr) = json_of(&[
+        "dpo",
+        "--loss",
+        "kto",
+        "--model",
+        &tiny(),
+        "--data",
+        &thumbs,
+        "--validation",
+        &held,
+        "--batch",
+        "2",
+        "--steps",
+        "2",
+        "--dtype",
+        "fp32",
+        "--out",
+        &files.path("kto"),
+    ]);
+    assert!(stderr.contains("6 of 6 rows"), "{stderr}");
+    assert_eq!(seen["steps"], 2);
+    let last = seen["validations"].as_array().unwrap().last().unwrap();
+    assert!(last[1]["eval_drift/kl"].as_f64().unwrap() >= 0.0, "{last}");
+}
+
+#[test]
+fn long_pairs_are_cut_unless_they_are_to_be_dropped() {
+    let files = Files::new();
+    let long = "word ".repeat(60);
+    let rows: Vec<Value> = (0..4).map(|i| pair(i, if i % 2 == 0 { "Yes." } else { &long })).collect();
+    let file = files.with("pairs.jsonl", &rows);
+    let run = |truncation: &[&str], out: &str| {
+        let out = files.path(out);
+        let args = [
+            "dpo",
+            "--model",
+            &tiny(),
+            "--data",
+            &file,
+            "--max-length",
+            "120",
+            "--batch",
+            "2",
+            "--steps",
+            "1",
+            "--dtype",
+            "fp32",
+            "--out",
+            &out,
+        ];
+        json_of(&[&args[..], truncation].concat())
+    };
+    let (seen, said) = run(&[], "kept");
+    assert!(said.contains("4 of 4 rows") && said.contains("truncated"), "{said}");
+    assert!(said.contains("4 pairs of 4 prompts"), "the pairs' check is shown: {said}");
+    // One step of two pairs needs the reference of two pairs.
+    assert_eq!(seen["reference_pairs"], 2);
+    let (_, said) = run(&["--truncation", "drop"], "dropped");
+    assert!(said.contains("2 of 4 rows") && said.contains("too_long"), "{said}");
+    run(&["--truncation", "keep_end"], "end");
+}
+
+#[test]
+fn the_reference_may_be_another_model() {
+    let files = Files::new();
+    let rows: Vec<Value> = (0..4).map(|i| pair(i, "Yes, it is.")).collect();
+    let (file, held) = (files.with("pairs.jsonl", &rows), files.with("held.jsonl", &rows[..2]));
+    let run = |more: &[&str], out: &str| {
+        let out = files.path(out);
+        let args = [
+            "dpo",
+            "--model",
+            &tiny(),
+            "--data",
+            &file,
+            "--validation",
+            &held,
+            "--batch",
+            "2",
+            "--steps",
+            "2",
+            "--dtype",
+            "fp32",
+            "--lr",
+            "1e-2",
+            "--answers",
+            "2",
+            "--answer-tokens",
+            "8",
+            "--out",
+            &out,
+        ];
+        json_of(&[&args[..], more].concat())
+    };
+    let (first, _) = run(&[], "first");
+    assert!((first["losses"][0].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
+    assert_eq!(first["validations"][0][1]["drift"]["kl"], 0.0);
+    assert_eq!(first["answer_tokens"]["before"]["n"], 2);
+
+    // The same model under its own name is the same reference; its head is its own, so the KL is not told.
+    let (same, said) = run(&["--reference", &tiny()], "same");
+    assert!(said.contains("the reference is the model"), "{said}");
+    let close = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5;
+    assert!(
+        (0..2).all(|i| close(&first["losses"][i], &same["losses"][i])),
+        "{} {}",
+        first["losses"],
+        same["losses"]
+    );
+    assert_eq!(same["validations"][0][1]["drift"]["kl"], Value::Null);
+
+    // With the adapter that the first run made, the reference has moved: the first loss is not ln 2.
+    let adapter = files.path("first/adapter");
+    let (moved, said) = run(&["--reference", &tiny(), "--reference-adapter", &adapter], "moved");
+    assert!(said.contains("with the adapter"), "{said}");
+    assert!((moved["losses"][0].as_f64().unwrap() - std::f64::consts::LN_2).abs() > 1e-3);
+    fails(
+        &[
+            "dpo",
+            "--loss",
+            "orpo",
+            "--reference",
+            "base",
+            "--model",
+            &tiny(),
+            "--data",
+            &file,
+            "--out",
+            &files.path("x"),
+        ],
+        "goes with DPO",
+    );
+}
+
+#[test]
+fn answers_are_sampled_and_judged() {
+    let files = Files::new();
+    let ask = |i: usize| json!({"id": format!("q{i}"), "question": format!("May I return item {i}?"), "reference": "Yes, within 30 days."});
+    let prompts = files.with("prompts.jsonl", &(0..3).map(ask).collect::<Vec<_>>());
+    let out = files.path("pairs.jsonl");
+    let args = [
+        "rlaif",
+        "--model",
+        &tiny(),
+        "--dtype",
+        "fp32",
+        "--samples",
+        "2",
+        "--max-new-tokens",
+        "6",
+        "--out",
+        &out,
+    ];
+    let (seen, _) = json_of(&[&args[..], &["--prompts", &prompts]].concat());
+    assert_eq!(
+        (&seen["prompts"], &seen["answers"], &seen["judge"]),
+        (&json!(3), &json!(6), &json!("reference"))
+    );
+    let sum = ["ties", "inconsistent", "cycles", "pairs"]
+        .map(|key| seen[key].as_u64().unwrap())
+        .iter()
+        .sum::<u64>();
+    assert_eq!(sum, seen["comparisons"].as_u64().unwrap());
+    assert_eq!(files.rows("pairs.jsonl").len() as u64, seen["pairs"].as_u64().unwrap());
+    let open = files.with("open.jsonl", &[json!({"prompt": "Tell me a story."})]);
+    fails(&[&args[..], &["--prompts", &open]].concat(), "no reference answer");
+    fails(
+        &[&args[..], &["--prompts", &files.with("odd.jsonl", &[json!({"text": "x"})])]].concat(),
+        "no question",
+    );
+}
