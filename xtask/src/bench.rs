@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: criterion benches, or (`--peer`) the same job by a Python peer and by Ferrotune, taking
-//! turns in one run, so that a noisy machine is noisy for both. Prints medians and their ratio.
+//! turns in one run, so that a noisy machine is noisy for both. Prints medians and their ratio. Or (`--study`) many
+//! runs of Ferrotune alone, and a table of what came of them.
 
 mod data;
 mod models;
+mod study;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +22,12 @@ pub(crate) struct Args {
     /// `sentence-transformers`, `chats` (transformers' chat templates), `dedup` (rensa and datasketch) or `presidio`.
     #[arg(long)]
     peer: Option<String>,
+    /// A study instead: `preference` (losses, seeds and two datasets; hours in all, may be stopped and goes on).
+    #[arg(long, conflicts_with = "peer")]
+    study: Option<String>,
+    /// Of a study: begin no run that would last longer than this in all.
+    #[arg(long, requires = "study")]
+    minutes: Option<f64>,
     /// A Python that has the peers; without it, a virtual environment in the cache is made.
     #[arg(long)]
     python: Option<PathBuf>,
@@ -41,6 +49,11 @@ const TUNED: (&str, &str) = (
 );
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    match args.study.as_deref() {
+        Some("preference") => return study::preference(args),
+        Some(other) => bail!("unknown study {other}; known: preference"),
+        None => {}
+    }
     if !matches!(args.peer.as_deref(), Some("dedup" | "presidio")) {
         setup::ensure(&setup::Args::default())?;
     }

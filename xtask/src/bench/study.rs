@@ -1,0 +1,245 @@
+//! `cargo xtask bench --study preference`: does preference tuning align? One run for each seed, dataset and loss, each a
+//! line of a file in the cache, so that the study may be stopped and gone on with; then the table of what is there.
+//!
+//! The order is by seed, then dataset, then loss: whatever has been run is a whole table with fewer seeds.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::Args;
+use crate::{pipeline, setup, shell};
+
+/// A set of pairs, and how many of them are trained on and held out.
+struct Dataset {
+    name: &'static str,
+    file: &'static str,
+    train: usize,
+    held: usize,
+}
+
+const DATASETS: [Dataset; 2] = [
+    Dataset { name: "dpo_en_demo", file: "llama_factory/dpo_en_demo.json", train: 240, held: 60 },
+    Dataset { name: "hh_harmless", file: "hh_rlhf/harmless_base_first1200.jsonl", train: 1000, held: 200 },
+];
+/// What is compared; the last is the reward model, which has an accuracy and no drift.
+const LOSSES: [&str; 6] = ["sigmoid", "ipo", "orpo", "simpo", "kto", "reward"];
+const SEEDS: u64 = 3;
+const BATCH: usize = 4;
+/// The same for all, so that the losses differ in nothing else; each has its own β (`ferrotune`'s defaults).
+const SETTINGS: &[&str] = &[
+    "--model",
+    "smollm2-135m-instruct",
+    "--dtype",
+    "bf16",
+    "--max-length",
+    "384",
+    "--batch",
+    "4",
+    "--lr",
+    "1e-4",
+    "--schedule",
+    "linear",
+    "--warmup-steps",
+    "5",
+    "--lora-r",
+    "16",
+    "--lora-alpha",
+    "32",
+    "--targets",
+    "all-linear",
+];
+/// Greedy answers to held-out prompts before and after, and their longest.
+const ANSWERS: &[&str] = &["--answers", "16", "--answer-tokens", "128"];
+
+pub(super) fn preference(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::default())?;
+    let folder = shell::cache()?.join("study-preference");
+    let file = folder.join("runs.jsonl");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let started = Instant::now();
+    let wanted =
+        (0..SEEDS).flat_map(|seed| DATASETS.iter().flat_map(move |d| LOSSES.map(|loss| (seed, d, loss))));
+    let mut binary = None;
+    for (seed, dataset, loss) in wanted {
+        let rows = rows(&file)?;
+        let key = json!({"data": dataset.name, "loss": loss, "seed": seed, "settings": settings(dataset)});
+        if rows.iter().any(|row| row["key"] == key) {
+            continue;
+        }
+        // A run is not cut short: it is not begun where the last of its kind would not fit any more.
+        let of_kind = |row: &&Value| row["key"]["data"] == dataset.name && row["key"]["loss"] == loss;
+        let expected = rows.iter().rev().find(of_kind).and_then(|row| row["seconds"].as_f64()).unwrap_or(0.0);
+        if args.minutes.is_some_and(|m| started.elapsed().as_secs_f64() + expected > m * 60.0) {
+            eprintln!(
+                "stopping after {:.0} min; the same command goes on from here",
+                started.elapsed().as_secs_f64() / 60.0
+            );
+            break;
+        }
+        let binary = match &binary {
+            Some(binary) => binary,
+            None => binary.insert(pipeline::build("release")?),
+        };
+        let (train, held) = prepare(binary, &folder, &args.data, dataset)?;
+        let begun = Instant::now();
+        let outcome = run(binary, &folder, (&train, &held), loss, seed, dataset)?;
+        let row = json!({"key": key, "seconds": begun.elapsed().as_secs_f64(), "outcome": outcome});
+        let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
+        writeln!(out, "{row}")?;
+        eprintln!("{} {loss}, seed {seed}: {:.0} s", dataset.name, begun.elapsed().as_secs_f64());
+    }
+    // The table is the command's result: people redirect it into docs/preference.md.
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", table(&rows(&file)?))?;
+    Ok(())
+}
+
+/// By which two runs are the same one.
+fn settings(dataset: &Dataset) -> String {
+    format!("{} {} {} {}", SETTINGS.join(" "), ANSWERS.join(" "), dataset.train, dataset.held)
+}
+
+fn rows(file: &Path) -> Result<Vec<Value>> {
+    let Ok(text) = std::fs::read_to_string(file) else { return Ok(Vec::new()) };
+    let row =
+        |line: &str| serde_json::from_str(line).with_context(|| format!("{} is broken", file.display()));
+    text.lines().map(row).collect()
+}
+
+/// The dataset split by prompt, and cut to its sizes.
+fn prepare(binary: &Path, folder: &Path, data: &Path, dataset: &Dataset) -> Result<(PathBuf, PathBuf)> {
+    let out = folder.join(dataset.name);
+    let cut = |name: &str, n: usize| -> Result<PathBuf> {
+        let text = std::fs::read_to_string(out.join(format!("{name}.jsonl")))?;
+        let kept: Vec<&str> = text.lines().take(n).collect();
+        if kept.len() < n {
+            bail!("{} gave {} pairs for {name}, {n} are wanted", dataset.file, kept.len());
+        }
+        let path = out.join(format!("{name}-{n}.jsonl"));
+        std::fs::write(&path, kept.join("\n") + "\n")?;
+        Ok(path)
+    };
+    let (train, held) = (
+        out.join(format!("train-{}.jsonl", dataset.train)),
+        out.join(format!("held-{}.jsonl", dataset.held)),
+    );
+    if train.is_file() && held.is_file() {
+        return Ok((train, held));
+    }
+    let share = dataset.held as f64 / (dataset.train + dataset.held) as f64;
+    let mut command = Command::new(binary);
+    command
+        .arg("pairs")
+        .arg(data.join(dataset.file))
+        .args(["--held-out", &share.to_string(), "--out"])
+        .arg(&out);
+    shell::output(&mut command)?;
+    Ok((cut("train", dataset.train)?, cut("held", dataset.held)?))
+}
+
+fn run(
+    binary: &Path,
+    folder: &Path,
+    (train, held): (&Path, &Path),
+    loss: &str,
+    seed: u64,
+    dataset: &Dataset,
+) -> Result<Value> {
+    let out = folder.join("run");
+    let config = folder.join("recipe.toml");
+    std::fs::write(&config, format!("eval_every = {}\n", (dataset.train / BATCH).div_ceil(2)))?;
+    let mut command = Command::new(binary);
+    match loss {
+        "reward" => command.arg("reward"),
+        loss => command.args(["dpo", "--loss", loss]).args(ANSWERS),
+    };
+    command.args(SETTINGS).args(["--seed", &seed.to_string(), "--config"]).arg(&config);
+    command.arg("--data").arg(train).arg("--validation").arg(held).arg("--out").arg(&out).arg("--json");
+    let printed = shell::output(&mut command)?;
+    let json: Value = serde_json::from_str(printed.trim()).context("the run printed no JSON")?;
+    // What the table reads, and how far training came; not every step's seconds.
+    let keep = ["steps", "best_step", "validations", "answer_tokens", "peak_rss_mib"];
+    Ok(keep
+        .into_iter()
+        .map(|name| (name.to_owned(), json[name].clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into())
+}
+
+/// A figure of a validation, whichever recipe wrote it.
+fn figure(validation: &Value, name: &str) -> Option<f64> {
+    let figures = &validation[1];
+    figures["drift"][name].as_f64().or_else(|| figures[format!("eval_drift/{name}")].as_f64())
+}
+
+/// Mean and range over seeds.
+fn spread(values: &[f64], digits: usize) -> String {
+    if values.is_empty() {
+        return "–".to_owned();
+    }
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+    match values.len() {
+        1 => format!("{mean:.digits$}"),
+        _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
+    }
+}
+
+fn table(rows: &[Value]) -> String {
+    let mut text = String::new();
+    for dataset in &DATASETS {
+        let mut of_loss: BTreeMap<usize, Vec<&Value>> = BTreeMap::new();
+        for row in rows
+            .iter()
+            .filter(|row| row["key"]["data"] == dataset.name && row["key"]["settings"] == settings(dataset))
+        {
+            let place = LOSSES.iter().position(|loss| row["key"]["loss"] == *loss);
+            of_loss.entry(place.unwrap_or(LOSSES.len())).or_default().push(&row["outcome"]);
+        }
+        text += &format!(
+            "{}: {} pairs to train on, {} held out\n\n| loss | seeds | accuracy, half-way | accuracy, end | margin, nats | KL, nats a token | \
+             chosen, nats an answer | rejected | answer tokens before | after |\n|---|---|---|---|---|---|---|---|---|---|\n",
+            dataset.name, dataset.train, dataset.held
+        );
+        for (place, runs) in of_loss {
+            let at = |pick: fn(&[Value]) -> Option<&Value>, name: &str| -> Vec<f64> {
+                runs.iter().filter_map(|run| figure(pick(run["validations"].as_array()?)?, name)).collect()
+            };
+            let reward = |pick: fn(&[Value]) -> Option<&Value>| -> Vec<f64> {
+                runs.iter()
+                    .filter_map(|run| pick(run["validations"].as_array()?)?[1]["eval_accuracy"].as_f64())
+                    .collect()
+            };
+            let (half, end): (fn(&[Value]) -> Option<&Value>, fn(&[Value]) -> Option<&Value>) =
+                (|v| v.get(v.len() / 2), |v| v.last());
+            let accuracy = |pick| match LOSSES.get(place) {
+                Some(&"reward") => reward(pick),
+                _ => at(pick, "accuracy"),
+            };
+            let answers = |when: &str| -> Vec<f64> {
+                runs.iter().filter_map(|run| run["answer_tokens"][when]["mean"].as_f64()).collect()
+            };
+            let cells = [
+                LOSSES.get(place).copied().unwrap_or("?").to_owned(),
+                runs.len().to_string(),
+                spread(&accuracy(half), 3),
+                spread(&accuracy(end), 3),
+                spread(&at(end, "margin"), 1),
+                spread(&at(end, "kl"), 3),
+                spread(&at(end, "chosen"), 1),
+                spread(&at(end, "rejected"), 1),
+                spread(&answers("before"), 0),
+                spread(&answers("after"), 0),
+            ];
+            text += &format!("| {} |\n", cells.join(" | "));
+        }
+        text += "\n";
+    }
+    text
+}
