@@ -19,7 +19,8 @@ pub(crate) struct Args {
     /// Only benches of this crate (`data`, `tokenizer`, …).
     crate_name: Option<String>,
     /// Against Python peers: `trl` (sft and dpo), `transformers` (generation, prefill, perplexity), `llama-cpp`,
-    /// `sentence-transformers`, `chats` (transformers' chat templates), `dedup` (rensa and datasketch) or `presidio`.
+    /// `sentence-transformers`, `chats` (transformers' chat templates), `dedup` (rensa and datasketch), `presidio` or
+    /// `datatrove`.
     #[arg(long)]
     peer: Option<String>,
     /// A study instead: `preference` (losses, seeds and two datasets; hours in all, may be stopped and goes on).
@@ -54,12 +55,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(other) => bail!("unknown study {other}; known: preference"),
         None => {}
     }
-    if !matches!(args.peer.as_deref(), Some("dedup" | "presidio")) {
+    if !matches!(args.peer.as_deref(), Some("dedup" | "presidio" | "datatrove")) {
         setup::ensure(&setup::Args::default())?;
     }
     match args.peer.as_deref() {
         Some("dedup") => data::dedup(args),
         Some("presidio") => data::pii(args),
+        Some("datatrove") => data::quality(args),
         None => {
             let mut command = shell::cargo(["bench"]);
             match &args.crate_name {
@@ -73,7 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             models::run(args, peer)
         }
         Some(other) => bail!(
-            "unknown peer {other}; known: trl, transformers, llama-cpp, sentence-transformers, chats, dedup, presidio"
+            "unknown peer {other}; known: trl, transformers, llama-cpp, sentence-transformers, chats, dedup, presidio, \
+             datatrove"
         ),
     }
 }

@@ -1,4 +1,5 @@
-//! Deduplication beside rensa and datasketch, and the search for personal data beside Presidio.
+//! Deduplication beside rensa and datasketch, the search for personal data beside Presidio, and quality rules beside
+//! datatrove.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,6 +32,11 @@ pub(super) fn dedup(args: &Args) -> Result<()> {
 /// Presidio's recognizers that need no language model, on the sentences of presidio-research.
 pub(super) fn pii(args: &Args) -> Result<()> {
     side_by_side(args, &["presidio"], "pii", "sentences.jsonl", &[], "mb_per_s")
+}
+
+/// The rules of Gopher, C4 and FineWeb on web pages; `found` counts the verdicts "keep", which are the same.
+pub(super) fn quality(args: &Args) -> Result<()> {
+    side_by_side(args, &["datatrove"], "quality", "pages.jsonl", &[], "docs_per_s")
 }
 
 fn side_by_side(
