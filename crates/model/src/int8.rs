@@ -1,33 +1,37 @@
 use tch::{Kind, Tensor};
 
+use crate::cpu::{self, Packed, int8_product};
 use crate::{Decoder, GateUp, Linear, Mlp, PackedWeight, Qkv, Weight};
 
 /// A weight in 8 bits with a scale for every row: w ≈ q · s, q in −127..=127.
 #[derive(Debug)]
 pub struct Int8Weight {
-    /// (out, in), int8.
-    weight: Tensor,
-    /// (out), bf16.
+    /// q in panels of 16 rows, (out / 16, in / 4, 16, 4), int8; zeros beyond the weight's end.
+    panels: Tensor,
+    /// s, (out), bf16.
     scales: Tensor,
-    /// (out), int32: the sum of each row of `weight`.
+    /// The sum of each row of q, (out / 16, 16), int32.
     sums: Tensor,
+    /// (out, in).
+    size: (i64, i64),
 }
 
 impl Int8Weight {
     /// Rounds a weight of (out, in) to 8 bits.
     pub fn quantize(weight: &Tensor) -> Self {
-        let weight = weight.detach().to_kind(Kind::Float);
-        let greatest = weight.abs().amax([1i64].as_slice(), true).clamp_min(1e-12);
-        // The scale is rounded before it is used, so that its own rounding costs nothing.
-        let scales = (greatest / 127.0).to_kind(Kind::BFloat16);
-        let rounded = (weight / scales.to_kind(Kind::Float)).round().clamp(-127, 127).to_kind(Kind::Int8);
-        let sums = rounded.sum_dim_intlist([1i64].as_slice(), false, Kind::Int);
-        Int8Weight { weight: rounded, scales: scales.view(-1), sums }
+        let Packed { panels, scales, sums } = cpu::pack(weight);
+        let device = weight.device();
+        Int8Weight {
+            panels: panels.to_device(device),
+            scales: scales.to_device(device),
+            sums: sums.to_device(device),
+            size: weight.size2().unwrap_or((0, 0)),
+        }
     }
 
-    /// (out, in), int8.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    /// Whole numbers, (out / 16, in / 4, 16, 4), int8: row 16 a + c and column 4 b + d lie at (a, b, c, d).
+    pub fn panels(&self) -> &Tensor {
+        &self.panels
     }
 
     /// (out), bf16.
@@ -35,7 +39,7 @@ impl Int8Weight {
         &self.scales
     }
 
-    /// (out), int32: the sum of each row of [`Self::weight`].
+    /// (out / 16, 16), int32: the sum of each row's whole numbers.
     pub fn sums(&self) -> &Tensor {
         &self.sums
     }
@@ -43,21 +47,26 @@ impl Int8Weight {
 
 impl PackedWeight for Int8Weight {
     fn size(&self) -> (i64, i64) {
-        self.weight.size2().unwrap_or((0, 0))
+        self.size
     }
 
-    /// Widens the weight first, which many rows pay for; a step of generation multiplies the 8 bits as they are
-    /// (libtorch's own product for that, `_weight_int8pack_mm`, reads beyond small weights).
+    /// In whole numbers on a CPU, as in a step of generation (libtorch's own product for 8 bits,
+    /// `_weight_int8pack_mm`, reads beyond small weights); elsewhere the weight is widened first.
     fn matmul(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.dequantize(x.kind()), None::<&Tensor>)
+        // Where a gradient must come back to x, libtorch multiplies.
+        let fast = if x.requires_grad() { None } else { int8_product(self, x) };
+        fast.unwrap_or_else(|| x.linear(&self.dequantize(x.kind()), None::<&Tensor>))
     }
 
     fn dequantize(&self, kind: Kind) -> Tensor {
-        self.weight.to_kind(kind) * self.scales.to_kind(kind).unsqueeze(1)
+        let (n, k) = self.size;
+        let size = self.panels.size();
+        let rows = self.panels.transpose(1, 2).reshape([size[0] * size[2], size[1] * size[3]]);
+        rows.narrow(0, 0, n).narrow(1, 0, k).to_kind(kind) * self.scales.to_kind(kind).unsqueeze(1)
     }
 
     fn n_bytes(&self) -> usize {
-        self.weight.numel() + 6 * self.scales.numel()
+        self.panels.numel() + 2 * self.scales.numel() + 4 * self.sums.numel()
     }
 
     fn as_int8(&self) -> Option<&Int8Weight> {
@@ -142,7 +151,11 @@ mod tests {
         let x = Tensor::randn([3, 16], (Kind::Float, tch::Device::Cpu));
         let error = (packed.matmul(&x) - x.matmul(&weight.transpose(0, 1))).abs().max().double_value(&[]);
         assert!(error > 0.0 && error < 0.2, "{error}");
-        assert_eq!((packed.size(), packed.n_bytes()), ((24, 16), 24 * 16 + 24 * 6));
+        // No number is further from its own than half a step, which is 1/254 of its row's greatest.
+        let off = (packed.dequantize(Kind::Float) - &weight).abs();
+        let step = weight.abs().amax([1i64].as_slice(), true) / 254.0 * 1.01 + 1e-7;
+        assert!(off.le_tensor(&step).all().int64_value(&[]) == 1, "{off}");
+        assert_eq!((packed.size(), packed.n_bytes()), ((24, 16), 32 * 16 + 24 * 2 + 32 * 4));
         let zero = Int8Weight::quantize(&weight.zeros_like());
         assert_eq!(zero.matmul(&x).abs().max().double_value(&[]), 0.0);
     }

@@ -72,7 +72,7 @@ impl<'a> Cache<'a> {
             let n = slot + 1 - from;
             let mut scores = vec![0.0; group * n];
             // (group, slots): every query of the group with every key.
-            E::product(width, keys, q, d, &mut scores);
+            E::product(width, keys, &E::arrange(width, q, d), d, &mut scores);
             let mut mixed = vec![0.0; group * d];
             for (scores, mixed) in scores.chunks_exact_mut(n).zip(mixed.chunks_exact_mut(d)) {
                 for score in scores.iter_mut() {

@@ -1,13 +1,17 @@
 //! The inner loops, written once over vectors of fp32 numbers and compiled for each kind of CPU and of storage;
 //! which one runs is asked at run time.
 
+use std::borrow::Cow;
+
 use half::bf16;
 
 /// A type that weights and caches are stored in.
 pub(super) trait Stored: Copy + Send + Sync + 'static {
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
-    /// W xᵀ: `w` of (n, k), `x` of (m, k) → `out` of (m, n).
+    /// x of (m, k) in the order in which [`Self::product`] reads it.
+    fn arrange(width: Width, x: &[f32], k: usize) -> Cow<'_, [f32]>;
+    /// W xᵀ: `w` of (n, k), `x` of (m, k), arranged → `out` of (m, n).
     fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]);
     /// `out` += Σ weight · row, over the rows of `values`, (weights, out).
     fn mix(width: Width, weights: &[f32], values: &[Self], out: &mut [f32]);
@@ -42,35 +46,70 @@ impl Width {
     }
 }
 
-/// Compiles the loops for one kind of CPU and one kind of storage. `load` makes a vector of stored numbers.
+/// Compiles the loops for one kind of CPU and one kind of storage. `load` makes a vector of stored numbers; `part`
+/// makes `parts` of them, and an input is arranged as they come out.
 macro_rules! loops {
-    ($name:ident, $vectors:ident, $stored:ty, $load:ident $(, $features:literal)?) => {
+    ($name:ident, $vectors:ident, $stored:ty, $load:ident, $part:ident, $parts:literal $(, $features:literal)?) => {
         mod $name {
+            use std::borrow::Cow;
+
             use super::super::vectors::$vectors as v;
             use super::Stored as _;
 
-            /// Four rows go together: their loads overlap, and an input is loaded once for all of them.
+            /// Numbers that are read at once.
+            const CHUNK: usize = $parts * v::LANES;
+
+            pub(super) fn arrange(x: &[f32], k: usize) -> Cow<'_, [f32]> {
+                if $parts == 1 {
+                    return Cow::Borrowed(x);
+                }
+                let mut out = x.to_vec();
+                for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(k)) {
+                    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(out.as_chunks_mut::<CHUNK>().0);
+                    for (x, out) in chunks {
+                        for (i, x) in x.iter().enumerate() {
+                            out[i % $parts * v::LANES + i / $parts] = *x;
+                        }
+                    }
+                }
+                Cow::Owned(out)
+            }
+
+            /// Several inputs go together: one load of a weight serves them all. So do several rows: one load of an
+            /// input serves them all. All rows pass by a group of inputs, which stays in the nearest cache.
             $(#[target_feature(enable = $features)])?
             pub(super) fn product(w: &[$stored], x: &[f32], k: usize, out: &mut [f32]) {
                 let (n, m) = (w.len() / k, x.len() / k);
-                let mut r = 0;
-                while r < n {
-                    let height = if r + 4 <= n { 4 } else { 1 };
-                    let rows = &w[r * k..(r + height) * k];
-                    let mut i = 0;
-                    while i < m {
-                        let width = if i + 4 <= m { 4 } else { 1 };
-                        let inputs = &x[i * k..(i + width) * k];
+                let mut i = 0;
+                while i < m {
+                    let width = match m - i {
+                        v::INPUTS.. => v::INPUTS,
+                        4.. => 4,
+                        _ => 1,
+                    };
+                    let tall = if width == 1 { 4 } else { v::ROWS };
+                    let inputs = &x[i * k..(i + width) * k];
+                    let mut r = 0;
+                    while r < n {
+                        let height = if r + tall <= n { tall } else { 1 };
+                        let rows = &w[r * k..(r + height) * k];
                         let out = &mut out[i * n + r..];
-                        match (height, width) {
-                            (4, 4) => tile::<4, 4>(rows, inputs, k, out, n),
-                            (4, _) => tile::<4, 1>(rows, inputs, k, out, n),
-                            (_, 4) => tile::<1, 4>(rows, inputs, k, out, n),
-                            _ => tile::<1, 1>(rows, inputs, k, out, n),
+                        if width == v::INPUTS && height > 1 {
+                            tile::<{ v::ROWS }, { v::INPUTS }>(rows, inputs, k, out, n);
+                        } else if width == v::INPUTS {
+                            tile::<1, { v::INPUTS }>(rows, inputs, k, out, n);
+                        } else if width == 4 && height > 1 {
+                            tile::<{ v::ROWS }, 4>(rows, inputs, k, out, n);
+                        } else if width == 4 {
+                            tile::<1, 4>(rows, inputs, k, out, n);
+                        } else if height > 1 {
+                            tile::<4, 1>(rows, inputs, k, out, n);
+                        } else {
+                            tile::<1, 1>(rows, inputs, k, out, n);
                         }
-                        i += width;
+                        r += height;
                     }
-                    r += height;
+                    i += width;
                 }
             }
 
@@ -84,34 +123,60 @@ macro_rules! loops {
                 out: &mut [f32],
                 stride: usize,
             ) {
-                let whole = k / v::LANES;
-                let mut rows: [&[[$stored; v::LANES]]; R] = [&[]; R];
-                let mut inputs: [&[[f32; v::LANES]]; M] = [&[]; M];
+                let whole = k / CHUNK;
+                let mut rows: [&[[$stored; CHUNK]]; R] = [&[]; R];
+                let mut inputs: [&[[[f32; v::LANES]; $parts]]; M] = [&[]; M];
                 for r in 0..R {
                     rows[r] = &w[r * k..(r + 1) * k].as_chunks().0[..whole];
                 }
                 for i in 0..M {
-                    inputs[i] = &x[i * k..(i + 1) * k].as_chunks().0[..whole];
+                    let lanes = x[i * k..(i + 1) * k].as_chunks().0;
+                    inputs[i] = &lanes.as_chunks().0[..whole];
                 }
                 let mut sums = [[v::fill(0.0); M]; R];
                 for j in 0..whole {
-                    let mut x = [v::fill(0.0); M];
-                    for i in 0..M {
-                        x[i] = v::load_f32(&inputs[i][j]);
-                    }
+                    let mut parts = [[v::fill(0.0); $parts]; R];
                     for r in 0..R {
                         // The same place two tiles on: the hardware follows rows, not tiles.
-                        v::prefetch(w.as_ptr().wrapping_add((2 * R + r) * k + j * v::LANES));
-                        let w = v::$load(&rows[r][j]);
+                        v::prefetch(w.as_ptr().wrapping_add((2 * R + r) * k + j * CHUNK));
+                        parts[r] = v::$part(&rows[r][j]);
+                    }
+                    for i in 0..M {
+                        for part in 0..$parts {
+                            let x = v::load_f32(&inputs[i][j][part]);
+                            for r in 0..R {
+                                sums[r][i] = v::plus(sums[r][i], parts[r][part], x);
+                            }
+                        }
+                    }
+                }
+                // Four sums are totalled for less than four times the price of one.
+                let mut totals = [[0.0; M]; R];
+                if M.is_multiple_of(4) {
+                    for r in 0..R {
+                        for i in (0..M).step_by(4) {
+                            let four = [sums[r][i], sums[r][(i + 1) % M], sums[r][(i + 2) % M], sums[r][(i + 3) % M]];
+                            totals[r][i..i + 4].copy_from_slice(&v::totals(four));
+                        }
+                    }
+                } else if R == 4 {
+                    for i in 0..M {
+                        let four = [sums[0][i], sums[1 % R][i], sums[2 % R][i], sums[3 % R][i]];
+                        for (r, total) in v::totals(four).into_iter().enumerate() {
+                            totals[r % R][i] = total;
+                        }
+                    }
+                } else {
+                    for r in 0..R {
                         for i in 0..M {
-                            sums[r][i] = v::plus(sums[r][i], w, x[i]);
+                            totals[r][i] = v::total(sums[r][i]);
                         }
                     }
                 }
                 for r in 0..R {
                     for i in 0..M {
-                        let mut sum = v::total(sums[r][i]);
-                        for j in whole * v::LANES..k {
+                        let mut sum = totals[r][i];
+                        for j in whole * CHUNK..k {
                             sum += w[r * k + j].widen() * x[i * k + j];
                         }
                         out[i * stride + r] = sum;
@@ -143,12 +208,15 @@ macro_rules! loops {
 
 /// The loops for one kind of storage on every kind of CPU, and the choice between them.
 macro_rules! stored {
-    ($stored:ty, $load:ident, $avx512:ident, $avx2:ident, $plain:ident, $widen:expr, $narrow:expr) => {
+    (
+        $stored:ty, $load:ident, $part:ident, $parts:literal, $avx512:ident, $avx2:ident, $plain:ident,
+        $widen:expr, $narrow:expr
+    ) => {
         #[cfg(target_arch = "x86_64")]
-        loops!($avx512, avx512, $stored, $load, "avx512f");
+        loops!($avx512, avx512, $stored, $load, $part, $parts, "avx512f,avx2,fma");
         #[cfg(target_arch = "x86_64")]
-        loops!($avx2, avx2, $stored, $load, "avx2,fma");
-        loops!($plain, plain, $stored, $load);
+        loops!($avx2, avx2, $stored, $load, $part, $parts, "avx2,fma");
+        loops!($plain, plain, $stored, $load, $part, $parts);
 
         impl Stored for $stored {
             #[inline]
@@ -158,6 +226,16 @@ macro_rules! stored {
 
             fn narrow(x: f32) -> Self {
                 $narrow(x)
+            }
+
+            fn arrange(width: Width, x: &[f32], k: usize) -> Cow<'_, [f32]> {
+                match width {
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx512 => $avx512::arrange(x, k),
+                    #[cfg(target_arch = "x86_64")]
+                    Width::Avx2 => $avx2::arrange(x, k),
+                    Width::Plain => $plain::arrange(x, k),
+                }
             }
 
             fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]) {
@@ -194,10 +272,12 @@ macro_rules! stored {
     };
 }
 
-stored!(f32, load_f32, f32_avx512, f32_avx2, f32_plain, |x| x, |x| x);
+stored!(f32, load_f32, part_f32, 1, f32_avx512, f32_avx2, f32_plain, |x| x, |x| x);
 stored!(
     half::bf16,
     load_bf16,
+    parts_bf16,
+    2,
     bf16_avx512,
     bf16_avx2,
     bf16_plain,
@@ -232,7 +312,7 @@ mod tests {
         let w: Vec<E> = w.into_iter().map(E::narrow).collect();
         for width in Width::here() {
             let mut out = vec![f32::NAN; m * n];
-            E::product(width, &w, &x, k, &mut out);
+            E::product(width, &w, &E::arrange(width, &x, k), k, &mut out);
             let got = Tensor::from_slice(&out).view([m as i64, n as i64]);
             let worst = (got - &expect).abs().max().double_value(&[]);
             assert!(worst < 1e-2, "{width:?} differs by {worst:e}");
@@ -241,9 +321,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn products_are_libtorchs(n in 1usize..11, k in 1usize..70, m in 1usize..10, seed: u32) {
+        fn products_are_libtorchs(n in 1usize..11, k in 1usize..70, m in 1usize..18, seed: u32) {
             check::<f32>(n, k, m, seed);
             check::<bf16>(n, k, m, seed);
+        }
+
+        #[test]
+        fn an_input_does_not_feel_its_neighbours(n in 1usize..11, k in 1usize..70, m in 2usize..18, seed: u32) {
+            // Thirds, so that every sum rounds and its order shows.
+            let thirds = |n, seed| numbers(n, seed).into_iter().map(|x| x / 3.0).collect::<Vec<_>>();
+            let (w, x) = (thirds(n * k, seed), thirds(m * k, seed ^ 7));
+            let w: Vec<bf16> = w.into_iter().map(bf16::narrow).collect();
+            for width in Width::here() {
+                let mut all = vec![f32::NAN; m * n];
+                bf16::product(width, &w, &bf16::arrange(width, &x, k), k, &mut all);
+                for (x, all) in x.chunks_exact(k).zip(all.chunks_exact(n)) {
+                    let mut alone = vec![f32::NAN; n];
+                    bf16::product(width, &w, &bf16::arrange(width, x, k), k, &mut alone);
+                    prop_assert_eq!(&alone, all, "{:?}", width);
+                }
+            }
         }
 
         #[test]

@@ -1,39 +1,67 @@
 //! Element-wise functions without branches, so that loops over them become vectors.
 
+use super::vectors::for_each_width;
 use crate::Activation;
 
-/// `gate[i] = act(gate[i]) · up[i]`, or `act(gate[i])` alone.
-pub(super) fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
-    match activation {
-        Activation::Silu => gate.iter_mut().for_each(|x| *x /= 1.0 + exp(-*x)),
-        Activation::Relu => gate.iter_mut().for_each(|x| *x = x.max(0.0)),
-        Activation::GeluTanh => gate.iter_mut().for_each(|x| {
-            let inner = 0.797_884_6 * (*x + 0.044_715 * *x * *x * *x);
-            *x *= 0.5 * (1.0 + tanh(inner));
-        }),
-        Activation::Gelu => gate.iter_mut().for_each(|x| *x *= 0.5 * (1.0 + erf(*x * 0.707_106_77))),
-    }
-    if let Some(up) = up {
-        gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
-    }
-}
-
-pub(super) fn softmax(x: &mut [f32]) {
-    let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in x.iter_mut() {
-        *x = exp(*x - greatest);
-        sum += *x;
-    }
-    for x in x.iter_mut() {
-        *x /= sum;
+for_each_width! {
+    /// `gate[i] = act(gate[i]) · up[i]`, or `act(gate[i])` alone.
+    pub(super) fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
+        match activation {
+            Activation::Silu => gate.iter_mut().for_each(|x| *x /= 1.0 + exp(-*x)),
+            Activation::Relu => gate.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Activation::GeluTanh => gate.iter_mut().for_each(|x| {
+                let inner = 0.797_884_6 * (*x + 0.044_715 * *x * *x * *x);
+                *x *= 0.5 * (1.0 + tanh(inner));
+            }),
+            Activation::Gelu => gate.iter_mut().for_each(|x| *x *= 0.5 * (1.0 + erf(*x * 0.707_106_77))),
+        }
+        if let Some(up) = up {
+            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
+        }
     }
 }
 
-/// cap · tanh(x / cap).
-pub(super) fn softcap(x: &mut [f32], cap: f32) {
-    for x in x.iter_mut() {
-        *x = tanh(*x / cap) * cap;
+for_each_width! {
+    pub(super) fn softmax(x: &mut [f32]) {
+        let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for x in x.iter_mut() {
+            *x = exp(*x - greatest);
+        }
+        for x in x.iter() {
+            sum += x;
+        }
+        for x in x.iter_mut() {
+            *x /= sum;
+        }
+    }
+}
+
+for_each_width! {
+    /// ln Σ exp(x), and the greatest x.
+    pub(super) fn log_sum_exp(x: &[f32]) -> (f32, f32) {
+        // Sixteen lanes, which the compiler makes vectors of.
+        let (chunks, rest) = x.as_chunks::<16>();
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = lane.max(*x));
+        }
+        let greatest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sums = [0.0f32; 16];
+        for chunk in chunks {
+            sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += exp(x - greatest));
+        }
+        let sum = sums.iter().sum::<f32>() + rest.iter().map(|x| exp(x - greatest)).sum::<f32>();
+        (sum.ln() + greatest, greatest)
+    }
+}
+
+for_each_width! {
+    /// cap · tanh(x / cap).
+    pub(super) fn softcap(x: &mut [f32], cap: f32) {
+        for x in x.iter_mut() {
+            *x = tanh(*x / cap) * cap;
+        }
     }
 }
 
@@ -102,6 +130,12 @@ mod tests {
         let mut got = x.clone();
         softmax(&mut got);
         check(&got, t.softmax(-1, tch::Kind::Float), 1e-6, "softmax");
+        for x in [&x[..], &x[..40], &x[..7]] {
+            let (got, greatest) = log_sum_exp(x);
+            let expect = Tensor::from_slice(x).logsumexp([0i64].as_slice(), true);
+            check(&[got], expect, 1e-6, "log_sum_exp");
+            assert_eq!(Some(&greatest), x.last());
+        }
         let mut got = x.clone();
         softcap(&mut got, 30.0);
         check(&got, (&t / 30.0).tanh() * 30.0, 5e-6, "softcap");

@@ -3,10 +3,10 @@ use std::ops::Range;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-use super::bytes::{self, Bytes};
+use super::bytes::{self, Input, Panels};
 use super::kernels::{Stored, Width};
 use super::parallel::parallel;
-use crate::{Linear, Weight};
+use crate::{Int8Weight, Linear, PackedWeight as _, Weight};
 
 /// A linear layer as the kernels see it, y = x Wᵀ + b.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ enum Rows<'a> {
     I8(Int8Rows<'a>),
 }
 
-/// Whole numbers, with a factor for each row.
+/// Panels of whole numbers, with a factor for each row.
 #[derive(Debug)]
 struct Int8Rows<'a> {
-    weight: &'a [i8],
-    sums: &'a [i32],
-    scales: Vec<f32>,
+    weight: &'a [bytes::Panel],
+    sums: &'a [[i32; bytes::ROWS]],
+    scales: Vec<[f32; bytes::ROWS]>,
     width: bytes::Width,
 }
 
@@ -44,19 +44,21 @@ impl<'a> Matrix<'a> {
         }
         match &linear.weight {
             Weight::Dense(weight) => Matrix::of_tensor(weight, linear.bias.as_ref()),
-            Weight::Packed(packed) => {
-                let int8 = packed.as_int8()?;
-                let (n, k) = packed.size();
-                let rows = Int8Rows {
-                    weight: elements(int8.weight(), Kind::Int8)?,
-                    sums: elements(int8.sums(), Kind::Int)?,
-                    scales: floats(int8.scales()),
-                    width: *bytes::Width::here().first()?,
-                };
-                let bias = linear.bias.as_ref().map(floats);
-                Some(Matrix { n: n as usize, k: k as usize, weight: Rows::I8(rows), bias })
-            }
+            Weight::Packed(packed) => Matrix::of_int8(packed.as_int8()?, linear.bias.as_ref()),
         }
+    }
+
+    pub(super) fn of_int8(int8: &'a Int8Weight, bias: Option<&Tensor>) -> Option<Self> {
+        let (n, k) = int8.size();
+        let mut scales = floats(int8.scales());
+        scales.resize(scales.len().next_multiple_of(bytes::ROWS), 0.0);
+        let rows = Int8Rows {
+            weight: elements(int8.panels(), Kind::Int8)?.as_chunks().0,
+            sums: elements(int8.sums(), Kind::Int)?.as_chunks().0,
+            scales: scales.as_chunks().0.to_vec(),
+            width: *bytes::Width::here().first()?,
+        };
+        Some(Matrix { n: n as usize, k: k as usize, weight: Rows::I8(rows), bias: bias.map(floats) })
     }
 
     /// A weight of (n, k), with a bias or without.
@@ -75,20 +77,28 @@ impl<'a> Matrix<'a> {
         let k = self.k;
         let target = Target { out, at, stride };
         match &self.weight {
-            Rows::F32(w) => self.share(x, target, |rows, y| {
-                f32::product(width, &w[rows.start * k..rows.end * k], x, k, y);
-            }),
-            Rows::Bf16(w) => self.share(x, target, |rows, y| {
-                bf16::product(width, &w[rows.start * k..rows.end * k], x, k, y);
-            }),
-            Rows::I8(Int8Rows { weight, sums, scales, width }) => {
-                let input = Bytes::new(x, k);
+            Rows::F32(w) => {
+                let input = f32::arrange(width, x, k);
                 self.share(x, target, |rows, y| {
-                    let weight = &weight[rows.start * k..rows.end * k];
-                    bytes::product(*width, weight, &sums[rows.clone()], &input, k, y);
-                    for y in y.chunks_exact_mut(rows.len()) {
-                        y.iter_mut().zip(&scales[rows.clone()]).for_each(|(y, s)| *y *= s);
-                    }
+                    f32::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
+                });
+            }
+            Rows::Bf16(w) => {
+                let input = bf16::arrange(width, x, k);
+                self.share(x, target, |rows, y| {
+                    bf16::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
+                });
+            }
+            Rows::I8(Int8Rows { weight, sums, scales, width }) => {
+                let (input, depth) = (Input::new(*width, x, k), k.div_ceil(bytes::DEPTH));
+                self.share(x, target, |rows, y| {
+                    let panels = rows.start / bytes::ROWS..rows.end.div_ceil(bytes::ROWS);
+                    let part = Panels {
+                        weight: &weight[panels.start * depth..panels.end * depth],
+                        sums: &sums[panels.clone()],
+                        scales: &scales[panels],
+                    };
+                    bytes::product(*width, part, &input, y);
                 });
             }
         }
@@ -99,8 +109,8 @@ impl<'a> Matrix<'a> {
         let (n, m) = (self.n, x.len() / self.k);
         let Target { out, at, stride } = target;
         assert!(at + n <= stride && out.len() == m * stride, "{m} rows of {n} into {} numbers", out.len());
-        // Small enough that threads end together, large enough to be worth handing out.
-        let per_task = (49_152 / self.k).clamp(8, 1024).next_multiple_of(4);
+        // Small enough that threads end together, large enough to be worth handing out; whole tiles of every kind.
+        let per_task = (49_152 / self.k).clamp(8, 1024).next_multiple_of(96);
         let target = Columns(out.as_mut_ptr());
         parallel(n.div_ceil(per_task), &|task| {
             let rows = task * per_task..((task + 1) * per_task).min(n);
@@ -125,16 +135,16 @@ struct Target<'a> {
     stride: usize,
 }
 
-/// Where the tasks of a product write, each its own columns.
-pub(super) struct Columns(pub(super) *mut f32);
+/// Where tasks write, each its own places.
+pub(super) struct Columns<T>(pub(super) *mut T);
 
 // SAFETY: `write` is unsafe and asks for places of one's own.
-unsafe impl Sync for Columns {}
+unsafe impl<T: Send> Sync for Columns<T> {}
 
-impl Columns {
+impl<T: Copy> Columns<T> {
     /// # Safety
     /// `place..place + x.len()` must be writable, and nobody else may look there meanwhile.
-    pub(super) unsafe fn write(&self, place: usize, x: &[f32]) {
+    pub(super) unsafe fn write(&self, place: usize, x: &[T]) {
         // SAFETY: the caller vouches for it.
         unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.0.add(place), x.len()) }
     }
@@ -155,4 +165,20 @@ pub(super) fn elements<T>(tensor: &Tensor, kind: Kind) -> Option<&[T]> {
 pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
     let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
     Vec::<f32>::try_from(flat).unwrap_or_default()
+}
+
+/// x Wᵀ for a weight in 8 bits, x of (…, k); `None` where one of them is not on the CPU, or where x has so many rows
+/// that widening the weight for libtorch's product pays.
+pub(crate) fn int8_product(weight: &Int8Weight, x: &Tensor) -> Option<Tensor> {
+    const MOST_ROWS: i64 = 64;
+    if x.device() != Device::Cpu || x.numel() as i64 > MOST_ROWS * weight.size().1 {
+        return None;
+    }
+    let matrix = Matrix::of_int8(weight, None)?;
+    let mut size = x.size();
+    *size.last_mut()? = matrix.n as i64;
+    let x_plain = floats(x);
+    let mut out = vec![0.0; x_plain.len() / matrix.k * matrix.n];
+    matrix.forward(*Width::here().first()?, &x_plain, &mut out, 0, matrix.n);
+    Some(Tensor::from_slice(&out).view(size.as_slice()).to_kind(x.kind()))
 }

@@ -14,15 +14,19 @@
 
 mod attend;
 mod bytes;
+mod head;
 mod kernels;
 mod math;
 mod matrix;
 mod norm;
+mod pack;
 mod parallel;
 mod plan;
 mod step;
 mod vectors;
 
-pub(crate) use matrix::floats;
+pub(crate) use head::log_sum_exps;
+pub(crate) use matrix::{floats, int8_product};
+pub(crate) use pack::{Packed, pack};
 pub(crate) use plan::Plan;
 pub(crate) use step::{RopeRows, StepInput};

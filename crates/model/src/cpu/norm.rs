@@ -1,4 +1,5 @@
 use super::matrix::floats;
+use super::vectors::for_each_width;
 use crate::Norm;
 
 /// A norm with its weight as plain numbers.
@@ -31,24 +32,31 @@ impl PlainNorm {
 
     /// Every row of `x`, (rows, width), in place.
     pub(super) fn apply(&self, x: &mut [f32]) {
-        let n = self.weight.len();
-        for row in x.chunks_exact_mut(n) {
-            if self.centred {
-                let mean = row.iter().sum::<f32>() / n as f32;
-                for x in row.iter_mut() {
-                    *x -= mean;
-                }
+        for row in x.chunks_exact_mut(self.weight.len()) {
+            apply_to_row(self, row);
+        }
+    }
+}
+
+for_each_width! {
+    fn apply_to_row(norm: &PlainNorm, row: &mut [f32]) {
+        let n = row.len() as f32;
+        if norm.centred {
+            let mean = row.iter().sum::<f32>() / n;
+            for x in row.iter_mut() {
+                *x -= mean;
             }
-            let scale = 1.0 / (sum_of_squares(row) / n as f32 + self.eps).sqrt();
-            row.iter_mut().zip(&self.weight).for_each(|(x, w)| *x = *x * scale * w);
-            if let Some(bias) = &self.bias {
-                row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-            }
+        }
+        let scale = 1.0 / (sum_of_squares(row) / n + norm.eps).sqrt();
+        row.iter_mut().zip(&norm.weight).for_each(|(x, w)| *x = *x * scale * w);
+        if let Some(bias) = &norm.bias {
+            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
         }
     }
 }
 
 /// In eight sums, which the compiler makes a vector of.
+#[inline]
 fn sum_of_squares(x: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];
     let (chunks, rest) = x.as_chunks::<8>();

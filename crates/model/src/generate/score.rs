@@ -1,6 +1,7 @@
 use ferrotune_types::{Batch, LogLikelihood, Segment};
 use tch::{Kind, Tensor};
 
+use crate::cpu::{floats, log_sum_exps};
 use crate::{Decoder, ModelError};
 
 /// How likely a continuation is.
@@ -77,15 +78,18 @@ pub(super) fn target_logprobs(
         let m = CHUNK.min(n - start);
         let rows = hidden.index_select(0, &predictors.narrow(0, start, m));
         let wanted = targets.narrow(0, start, m).unsqueeze(1);
-        let mut logits = decoder.logits(&rows).to_kind(Kind::Float);
-        let (greatest, _) = logits.max_dim(-1, true);
-        let logit = logits.gather(1, &wanted, false);
-        // ln Σ exp(x), with the greatest taken off first, in place: the logits are not needed any more.
-        logits -= &greatest;
-        let total = logits.exp_().sum_dim_intlist([-1i64].as_slice(), true, Kind::Float).log() + &greatest;
-        let logprobs = Vec::<f32>::try_from((&logit - total).view(-1))?;
-        let is_best = Vec::<bool>::try_from(logit.ge_tensor(&greatest).view(-1))?;
-        out.extend(logprobs.into_iter().zip(is_best));
+        let logits = decoder.logits(&rows);
+        let logit = logits.gather(1, &wanted, false).to_kind(Kind::Float);
+        if let Some(totals) = log_sum_exps(&logits) {
+            let logit = floats(&logit);
+            out.extend(totals.iter().zip(logit).map(|(&(total, greatest), x)| (x - total, x >= greatest)));
+        } else {
+            let logits = logits.to_kind(Kind::Float);
+            let (greatest, _) = logits.max_dim(-1, true);
+            let logprobs = &logit - logits.logsumexp([-1i64].as_slice(), true);
+            let is_best = Vec::<bool>::try_from(logit.ge_tensor(&greatest).view(-1))?;
+            out.extend(Vec::<f32>::try_from(logprobs.view(-1))?.into_iter().zip(is_best));
+        }
         start += m;
     }
     Ok(out)
