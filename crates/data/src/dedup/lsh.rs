@@ -146,8 +146,7 @@ pub fn clusters<T: Texts + ?Sized>(texts: &T, config: &MinHashConfig) -> Result<
     let index = Index::build(texts, &exact, config)?;
     stats.spilled = index.columns.has_spilled();
     for band in 0..index.banding.bands {
-        let mut keyed = index.columns.keyed(band)?;
-        keyed.par_sort_unstable();
+        let keyed = index.columns.keyed(band)?;
         let buckets: Vec<&[u64]> =
             keyed.chunk_by(|a, b| a >> 32 == b >> 32).filter(|bucket| bucket.len() > 1).collect();
         // A slice at a time, so that the found pairs stay few and later buckets see earlier unions.

@@ -116,13 +116,34 @@ impl WordHash {
 /// A one in every byte.
 const ONES: u64 = u64::MAX / 255;
 
-/// Eight ASCII bytes in lower case, and 0x80 in the bytes that are letters or digits. No byte's sum reaches the next.
+/// Bytes looked at together.
+const BLOCK: usize = 64;
+
+/// Eight ASCII bytes in lower case, and a bit for each that is a letter or digit, the first lowest. No byte's sum
+/// reaches the next.
 #[inline]
 fn lower_and_letters(bytes: u64) -> (u64, u64) {
     let at_least = |x: u64, low: u8| x + ONES * u64::from(0x80 - low);
     let within = |x: u64, low: u8, high: u8| at_least(x, low) & !at_least(x, high + 1) & (ONES << 7);
     let lower = bytes | within(bytes, b'A', b'Z') >> 2;
-    (lower, within(lower, b'a', b'z') | within(lower, b'0', b'9'))
+    let letters = within(lower, b'a', b'z') | within(lower, b'0', b'9');
+    // The product gathers the eight bits in its highest byte.
+    (lower, (letters >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56)
+}
+
+/// A block in lower case, with eight bytes behind it to read beyond the end, and its letters; none if not ASCII.
+#[inline]
+fn letters_of(block: &[u8; BLOCK]) -> Option<([u8; BLOCK + 8], u64)> {
+    if !block.is_ascii() {
+        return None;
+    }
+    let (mut lower, mut letters) = ([0; BLOCK + 8], 0);
+    for (i, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
+        let (small, bits) = lower_and_letters(u64::from_le_bytes(*bytes));
+        lower[8 * i..8 * i + 8].copy_from_slice(&small.to_le_bytes());
+        letters |= bits << (8 * i);
+    }
+    Some((lower, letters))
 }
 
 #[inline]
@@ -130,63 +151,76 @@ fn for_each_word(text: &str, mut found: impl FnMut(u64, Range<usize>)) {
     let bytes = text.as_bytes();
     let (mut word, mut start, mut at) = (WordHash::EMPTY, 0, 0);
     while at < bytes.len() {
-        // Eight bytes of ASCII at a time, as runs of letters and of what is between words.
-        if let Some(block) = bytes[at..].first_chunk::<8>()
-            && block.is_ascii()
-        {
-            let (lower, letters) = lower_and_letters(u64::from_le_bytes(*block));
-            let mut i = 0;
-            while i < 8 {
-                let run = ((!letters & (ONES << 7)) >> (8 * i)).trailing_zeros().min(64 - 8 * i) / 8;
-                if run > 0 {
-                    start = if word.is_empty() { at + i as usize } else { start };
-                    word.push((lower >> (8 * i)) & (u64::MAX >> (64 - 8 * run)), run);
-                    i += run;
-                }
-                if i < 8 {
-                    if !word.is_empty() {
-                        found(word.finish(), start..at + i as usize);
-                        word = WordHash::EMPTY;
-                    }
-                    i += (letters >> (8 * i)).trailing_zeros().min(64 - 8 * i) / 8;
-                }
-            }
-            at += 8;
-            continue;
-        }
-        let byte = bytes[at];
-        if byte < 128 {
-            let lower = WORD_BYTE[byte as usize];
-            if lower != 0 {
-                start = if word.is_empty() { at } else { start };
-                word.push(u64::from(lower), 1);
-            } else if !word.is_empty() {
+        // Most of most texts: a block of ASCII, word by word.
+        if let Some((lower, mut letters)) = bytes[at..].first_chunk::<BLOCK>().and_then(letters_of) {
+            if !word.is_empty() && letters & 1 == 0 {
                 found(word.finish(), start..at);
                 word = WordHash::EMPTY;
             }
-            at += 1;
-            continue;
-        }
-        let Some(c) = text[at..].chars().next() else { break };
-        let here = at;
-        at += c.len_utf8();
-        if is_combining(c) {
-            continue;
-        }
-        let alone = is_word_alone(c);
-        if !word.is_empty() && (alone || !c.is_alphanumeric()) {
-            found(word.finish(), start..here);
-            word = WordHash::EMPTY;
-        }
-        if alone || c.is_alphanumeric() {
-            start = if word.is_empty() { here } else { start };
-            for lower in c.to_lowercase() {
-                lower.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| word.push(u64::from(byte), 1));
+            while letters != 0 {
+                let from = letters.trailing_zeros() as usize;
+                let to = from + (!(letters >> from)).trailing_zeros() as usize;
+                let eight = lower[from..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+                // A short word that lies within the block: nearly all of them.
+                if word.is_empty() && to - from < 8 && to < BLOCK {
+                    let rest = eight & (u64::MAX >> (64 - 8 * (to - from)));
+                    found(WordHash { rest, ..WordHash::EMPTY }.finish(), at + from..at + to);
+                    letters &= u64::MAX << to;
+                    continue;
+                }
+                start = if word.is_empty() { at + from } else { start };
+                for here in (from..to).step_by(8) {
+                    let n = (to - here).min(8) as u32;
+                    let eight = lower[here..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+                    word.push(eight & u64::MAX >> (64 - 8 * n), n);
+                }
+                if to == BLOCK {
+                    break;
+                }
+                found(word.finish(), start..at + to);
+                word = WordHash::EMPTY;
+                letters &= u64::MAX << to;
             }
+            at += BLOCK;
+            continue;
         }
-        if alone {
-            found(word.finish(), here..at);
-            word = WordHash::EMPTY;
+        // Else a block's worth of characters, one by one.
+        let until = (at + BLOCK).min(bytes.len());
+        while at < until {
+            let byte = bytes[at];
+            if byte < 128 {
+                let lower = WORD_BYTE[byte as usize];
+                if lower != 0 {
+                    start = if word.is_empty() { at } else { start };
+                    word.push(u64::from(lower), 1);
+                } else if !word.is_empty() {
+                    found(word.finish(), start..at);
+                    word = WordHash::EMPTY;
+                }
+                at += 1;
+                continue;
+            }
+            let Some(c) = text[at..].chars().next() else { break };
+            let here = at;
+            at += c.len_utf8();
+            if is_combining(c) {
+                continue;
+            }
+            let alone = is_word_alone(c);
+            if !word.is_empty() && (alone || !c.is_alphanumeric()) {
+                found(word.finish(), start..here);
+                word = WordHash::EMPTY;
+            }
+            if alone || c.is_alphanumeric() {
+                start = if word.is_empty() { here } else { start };
+                for lower in c.to_lowercase() {
+                    lower.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| word.push(u64::from(byte), 1));
+                }
+            }
+            if alone {
+                found(word.finish(), here..at);
+                word = WordHash::EMPTY;
+            }
         }
     }
     if !word.is_empty() {
@@ -410,7 +444,7 @@ mod tests {
         };
         for word in words {
             let alone = hash(word);
-            for lead in 0..20 {
+            for lead in 0..140 {
                 assert_eq!(
                     hash(&format!("{}{}{}", ".".repeat(lead), word.to_uppercase(), " ".repeat(9))),
                     alone

@@ -111,10 +111,11 @@ impl Fingerprint {
 /// times; such a pair is verified and refused like any other.
 pub(super) fn band_names(sketch: &[u32], rows: usize, out: &mut Vec<u32>) {
     for (band, slots) in sketch.chunks_exact(rows).enumerate() {
-        let hash = slots
-            .iter()
-            .fold(band as u64, |h, &slot| super::shingle::mix(h.rotate_left(32) ^ u64::from(slot)));
-        out.push((hash >> 32) as u32);
+        let hash = slots.iter().fold(band as u64, |h, &slot| {
+            // The multiplier spreads upwards, the rotation downwards.
+            (h.rotate_left(29) ^ u64::from(slot)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        out.push((super::shingle::mix(hash) >> 32) as u32);
     }
 }
 
