@@ -194,6 +194,39 @@ fn it_runs_on_data_that_it_has_never_seen() {
     assert_eq!(report["tokenize"]["max_length"], 256);
 }
 
+/// One file of pairs trains both stages: imitation of the chosen answers, then preference, with the same rows held out.
+#[test]
+fn pairs_alone_are_enough_and_nothing_held_out_is_imitated() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..40)
+        .map(|i| {
+            let topic = (0..8).map(|k| format!("w{i}x{k}")).collect::<Vec<_>>().join(" ");
+            let said = |answer: &str| format!("\n\nHuman: What is {topic}?\n\nAssistant: {answer}");
+            let chosen = said(&format!("It is {} and it comes right after {}, of course.", i % 7, i * 3));
+            serde_json::json!({"chosen": chosen, "rejected": said("I would rather not talk about numbers today.")})
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    let file = dir.path().join("pairs.jsonl");
+    std::fs::write(&file, rows).unwrap();
+    let (file, out) = (file.to_str().unwrap(), dir.path().join("out"));
+    let stderr = run(&out, &["--sft", file, "--preference", file, "--only", "curate,split"]);
+    assert!(stderr.contains("are read as conversations: the prompt and the chosen answer"), "{stderr}");
+    let prompts = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(out.join("data").join(name)).unwrap();
+        let first = |line: &str| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let turns = row.get("messages").or(row.get("prompt")).unwrap();
+            turns[0]["content"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(first).collect()
+    };
+    let (imitated, held_out) = (prompts("train.jsonl"), prompts("preference_validation.jsonl"));
+    assert!(imitated.len() >= 30 && !held_out.is_empty(), "{} {}", imitated.len(), held_out.len());
+    assert!(held_out.iter().all(|prompt| !imitated.contains(prompt)));
+}
+
 #[test]
 fn bad_configurations_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();

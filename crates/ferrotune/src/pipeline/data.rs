@@ -1,5 +1,6 @@
 //! The data stages, and reading back what they wrote.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -29,8 +30,16 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
             eprintln!("{:>12}: {kind}: {} of {} caught", "curate", found.caught, found.planted);
         }
     }
+    let mut kept = outcome.kept;
+    let n_pairs = kept.iter_mut().map(chosen_as_chat).filter(|&was_pair| was_pair).count();
+    if n_pairs > 0 {
+        eprintln!(
+            "{:>12}: {n_pairs} preference pairs are read as conversations: the prompt and the chosen answer",
+            "curate"
+        );
+    }
     let (kept, no_chat): (Vec<Record>, Vec<Record>) =
-        outcome.kept.into_iter().partition(|r| matches!(r.item, Item::Chat(_)));
+        kept.into_iter().partition(|r| matches!(r.item, Item::Chat(_)));
     if kept.is_empty() {
         bail!(
             "{}: no conversation is left to train on ({} rows read, {} dropped, {} are not conversations); see {}",
@@ -64,6 +73,21 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
     Ok(facts)
 }
 
+/// A pair among what is to be learnt by imitation becomes the conversation that ends with its chosen answer; tells whether
+/// it was one.
+fn chosen_as_chat(record: &mut Record) -> bool {
+    let Item::Pair(pair) = &mut record.item else { return false };
+    let mut messages = std::mem::take(&mut pair.prompt);
+    messages.append(&mut pair.chosen);
+    record.item = Item::Chat(Conversation {
+        id: std::mem::take(&mut pair.id),
+        messages,
+        tools: Vec::new(),
+        meta: std::mem::take(&mut pair.meta),
+    });
+    true
+}
+
 fn run_recipe(file: &Path, recipe: &Recipe) -> Result<curate::Outcome> {
     let outcome = curate::run(&[file.to_owned()], recipe, &mut CurateProgress::new())
         .with_context(|| format!("cannot curate {}", file.display()))?;
@@ -89,25 +113,7 @@ pub(super) fn recipe_for(file: &Path) -> Result<&'static str> {
 pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
     let settings = &config.split;
     let mut facts = SplitFacts::default();
-    let rows = records(&out.join("data/curated.jsonl"))?;
-    let how = split_rows::SplitConfig {
-        validation: share(settings.validation, settings.max_validation, rows.len()),
-        seed: config.seed,
-        stratify_by: rows.iter().all(|r| r.meta().contains_key("category")).then(|| "category".to_owned()),
-        ..split_rows::SplitConfig::default()
-    };
-    let mut sets = split_rows::split(rows, &how)?;
-    sets.validation = at_most(sets.validation, settings.max_validation);
-    sets.train = at_most(sets.train, settings.max_train);
-    for note in &sets.report.notes {
-        eprintln!("{:>12}: {note}", "split");
-    }
-    for record in sets.train.iter_mut().chain(&mut sets.validation) {
-        put_system(record, &config.curate.system);
-    }
-    (facts.train, facts.validation) = (sets.train.len(), sets.validation.len());
-    write::records(&out.join("data/train.jsonl"), &sets.train)?;
-    write::records(&out.join("data/validation.jsonl"), &sets.validation)?;
+    let mut pairs_held_out = None;
     if config.data.preference.is_some() {
         let rows = records(&out.join("data/preference.jsonl"))?;
         let how = split_rows::SplitConfig {
@@ -116,6 +122,10 @@ pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
             ..split_rows::SplitConfig::default()
         };
         let mut sets = split_rows::split(rows, &how)?;
+        if config.data.preference.as_ref() == Some(&config.data.sft) {
+            // The same rows train both stages: what one holds out the other must not have seen.
+            pairs_held_out = Some(sets.validation.iter().map(|r| r.id().to_owned()).collect::<BTreeSet<_>>());
+        }
         for record in sets.train.iter_mut().chain(&mut sets.validation) {
             put_system(record, &config.curate.system);
         }
@@ -123,6 +133,34 @@ pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
         write::records(&out.join("data/preference_train.jsonl"), &sets.train)?;
         write::records(&out.join("data/preference_validation.jsonl"), &sets.validation)?;
     }
+    let rows = records(&out.join("data/curated.jsonl"))?;
+    let (mut train, validation) = match pairs_held_out {
+        Some(held_out) => rows.into_iter().partition(|r| !held_out.contains(r.id())),
+        None => {
+            let how = split_rows::SplitConfig {
+                validation: share(settings.validation, settings.max_validation, rows.len()),
+                seed: config.seed,
+                stratify_by: rows
+                    .iter()
+                    .all(|r| r.meta().contains_key("category"))
+                    .then(|| "category".to_owned()),
+                ..split_rows::SplitConfig::default()
+            };
+            let sets = split_rows::split(rows, &how)?;
+            for note in &sets.report.notes {
+                eprintln!("{:>12}: {note}", "split");
+            }
+            (sets.train, sets.validation)
+        }
+    };
+    let mut validation = at_most(validation, settings.max_validation);
+    train = at_most(train, settings.max_train);
+    for record in train.iter_mut().chain(&mut validation) {
+        put_system(record, &config.curate.system);
+    }
+    (facts.train, facts.validation) = (train.len(), validation.len());
+    write::records(&out.join("data/train.jsonl"), &train)?;
+    write::records(&out.join("data/validation.jsonl"), &validation)?;
     eprintln!(
         "{:>12}: {} conversations to train on, {} held out; {} pairs, {} held out",
         "split", facts.train, facts.validation, facts.preference_train, facts.preference_validation
