@@ -1,8 +1,11 @@
 use ferrotune_types::Segment;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
+use crate::block::{linear_tensors, norm_tensors};
 use crate::encoder::pool;
-use crate::{Activation, EncoderConfig, HeadKind, Linear, ModelError, Norm, Pooling, WeightMap};
+use crate::{Activation, EncoderConfig, HeadKind, Linear, ModelError, Norm, NormKind, Pooling, WeightMap};
 
 /// What an encoder's checkpoint was trained to predict.
 #[derive(Debug)]
@@ -74,9 +77,81 @@ impl Head {
         Ok(Some(Head { kind, transform, out }))
     }
 
+    /// A masked-LM head as BERT begins one, for a checkpoint that was saved without: dense layer N(0, 0.02²), plain
+    /// norm, and the embedding as output weight. The numbers come from a ChaCha8 stream of `seed`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] where the family has no such head.
+    pub(crate) fn new_masked_lm(
+        config: &EncoderConfig,
+        embedding: &Tensor,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
+        let names = config.names;
+        if names.lm[0].is_empty() {
+            return Err(ModelError::Config(format!("{} has no masked-LM head", config.model_type)));
+        }
+        let c = config.hidden_size;
+        let like = |values: &[f32]| {
+            Tensor::from_slice(values).to_device(embedding.device()).to_kind(embedding.kind())
+        };
+        let (zeros, ones) = (like(&vec![0.0; c]), like(&vec![1.0; c]));
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Twelve uniforms less six have variance 1.
+        let mut normal = || 0.02 * ((0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0);
+        let weight = like(&(0..c * c).map(|_| normal()).collect::<Vec<_>>()).view([c as i64, c as i64]);
+        let bias = (config.model_type != "modernbert").then(|| zeros.copy());
+        let norm = match config.norm {
+            NormKind::Layer { eps } => {
+                let bias = (config.model_type != "modernbert").then(|| zeros.copy());
+                Norm::Layer { weight: ones, bias, eps }
+            }
+            NormKind::Rms { eps, weight_plus_one, .. } => Norm::Rms { weight: ones, eps, weight_plus_one },
+        };
+        let transform = Transform {
+            dense: Linear::new(names.lm[0], weight, bias),
+            activation: HeadActivation::Plain(config.activation),
+            norm: Some(norm),
+        };
+        let rows = like(&vec![0.0; config.vocab_size]);
+        let out = Linear::new(names.lm[2], embedding.shallow_clone(), Some(rows));
+        Ok(Head { kind: HeadKind::MaskedLm, transform: Some(transform), out })
+    }
+
     /// What it predicts.
     pub fn kind(&self) -> HeadKind {
         self.kind
+    }
+
+    /// The head's tensors under their names; an output weight that is the embedding is not among them.
+    pub(crate) fn named_tensors(
+        &self,
+        config: &EncoderConfig,
+        embedding: &Tensor,
+        out: &mut Vec<(String, Tensor)>,
+    ) {
+        let names = config.names;
+        let norm_name = match self.kind {
+            HeadKind::MaskedLm => names.lm[1],
+            HeadKind::Tokens => names.tokens[1],
+            HeadKind::Sequence(_) => names.sequence[1],
+        };
+        if let Some(transform) = &self.transform {
+            linear_tensors(&transform.dense, false, out);
+            if let Some(norm) = &transform.norm {
+                norm_tensors(norm_name, norm, out);
+            }
+        }
+        let mut own = Vec::new();
+        linear_tensors(&self.out, false, &mut own);
+        for (name, tensor) in own {
+            if tensor.data_ptr() == embedding.data_ptr() {
+                continue;
+            }
+            // A masked-LM head's bias has a name of its own.
+            let bias = self.kind == HeadKind::MaskedLm && tensor.dim() == 1;
+            out.push((if bias { names.lm[3].to_owned() } else { name }, tensor));
+        }
     }
 
     /// (T, C) → logits of every token (T, V or classes), or of every text (texts, classes).

@@ -38,6 +38,7 @@ mod encoder;
 mod encoder_config;
 mod encoder_head;
 mod encoder_layer;
+mod encoder_tensors;
 mod error;
 mod int8;
 mod linear;

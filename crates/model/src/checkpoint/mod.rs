@@ -11,6 +11,7 @@ mod gguf_quant;
 mod load;
 mod safetensors;
 mod save;
+mod save_encoder;
 mod source;
 
 pub use gguf::{Gguf, GgufArray, GgufValue};
@@ -19,6 +20,7 @@ pub use gguf_quant::GgufType;
 pub use load::{Loaded, LoadedEncoder, load_config, load_decoder, load_encoder};
 pub use safetensors::{Safetensors, write_safetensors};
 pub use save::{SaveOptions, save_decoder};
+pub use save_encoder::save_encoder;
 pub use source::{HubOptions, Source};
 
 use std::fs::File;

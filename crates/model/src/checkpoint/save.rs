@@ -150,7 +150,7 @@ fn generation_defaults(config: &Value) -> Value {
 }
 
 /// Writes beside the file, then renames.
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
     let failed = |source| ModelError::Io { op: "write", path: path.to_owned(), source };
     let text = serde_json::to_string_pretty(value).map_err(|e| format_error(path, e.to_string()))?;
     let partial = path.with_extension("json.partial");
