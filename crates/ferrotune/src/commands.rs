@@ -9,13 +9,14 @@ use anyhow::{Context, Result, bail};
 use ferrotune_data::Item;
 use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
-use ferrotune_peft::{LoadOptions, inject, load as load_adapter, quantize_base, save as save_adapter};
+use ferrotune_peft::{LoadOptions, load as load_adapter, save as save_adapter};
 use ferrotune_preference::Kto;
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
     retrieve,
 };
+use ferrotune_train::Freeze;
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
 use ferrotune_types::{
     Conversation, Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample,
@@ -33,6 +34,7 @@ use crate::files::{hash_parts, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
+use crate::tune_commands::{Tuned, start_adapter};
 use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
 };
@@ -55,6 +57,8 @@ fn run_with_torch(command: &Command) -> Result<Output> {
         }
         Command::Tokenize(args) => tokenize(args),
         Command::Generate(args) => generate(args),
+        Command::Mlm(args) => crate::tune_commands::mlm(args),
+        Command::Classify(args) => crate::tune_commands::classify(args),
         Command::Perplexity(args) => perplexity(args),
         Command::Sft(args) => sft(args),
         Command::Cpt(args) => cpt(args),
@@ -173,12 +177,15 @@ fn generate(args: &GenerateArgs) -> Result<Output> {
     let answer = model.chat_at_least(&turns, &params, args.min_new_tokens)?;
     let seconds = started.elapsed().as_secs_f64();
     let rate = answer.completion_tokens as f64 / seconds;
+    let kind =
+        format!("{} {} {} {} {:?}", args.dora, args.rslora, args.init, args.bias, args.modules_to_save);
     let json = json!({
         "text": answer.text,
         "ids": answer.ids,
         "prompt_tokens": answer.prompt_tokens,
         "tokens_per_s": rate,
         "peak_rss_mib": crate::progress::peak_rss_mib(),
+        kind.as_bytes(),
     });
     Ok(Output { json: vec![json], text: answer.text })
 }
@@ -230,7 +237,7 @@ fn perplexity(args: &PerplexityArgs) -> Result<Output> {
 }
 
 /// What a tuning run is, for its checkpoints.
-fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
+pub(crate) fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
     let data = std::fs::read(&args.data).with_context(|| format!("cannot read {}", args.data.display()))?;
     let adapter = match &args.adapter {
         Some(folder) => std::fs::read(folder.join("adapter_model.safetensors"))
@@ -254,7 +261,7 @@ fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
 }
 
 /// Tokens of a row at most: as asked, else 1,024, and never more than the model reads.
-fn max_length(args: &TuneArgs, model: &LoadedModel) -> Result<usize> {
+pub(crate) fn max_length(args: &TuneArgs, model: &LoadedModel) -> Result<usize> {
     let context = model.decoder.config.max_position_embeddings;
     match args.max_length {
         Some(asked) if asked > context => {
@@ -276,7 +283,7 @@ fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
 }
 
 /// Clears an earlier run's state away unless it is to be gone on with.
-fn prepare(args: &TuneArgs) -> Result<()> {
+pub(crate) fn prepare(args: &TuneArgs) -> Result<()> {
     if !args.resume {
         for name in ["checkpoints", "reference.json", "metrics.jsonl"] {
             let path = args.out.join(name);
@@ -287,7 +294,7 @@ fn prepare(args: &TuneArgs) -> Result<()> {
 }
 
 /// The settings of `--config` with what the command line says put over them.
-fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
+pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
     args: &TuneArgs,
     more: &[(&str, Value)],
 ) -> Result<T> {
@@ -321,7 +328,7 @@ fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
 fn sft(args: &SftArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let mut config: SftConfig = settings(tune, &[])?;
+    let mut config: SftConfig = settings(tune, &args.whole.settings())?;
     if config.checkpoint_every == 0 {
         config.checkpoint_every = 50;
     }
@@ -339,37 +346,23 @@ fn sft(args: &SftArgs) -> Result<Output> {
     let (train, packed) = pack(examples(&tune.data)?, max_length, packing)?;
     eprintln!("{:>12}: {packed}", "sft");
     let validation = args.validation.as_deref().map(&examples).transpose()?.unwrap_or_default();
-    let adapter = start_adapter(tune, &mut model)?;
-    let table = adapter.parameter_table(&model.decoder);
-    let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
-    let outcome =
-        recipes::sft(&model.decoder, &adapter, &SftData { train, validation }, &config, &tune.out, &hash)?;
-    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let tuned = Tuned::start(tune, &args.whole, &mut model)?;
+    tuned.say(&model.decoder);
+    let data = SftData { train, validation };
+    if args.find_lr {
+        let sweep = (1e-6, 1.0, tune.steps.unwrap_or(80));
+        let found = recipes::find_lr(&model.decoder, tuned.trained(), &data, &config, sweep, &tune.out)?;
+        return Output::one(&found, found.words());
+    }
+    let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
+    let hash = run_hash(tune, place, &named)?;
+    let outcome = recipes::sft(&model.decoder, tuned.trained(), &data, &config, &tune.out, &hash)?;
+    let folder = tuned.save(&model, &tune.out)?;
+    let (trained, all) = tuned.counts(&model.decoder);
     let mut json = serde_json::to_value(&outcome)?;
-    json["trainable_params"] = Value::from(table.trainable);
-    json["total_params"] = Value::from(table.trainable + table.base_parameters);
-    Ok(Output { json: vec![json], text: format!("adapter: {}", tune.out.join("adapter").display()) })
-}
-
-fn start_adapter(tune: &TuneArgs, model: &mut LoadedModel) -> Result<ferrotune_peft::Adapter> {
-    if tune.quantize.is_some() {
-        quantize_base(&mut model.decoder, true)?;
-    }
-    let Some(folder) = &tune.adapter else {
-        let lora = recipes::lora_config(
-            tune.lora_r,
-            tune.lora_alpha,
-            tune.lora_dropout,
-            &tune.targets,
-            &tune.model,
-        )?;
-        return Ok(inject(&mut model.decoder, &lora, tune.seed)?);
-    };
-    let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())?;
-    for (_, tensor) in adapter.parameters() {
-        let _ = tensor.set_requires_grad(true);
-    }
-    Ok(adapter)
+    json["trainable_params"] = Value::from(trained);
+    json["total_params"] = Value::from(all);
+    Ok(Output { json: vec![json], text: folder.display().to_string() })
 }
 
 fn dpo(args: &DpoArgs) -> Result<Output> {
@@ -388,7 +381,7 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
-    let mut adapter = start_adapter(tune, &mut model)?;
+    let mut adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
     let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
     let before = answer_lengths(args, &model, &validation)?;
     let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
@@ -466,7 +459,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
         Some(data) => [Vec::new(), data.pairs.clone()],
         None => tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?,
     };
-    let adapter = start_adapter(tune, &mut model)?;
+    let adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
     let named = json!({"config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta});
     let hash = run_hash(tune, place, &named)?;
     let before = answer_lengths(args, &model, &held)?;
@@ -536,7 +529,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
-    let adapter = start_adapter(tune, &mut model)?;
+    let adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
     let head = recipes::reward_head(&model.decoder);
     let centering = Some(args.centering).filter(|&c| c != 0.0);
     let named = json!({"config": serde_json::to_value(&config)?, "centering": centering});
@@ -565,7 +558,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
 fn cpt(args: &CptArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let config: SftConfig = settings(tune, &[])?;
+    let config: SftConfig = settings(tune, &args.whole.settings())?;
     prepare(tune)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let (own, own_held) = documents(&tune.data, args.held_out)?;
@@ -574,19 +567,29 @@ fn cpt(args: &CptArgs) -> Result<Output> {
         None => (Vec::new(), Vec::new()),
     };
     let texts = CptTexts { own, own_held, general, general_held };
-    let adapter = start_adapter(tune, &mut model)?;
-    let named = json!({"config": serde_json::to_value(&config)?, "replay": args.replay});
+    let tuned = Tuned::start(tune, &args.whole, &mut model)?;
+    tuned.say(&model.decoder);
+    let named =
+        json!({"config": serde_json::to_value(&config)?, "replay": args.replay, "whole": args.whole.named()});
     let hash = run_hash(tune, place, &named)?;
     let window = (max_length(tune, &model)?, args.replay);
-    let outcome =
-        recipes::cpt(&model.decoder, &adapter, &model.tokenizer, &texts, window, &config, &tune.out, &hash)?;
-    save_adapter(&adapter, &tune.out.join("adapter"))?;
-    let text = format!("{}\nadapter: {}", outcome.words(), tune.out.join("adapter").display());
+    let outcome = recipes::cpt(
+        &model.decoder,
+        tuned.trained(),
+        &model.tokenizer,
+        &texts,
+        window,
+        &config,
+        &tune.out,
+        &hash,
+    )?;
+    let folder = tuned.save(&model, &tune.out)?;
+    let text = format!("{}\n{}", outcome.words(), folder.display());
     Output::one(&outcome, text)
 }
 
 /// A file's documents, the last `held_out` of them apart: the rows of a dataset, or the paragraphs of a text.
-fn documents(file: &Path, held_out: f64) -> Result<(Vec<String>, Vec<String>)> {
+pub(crate) fn documents(file: &Path, held_out: f64) -> Result<(Vec<String>, Vec<String>)> {
     let is_text = file.extension().is_some_and(|e| e == "txt" || e == "md");
     let mut all: Vec<String> = if is_text {
         let text =

@@ -68,6 +68,8 @@ mod pair_commands;
 mod show_tokens;
 
 pub mod cli;
+#[cfg(feature = "torch")]
+mod tune_commands;
 pub mod documents;
 pub mod files;
 pub mod progress;

@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::TrainError;
-use crate::kernels::{AdamRow, AdamShared, adamw_rows, adamw_takes};
+use crate::blockwise::Blockwise;
+use crate::kernels::{Adam8Row, AdamRow, AdamShared, adamw_rows, adamw_takes, adamw8_row};
 
 /// A tensor that training changes.
 #[derive(Debug)]
@@ -36,16 +37,24 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// Keep the moments in 8 bits: 2 bytes a number instead of 8.
+    pub eight_bit: bool,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, eight_bit: false }
     }
 }
 
+/// Tensors of fewer numbers keep fp32 moments even so, as bitsandbytes' `min_8bit_size` has it.
+const MIN_EIGHT_BIT: usize = 4096;
+
 /// AdamW (arXiv 1711.05101) with fp32 states, and an fp32 master of every parameter that is not fp32 itself:
 /// in bf16 an update of 1e-4 to a weight of 0.1 would round to nothing.
+///
+/// With [`AdamWConfig::eight_bit`] the moments of larger tensors are kept in 8 bits, block by block (arXiv
+/// 2110.02861): a step takes them to fp32, computes as always, and rounds what it keeps.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -58,10 +67,16 @@ pub struct AdamW {
 struct Slot {
     /// fp32 copy of the parameter; `None` where the parameter is fp32.
     master: Option<Tensor>,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    moments: Moments,
     /// Sum of the micro-batches' gradients in fp32; `None` where the parameter's own `.grad` is fp32.
     gradient: Option<Tensor>,
+}
+
+/// A parameter's two moments.
+#[derive(Debug)]
+enum Moments {
+    Full { exp_avg: Tensor, exp_avg_sq: Tensor },
+    EightBit { exp_avg: Blockwise, exp_avg_sq: Blockwise },
 }
 
 impl AdamW {
@@ -78,10 +93,18 @@ impl AdamW {
             .map(|p| {
                 let half = p.tensor.kind() != Kind::Float;
                 let zeros = || p.tensor.zeros_like().detach().to_kind(Kind::Float);
+                let (n, device) = (p.tensor.numel(), p.tensor.device());
+                let moments = if config.eight_bit && n >= MIN_EIGHT_BIT {
+                    Moments::EightBit {
+                        exp_avg: Blockwise::zeros(n, true, device),
+                        exp_avg_sq: Blockwise::zeros(n, false, device),
+                    }
+                } else {
+                    Moments::Full { exp_avg: zeros(), exp_avg_sq: zeros() }
+                };
                 Slot {
                     master: half.then(|| p.tensor.detach().to_kind(Kind::Float)),
-                    exp_avg: zeros(),
-                    exp_avg_sq: zeros(),
+                    moments,
                     gradient: half.then(zeros),
                 }
             })
@@ -124,9 +147,15 @@ impl AdamW {
     pub fn step(&mut self, lr: f64) {
         let _guard = tch::no_grad_guard();
         self.step += 1;
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let AdamWConfig { beta1, beta2, eps, weight_decay, .. } = self.config;
         let correction1 = 1.0 - beta1.powi(self.step as i32);
         let correction2 = (1.0 - beta2.powi(self.step as i32)).sqrt();
+        let shared = AdamShared {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: eps as f32,
+            correction: (1.0 / correction2) as f32,
+        };
         let mut rows = Vec::new();
         for (param, slot) in self.params.iter().zip(&mut self.slots) {
             let grad = slot.gradient.as_ref().map_or_else(|| param.tensor.grad(), Tensor::shallow_clone);
@@ -136,25 +165,53 @@ impl AdamW {
             let lr = lr * param.lr_scale;
             let keep = if param.decay { 1.0 - lr * weight_decay } else { 1.0 };
             let mut weight = slot.master.as_ref().unwrap_or(&param.tensor).detach();
-            if adamw_takes(&[&weight, &grad, &slot.exp_avg, &slot.exp_avg_sq]) {
-                rows.push(AdamRow {
-                    weight,
-                    gradient: grad,
-                    exp_avg: &slot.exp_avg,
-                    exp_avg_sq: &slot.exp_avg_sq,
-                    keep: keep as f32,
-                    rate: (lr / correction1) as f32,
-                });
-                continue;
+            let (keep_f32, rate) = (keep as f32, (lr / correction1) as f32);
+            // By libtorch's operations, where the kernels do not run: the same on any device.
+            let plainly =
+                |weight: &mut Tensor, exp_avg: &mut Tensor, exp_avg_sq: &mut Tensor, grad: &Tensor| {
+                    let _ = weight.g_mul_scalar_(keep);
+                    let _ = exp_avg.lerp_(grad, 1.0 - beta1);
+                    let _ = exp_avg_sq.g_mul_scalar_(beta2).addcmul_(grad, &(grad * (1.0 - beta2)));
+                    let denominator = exp_avg_sq.sqrt() / correction2 + eps;
+                    let _ = weight.addcdiv_(&(&*exp_avg * (-lr / correction1)), &denominator);
+                };
+            match &mut slot.moments {
+                Moments::Full { exp_avg, exp_avg_sq } => {
+                    if adamw_takes(&[&weight, &grad, exp_avg, exp_avg_sq]) {
+                        rows.push(AdamRow {
+                            weight,
+                            gradient: grad,
+                            exp_avg,
+                            exp_avg_sq,
+                            keep: keep_f32,
+                            rate,
+                        });
+                    } else {
+                        plainly(&mut weight, exp_avg, exp_avg_sq, &grad);
+                    }
+                }
+                Moments::EightBit { exp_avg, exp_avg_sq } => {
+                    if adamw_takes(&[&weight, &grad]) {
+                        let row = Adam8Row {
+                            weight: &weight,
+                            gradient: &grad,
+                            exp_avg,
+                            exp_avg_sq,
+                            keep: keep_f32,
+                            rate,
+                        };
+                        adamw8_row(&row, shared);
+                    } else {
+                        let whole = |moment: &Blockwise| moment.dequantize().view_as(&grad);
+                        let (mut m, mut v) = (whole(exp_avg), whole(exp_avg_sq));
+                        plainly(&mut weight, &mut m, &mut v, &grad);
+                        exp_avg.quantize_from(&m.contiguous().view([-1]));
+                        exp_avg_sq.quantize_from(&v.contiguous().view([-1]));
+                    }
+                }
             }
-            let _ = weight.g_mul_scalar_(keep);
-            let _ = slot.exp_avg.lerp_(&grad, 1.0 - beta1);
-            let _ = slot.exp_avg_sq.g_mul_scalar_(beta2).addcmul_(&grad, &(&grad * (1.0 - beta2)));
-            let denominator = slot.exp_avg_sq.sqrt() / correction2 + eps;
-            let _ = weight.addcdiv_(&(&slot.exp_avg * (-lr / correction1)), &denominator);
         }
-        let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
-        adamw_rows(&rows, AdamShared { beta1, beta2, eps, correction: (1.0 / correction2) as f32 });
+        adamw_rows(&rows, shared);
         for (param, slot) in self.params.iter_mut().zip(&mut self.slots) {
             if let Some(master) = &slot.master {
                 param.tensor.detach().copy_(master);
@@ -172,10 +229,33 @@ impl AdamW {
         for (param, slot) in self.params.iter().zip(&self.slots) {
             let weight = slot.master.as_ref().unwrap_or(&param.tensor).detach();
             out.push((format!("weight.{}", param.name), weight));
-            out.push((format!("exp_avg.{}", param.name), slot.exp_avg.shallow_clone()));
-            out.push((format!("exp_avg_sq.{}", param.name), slot.exp_avg_sq.shallow_clone()));
+            match &slot.moments {
+                Moments::Full { exp_avg, exp_avg_sq } => {
+                    out.push((format!("exp_avg.{}", param.name), exp_avg.shallow_clone()));
+                    out.push((format!("exp_avg_sq.{}", param.name), exp_avg_sq.shallow_clone()));
+                }
+                Moments::EightBit { exp_avg, exp_avg_sq } => {
+                    out.extend(exp_avg.state("exp_avg", &param.name));
+                    out.extend(exp_avg_sq.state("exp_avg_sq", &param.name));
+                }
+            }
         }
         out
+    }
+
+    /// Bytes of masters, moments and sums of gradients.
+    pub fn n_bytes(&self) -> usize {
+        let bytes = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        let of = |slot: &Slot| {
+            let moments = match &slot.moments {
+                Moments::Full { exp_avg, exp_avg_sq } => bytes(exp_avg) + bytes(exp_avg_sq),
+                Moments::EightBit { exp_avg, exp_avg_sq } => {
+                    [exp_avg, exp_avg_sq].iter().map(|m| bytes(&m.codes) + bytes(&m.absmax)).sum()
+                }
+            };
+            moments + slot.master.as_ref().map_or(0, bytes) + slot.gradient.as_ref().map_or(0, bytes)
+        };
+        self.slots.iter().map(of).sum()
     }
 
     /// Optimiser steps taken.
@@ -190,7 +270,7 @@ impl AdamW {
     pub fn restore(&mut self, step: i64, find: impl Fn(&str) -> Option<Tensor>) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         let mut found = Vec::with_capacity(self.params.len());
-        for param in &self.params {
+        for (param, slot) in self.params.iter().zip(&self.slots) {
             let get = |part: &str| {
                 let name = format!("{part}.{}", param.name);
                 match find(&name) {
@@ -203,18 +283,30 @@ impl AdamW {
                     None => Err(TrainError::Config(format!("{name} is not in the checkpoint"))),
                 }
             };
-            found.push((get("weight")?, get("exp_avg")?, get("exp_avg_sq")?));
+            // Where each tensor goes, and what.
+            let mut copies = match &slot.moments {
+                Moments::Full { exp_avg, exp_avg_sq } => vec![
+                    (exp_avg.shallow_clone(), get("exp_avg")?),
+                    (exp_avg_sq.shallow_clone(), get("exp_avg_sq")?),
+                ],
+                Moments::EightBit { exp_avg, exp_avg_sq } => {
+                    let mut copies = Vec::new();
+                    for (part, moment) in [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)] {
+                        let [codes, absmax] = moment.find(part, &param.name, &find)?;
+                        copies.push((moment.codes.shallow_clone(), codes));
+                        copies.push((moment.absmax.shallow_clone(), absmax));
+                    }
+                    copies
+                }
+            };
+            let weight = get("weight")?;
+            copies.extend(slot.master.as_ref().map(|m| (m.shallow_clone(), weight.shallow_clone())));
+            copies.push((param.tensor.detach(), weight));
+            found.extend(copies);
         }
         self.step = step;
-        for ((param, slot), (weight, exp_avg, exp_avg_sq)) in
-            self.params.iter_mut().zip(&mut self.slots).zip(found)
-        {
-            param.tensor.detach().copy_(&weight);
-            if let Some(master) = &mut slot.master {
-                master.copy_(&weight);
-            }
-            slot.exp_avg.copy_(&exp_avg);
-            slot.exp_avg_sq.copy_(&exp_avg_sq);
+        for (mut place, value) in found {
+            place.copy_(&value);
         }
         Ok(())
     }

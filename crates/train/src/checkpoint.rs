@@ -1,21 +1,22 @@
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tch::{Kind, Tensor};
 
 use crate::{EarlyStop, Sampler, TrainError};
 
 /// Version of the files that [`save_checkpoint`] writes.
-pub const CHECKPOINT_VERSION: u32 = 1;
+pub const CHECKPOINT_VERSION: u32 = 2;
 
 /// Where a run stands, beside its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
-    /// [`CHECKPOINT_VERSION`].
+    /// [`CHECKPOINT_VERSION`] when it was written.
     pub version: u32,
     /// Hash of model, data and settings: a checkpoint of another run is refused.
     pub run_hash: String,
@@ -38,7 +39,7 @@ pub struct RunState {
 pub struct Checkpoint {
     /// Where the run stood.
     pub state: RunState,
-    /// Its tensors by name, fp32.
+    /// Its tensors by name, fp32, or bytes where an optimiser keeps 8 bits.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -57,13 +58,15 @@ pub fn save_checkpoint(
     let partial = dir.join(format!(".partial-{:06}", state.step));
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).map_err(TrainError::io("create", &partial))?;
-    let views = tensors.iter().map(|(name, tensor)| (name.clone(), Float32::new(tensor)));
-    let bytes = safetensors::serialize(views, None)
-        .map_err(|e| TrainError::Checkpoint { path: partial.clone(), reason: e.to_string() })?;
-    write_synced(&partial.join("tensors.safetensors"), &bytes)?;
     let json = serde_json::to_vec_pretty(state)
         .map_err(|e| TrainError::Checkpoint { path: partial.clone(), reason: e.to_string() })?;
-    write_synced(&partial.join("state.json"), &json)?;
+    let written = write_tensors(&partial.join("tensors.safetensors"), tensors)
+        .and_then(|()| write_synced(&partial.join("state.json"), &json));
+    if let Err(error) = written {
+        // Where the disk is full, what could not be finished must not keep it full.
+        let _ = std::fs::remove_dir_all(&partial);
+        return Err(error);
+    }
     let _ = std::fs::remove_dir_all(&target);
     std::fs::rename(&partial, &target).map_err(TrainError::io("rename", &target))?;
     for old in checkpoints(dir).iter().rev().skip(keep.max(1)) {
@@ -85,8 +88,9 @@ pub fn load_checkpoint(path: &Path, run_hash: &str) -> Result<Checkpoint, TrainE
     let bad = |reason: String| TrainError::Checkpoint { path: path.to_owned(), reason };
     let json = std::fs::read(path.join("state.json")).map_err(TrainError::io("read", path))?;
     let state: RunState = serde_json::from_slice(&json).map_err(|e| bad(format!("state.json: {e}")))?;
-    if state.version != CHECKPOINT_VERSION {
-        return Err(bad(format!("version {}, this program writes {CHECKPOINT_VERSION}", state.version)));
+    // Version 1 lacks nothing but tensors of bytes.
+    if !(1..=CHECKPOINT_VERSION).contains(&state.version) {
+        return Err(bad(format!("version {}, this program reads 1 to {CHECKPOINT_VERSION}", state.version)));
     }
     if state.run_hash != run_hash {
         return Err(bad(
@@ -98,11 +102,13 @@ pub fn load_checkpoint(path: &Path, run_hash: &str) -> Result<Checkpoint, TrainE
     let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("tensors.safetensors: {e}")))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(bad(format!("{name} is {:?}, not F32", view.dtype())));
-        }
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::U8 => Kind::Uint8,
+            other => return Err(bad(format!("{name} is {other:?}, neither F32 nor U8"))),
+        };
         let size: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        tensors.insert(name, Tensor::f_from_data_size(view.data(), &size, Kind::Float)?);
+        tensors.insert(name, Tensor::f_from_data_size(view.data(), &size, kind)?);
     }
     Ok(Checkpoint { state, tensors })
 }
@@ -121,43 +127,39 @@ fn checkpoints(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    use std::io::Write;
     let mut file = std::fs::File::create(path).map_err(TrainError::io("create", path))?;
     file.write_all(bytes).map_err(TrainError::io("write", path))?;
     file.sync_all().map_err(TrainError::io("sync", path))
 }
 
-/// A tensor's fp32 bytes for safetensors.
-struct Float32 {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Float32 {
-    fn new(tensor: &Tensor) -> Self {
-        let tensor = tensor.detach().to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
-        let mut bytes = vec![0; tensor.numel() * 4];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        Float32 { shape: tensor.size().iter().map(|&n| n as usize).collect(), bytes }
+/// Writes a safetensors file tensor by tensor, so that no second copy of the run's state is held: bytes as they are,
+/// anything else as fp32.
+fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TrainError> {
+    let is_bytes = |t: &Tensor| t.kind() == Kind::Uint8;
+    let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, t)| is_bytes(t)); // fp32 first, where it is aligned
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, tensor) in &order {
+        let (dtype, width) = if is_bytes(tensor) { ("U8", 1) } else { ("F32", 4) };
+        let start = end;
+        end += tensor.numel() * width;
+        let entry = json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end]});
+        header.insert(name.clone(), entry);
     }
-}
-
-impl View for Float32 {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut file = std::fs::File::create(path).map_err(TrainError::io("create", path))?;
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(TrainError::io("write", path));
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(header.as_bytes())?;
+    for (_, tensor) in order {
+        let kind = if is_bytes(tensor) { Kind::Uint8 } else { Kind::Float };
+        let plain = tensor.detach().to_kind(kind).to_device(tch::Device::Cpu).contiguous();
+        let mut bytes = vec![0; plain.numel() * kind.elt_size_in_bytes()];
+        plain.f_copy_data_u8(&mut bytes, plain.numel())?;
+        write(&bytes)?;
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
+    file.sync_all().map_err(TrainError::io("sync", path))
 }
 
 /// Numbers as text: Rust prints and parses an f64 without loss, serde_json's reader may be off by one bit, and

@@ -40,12 +40,28 @@ impl<'a> Forward<'a> {
     /// [`TrainError::NothingToTrain`] where no token is a target; [`TrainError::Model`] where the model refuses
     /// the batch.
     pub fn run(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
+        Forward::run_from(decoder, batch, checkpointing, &|x| x)
+    }
+
+    /// As [`Self::run`], from what `change` makes of the token embeddings, (T, C): NEFTune adds noise there. `change`
+    /// must not depend on anything that is trained but the embeddings.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_from(
+        decoder: &'a Decoder,
+        batch: &'a Batch,
+        checkpointing: bool,
+        change: &dyn Fn(Tensor) -> Tensor,
+    ) -> Result<Self, TrainError> {
         let rows = predictors(batch, decoder)?;
         if !Lean::fits(decoder, batch) {
-            return Forward::recorded(decoder, batch, checkpointing);
+            return Forward::recorded_from(decoder, batch, checkpointing, change);
         }
         let pass = decoder.pass(batch)?;
-        let (lean, graded) = Lean::run(decoder, batch, pass, rows, records_gradients(), checkpointing);
+        let keep = records_gradients();
+        let x = tch::no_grad(|| change(decoder.embed(batch)));
+        let (lean, graded) = Lean::run(decoder, batch, pass, x, rows, keep, checkpointing);
         Ok(Forward { decoder, batch, graded, way: Way::Lean(Box::new(lean)) })
     }
 
@@ -55,9 +71,18 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// As [`Self::run`].
     pub fn recorded(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
+        Forward::recorded_from(decoder, batch, checkpointing, &|x| x)
+    }
+
+    fn recorded_from(
+        decoder: &'a Decoder,
+        batch: &'a Batch,
+        checkpointing: bool,
+        change: &dyn Fn(Tensor) -> Tensor,
+    ) -> Result<Self, TrainError> {
         let rows = predictors(batch, decoder)?;
         let pass = decoder.pass(batch)?;
-        let mut x = decoder.embed(batch);
+        let mut x = change(decoder.embed(batch));
         let mut block_inputs = checkpointing.then(Vec::new);
         for block in &decoder.blocks {
             match &mut block_inputs {

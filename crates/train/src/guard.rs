@@ -10,7 +10,7 @@ use crate::TrainError;
 ///
 /// # Errors
 /// [`TrainError::Diverged`].
-pub fn check_loss(step: usize, loss: f64, batches: &[Batch], dir: &Path) -> Result<(), TrainError> {
+pub fn check_loss(step: usize, loss: f64, batches: &[&Batch], dir: &Path) -> Result<(), TrainError> {
     if loss.is_finite() && loss.abs() < 1e4 {
         return Ok(());
     }
@@ -32,8 +32,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let example = Example::new("x", vec![7, 8], vec![false, true]).unwrap();
         let batch = Batch::from_examples(&[&example]).unwrap();
-        assert!(check_loss(1, 2.5, std::slice::from_ref(&batch), dir.path()).is_ok());
-        let error = check_loss(3, f64::NAN, &[batch], dir.path()).unwrap_err().to_string();
+        assert!(check_loss(1, 2.5, &[&batch], dir.path()).is_ok());
+        let error = check_loss(3, f64::NAN, &[&batch], dir.path()).unwrap_err().to_string();
         assert!(error.contains("step 3") && error.contains("NaN"), "{error}");
         let saved = std::fs::read_to_string(dir.path().join("diverged-step-3.json")).unwrap();
         assert!(saved.contains("[7,8]"), "{saved}");

@@ -2,6 +2,7 @@ use ferrotune_model::Decoder;
 use tch::{Device, Kind, Tensor};
 
 use crate::kernels::{self, HeadRow, head_rows};
+use crate::lean::accumulate;
 
 /// What the LM head says of N graded tokens, and how each would change with its hidden state.
 #[derive(Debug)]
@@ -131,16 +132,23 @@ pub(crate) fn backward_head_weight(
     weights: &Tensor,
     chunk: i64,
 ) {
+    let _guard = tch::no_grad_guard();
     let weight = decoder.head_weight();
     let graded = graded.detach();
     let n = graded.size()[0];
     for start in (0..n).step_by(chunk.max(1) as usize) {
         let length = chunk.max(1).min(n - start);
         let rows = |t: &Tensor| t.narrow(0, start, length);
-        let logps = decoder.logits(&rows(&graded)).log_softmax(-1, Kind::Float);
-        let picked = logps.gather(-1, &rows(&scored.targets).unsqueeze(-1), false).squeeze_dim(-1);
-        let loss = (picked * rows(weights)).sum(Kind::Float);
-        let gradient = Tensor::run_backward(&[loss], &[&weight], false, false);
-        (&weight * &gradient[0]).sum(Kind::Float).backward();
+        let hidden = rows(&graded);
+        let logits = decoder.logits(&hidden);
+        let target = rows(&scored.targets).unsqueeze(-1);
+        // (n, V): d ln p / d z, one at the target less softmax, each row times its weight.
+        let mut slope = logits.softmax(-1, Kind::Float).neg_();
+        slope = slope.scatter_add_(-1, &target, &target.ones_like().to_kind(Kind::Float));
+        if let Some(cap) = decoder.config.logits_softcap {
+            slope *= 1.0 - (logits / cap).square();
+        }
+        slope *= rows(weights).unsqueeze(-1);
+        accumulate(&weight, &slope.to_kind(hidden.kind()).tr().matmul(&hidden));
     }
 }

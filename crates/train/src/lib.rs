@@ -33,18 +33,24 @@ mod forward;
 mod head;
 mod sft;
 
+mod masked_lm;
+
 mod kernels;
 mod lean;
 
 mod adamw;
+mod blockwise;
 mod clip;
+mod freeze;
 mod sampler;
 mod schedule;
 
 mod checkpoint;
 mod early_stop;
 mod error;
+mod estimate;
 mod guard;
+mod lr_find;
 mod metrics;
 mod plot;
 mod tensorboard;
@@ -56,12 +62,16 @@ pub use checkpoint::{
 pub use clip::clip_grad_norm;
 pub use early_stop::{EarlyStop, Turn};
 pub use error::TrainError;
+pub use estimate::{Estimate, HeldMemory, PassCost, PassLoad};
 pub use forward::Forward;
+pub use freeze::{Freeze, unfreeze};
 pub use guard::check_loss;
 pub use head::{HeadOptions, Scored, score};
+pub use lr_find::{LrPoint, LrSweep};
+pub use masked_lm::{MaskedBatch, Masking, mask_tokens, mlm_accumulate, mlm_nll};
 pub use metrics::MetricLog;
-pub use plot::{Curve, draw_loss};
+pub use plot::{Curve, draw_loss, draw_lr_sweep};
 pub use sampler::Sampler;
 pub use schedule::Schedule;
-pub use sft::{SftStats, evaluate_nll, sft_accumulate};
+pub use sft::{SftStats, evaluate_nll, sft_accumulate, sft_accumulate_from};
 pub use tensorboard::EventFile;

@@ -30,10 +30,24 @@ pub fn sft_accumulate(
     checkpointing: bool,
     head: HeadOptions,
 ) -> Result<SftStats, TrainError> {
+    sft_accumulate_from(decoder, micro_batches, checkpointing, head, &|_, x| x)
+}
+
+/// As [`sft_accumulate`], each batch from what `change` makes of its token embeddings, (T, C).
+///
+/// # Errors
+/// As [`sft_accumulate`].
+pub fn sft_accumulate_from(
+    decoder: &Decoder,
+    micro_batches: &[Batch],
+    checkpointing: bool,
+    head: HeadOptions,
+    change: &dyn Fn(&Batch, Tensor) -> Tensor,
+) -> Result<SftStats, TrainError> {
     let n_targets: usize = micro_batches.iter().map(Batch::n_targets).sum();
     let (mut nll, mut correct, mut entropy) = (0.0, 0.0, 0.0);
     for batch in micro_batches {
-        let forward = Forward::run(decoder, batch, checkpointing)?;
+        let forward = Forward::run_from(decoder, batch, checkpointing, &|x| change(batch, x))?;
         let targets = target_ids(batch, decoder);
         let scored = score(decoder, forward.graded(), &targets, head);
         let sum = |t: &Option<Tensor>| t.as_ref().map_or(f64::NAN, |t| t.sum(Kind::Float).double_value(&[]));

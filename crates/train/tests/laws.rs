@@ -255,6 +255,84 @@ fn a_resumed_run_is_bit_identical_to_an_uninterrupted_one() {
     }
 }
 
+fn state(step: usize) -> RunState {
+    RunState {
+        version: ferrotune_train::CHECKPOINT_VERSION,
+        run_hash: "h".to_owned(),
+        step,
+        sampler: Sampler::new(9, 3, true),
+        early_stop: EarlyStop::new(0),
+        losses: vec![1.5, 0.1 + 0.2],
+        figures: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn old_checkpoints_go_and_the_newest_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = [("w".to_owned(), Tensor::ones([3], (Kind::Float, Device::Cpu)))];
+    for step in [5, 10, 15, 20] {
+        save_checkpoint(dir.path(), &state(step), &tensors, 2).unwrap();
+    }
+    let mut names: Vec<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["step-000015", "step-000020"]);
+    assert!(latest_checkpoint(dir.path()).unwrap().ends_with("step-000020"));
+}
+
+#[test]
+fn a_checkpoint_of_the_first_version_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = [("w".to_owned(), Tensor::from_slice(&[1.0f32, -2.5]))];
+    let old = RunState { version: 1, ..state(4) };
+    let path = save_checkpoint(dir.path(), &old, &tensors, 2).unwrap();
+    let found = load_checkpoint(&path, "h").unwrap();
+    assert_eq!(found.state.losses, [1.5, 0.1 + 0.2]);
+    assert_eq!(found.tensors["w"], tensors[0].1);
+    let newer = RunState { version: 99, ..state(6) };
+    let path = save_checkpoint(dir.path(), &newer, &tensors, 2).unwrap();
+    assert!(load_checkpoint(&path, "h").unwrap_err().to_string().contains("version 99"));
+}
+
+/// A limit on file sizes is what a full disk looks like to a program; it holds for a whole process, so the saving is
+/// done in another one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_while_saving_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = [("w".to_owned(), Tensor::ones([3], (Kind::Float, Device::Cpu)))];
+    save_checkpoint(dir.path(), &state(1), &small, 2).unwrap();
+    let name = "what_saves_under_a_limit";
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact {name} --nocapture");
+    let status = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env("FULL_DISK", dir.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+    std::fs::remove_file(dir.path().join("said")).unwrap();
+    assert!(said.contains("cannot write") && said.contains("tensors.safetensors"), "{said}");
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["step-000001"], "the old checkpoint stays, nothing half-written does");
+    let kept = load_checkpoint(&latest_checkpoint(dir.path()).unwrap(), "h").unwrap();
+    assert_eq!(kept.tensors["w"], small[0].1);
+}
+
+/// The other process of the test above; by itself it does nothing.
+#[test]
+fn what_saves_under_a_limit() {
+    let Some(dir) = std::env::var_os("FULL_DISK") else { return };
+    let large = [("w".to_owned(), Tensor::ones([100_000], (Kind::Float, Device::Cpu)))];
+    let error = save_checkpoint(std::path::Path::new(&dir), &state(2), &large, 2).unwrap_err();
+    std::fs::write(std::path::Path::new(&dir).join("said"), error.to_string()).unwrap();
+}
+
 #[test]
 fn bf16_parameters_keep_fp32_masters() {
     let leaf = Tensor::ones([8], (Kind::BFloat16, Device::Cpu)).set_requires_grad(true);

@@ -60,9 +60,9 @@ pub enum Command {
     /// How surprised a model is by a text.
     #[command(after_help = "Example:\n  ferrotune perplexity smollm2-135m-instruct book.txt --window 1024")]
     Perplexity(PerplexityArgs),
-    /// Supervised fine-tuning of a LoRA adapter.
+    /// Supervised fine-tuning of an adapter, or with --full of the model itself.
     #[command(
-        after_help = "Example:\n  ferrotune sft --model smollm2-135m-instruct --data chats.jsonl --steps 50 --out tuned"
+        after_help = "Example:\n  ferrotune sft --model smollm2-135m-instruct --data chats.jsonl --steps 50 --out tuned\n  ferrotune sft --model smollm2-135m-instruct --data chats.jsonl --find-lr --out sweep"
     )]
     Sft(SftArgs),
     /// Reading on in documents of your own, with general text replayed against forgetting.
@@ -70,6 +70,14 @@ pub enum Command {
         after_help = "Example:\n  ferrotune cpt --model smollm2-135m-instruct --data manual.txt --general wiki.txt --replay 0.2 --out read"
     )]
     Cpt(CptArgs),
+    /// Masked language modelling: an encoder learns to guess hidden words of your own documents.
+    #[command(after_help = "Example:\n  ferrotune mlm --model all-minilm-l6-v2 --data manual.txt --out read")]
+    Mlm(MlmArgs),
+    /// Classes for texts (rows of text and label) or for their tokens (rows of text and spans).
+    #[command(
+        after_help = "Example:\n  ferrotune classify --model smollm2-135m-instruct --data labelled.jsonl --validation held.jsonl --out classes\n  ferrotune classify --model smollm2-135m-instruct --data new.jsonl --apply classes --out said"
+    )]
+    Classify(ClassifyArgs),
     /// A reward model from preference pairs: an adapter and a row that scores answers.
     #[command(
         after_help = "Example:\n  ferrotune reward --model smollm2-135m-instruct --data pairs.jsonl --out reward"
@@ -414,6 +422,21 @@ pub struct TuneArgs {
 #[doc(hidden)]
 pub struct SftArgs {
     #[command(flatten)]
+    /// Weight-decomposed LoRA.
+    #[arg(long)]
+    pub dora: bool,
+    /// Scale updates by α / √r instead of α / r.
+    #[arg(long)]
+    pub rslora: bool,
+    /// How the adapter begins: default, gaussian, pissa or olora.
+    #[arg(long, default_value = "default", value_parser = ["default", "gaussian", "pissa", "olora"])]
+    pub init: String,
+    /// Which biases are trained too: none, all or lora_only.
+    #[arg(long, default_value = "none", value_parser = ["none", "all", "lora_only"])]
+    pub bias: String,
+    /// Modules trained whole and saved with the adapter: embed_tokens, lm_head, ….
+    #[arg(long, value_delimiter = ',')]
+    pub modules_to_save: Vec<String>,
     pub tune: TuneArgs,
     /// Pack examples into rows of --max-length; attention stays inside each example.
     #[arg(long)]
@@ -448,12 +471,115 @@ pub struct RewardArgs {
     #[arg(long, default_value_t = 0.01)]
     pub centering: f64,
     /// Held-out pairs to validate on.
+    #[command(flatten)]
+    pub whole: WholeArgs,
     #[arg(long)]
     pub validation: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
+    /// Instead of training, sweep the learning rate, suggest one and draw lr_find.svg.
+    #[arg(long)]
+    pub find_lr: bool,
+}
+
+/// What is trained beside adapters, and how.
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct WholeArgs {
+    /// Train the model itself instead of an adapter; what comes out is a model folder.
+    #[arg(long, conflicts_with_all = ["quantize", "adapter"])]
+    pub full: bool,
+    /// Leave the embeddings and the first N blocks as they are, or with --full what these names hold (with commas).
+    #[arg(long, default_value = "")]
+    pub freeze_layers: String,
+    /// adamw, or adamw8bit, whose moments take 2 bytes a number instead of 8.
+    #[arg(long, value_parser = ["adamw", "adamw8bit"])]
+    pub optimizer: Option<String>,
+    /// Steps between validations (default: at the start and the end).
+    #[arg(long)]
+    pub eval_every: Option<usize>,
+    /// Stop after so many validations without a new best.
+    #[arg(long)]
+    pub patience: Option<usize>,
+    /// Compute each block again in the backward pass: less memory, about a third more time.
+    #[arg(long)]
+    pub activation_checkpointing: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    #[command(flatten)]
+    pub whole: WholeArgs,
+    /// Held-out rows to validate on.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+    /// Instead of training, say the classes of --data by what an earlier run left in this folder.
+    #[arg(long)]
+    pub apply: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct MlmArgs {
+    /// An encoder: a folder, a hub id or a known name.
+    #[arg(long)]
+    pub model: String,
+    /// Documents: a text file, one a blank line apart, or any shape that `curate` reads.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Where the model, its metrics and its checkpoints go.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Optimiser steps (default: one pass over the data).
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Texts a step (default: 16).
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Tokens of a text at most; longer ones are cut into several (default: 128).
+    #[arg(long)]
+    pub max_length: Option<usize>,
+    /// Share of the tokens that are to be guessed.
+    #[arg(long, default_value_t = 0.15)]
+    pub mask_share: f64,
+    /// Share of the documents that is held out, to see what was learnt.
+    #[arg(long, default_value_t = 0.1)]
+    pub held_out: f64,
+    /// Leave the embeddings and the first N layers as they are, or what these names hold (with commas).
+    #[arg(long, default_value = "")]
+    pub freeze_layers: String,
+    /// adamw, or adamw8bit, whose moments take 2 bytes a number instead of 8.
+    #[arg(long, value_parser = ["adamw", "adamw8bit"])]
+    pub optimizer: Option<String>,
+    /// Peak learning rate (default: 5e-5).
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Steps of warm-up.
+    #[arg(long)]
+    pub warmup_steps: Option<usize>,
+    /// Steps between validations (default: at the start and the end).
+    #[arg(long)]
+    pub eval_every: Option<usize>,
+    /// Stop after so many validations without a new best.
+    #[arg(long)]
+    pub patience: Option<usize>,
+    /// Of every random choice.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Go on from the newest checkpoint in --out.
+    #[arg(long)]
+    pub resume: bool,
+    /// auto, fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    pub dtype: String,
+    /// auto, cpu, cuda:0 or mps.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
 pub struct DpoArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
@@ -461,6 +587,8 @@ pub struct DpoArgs {
     #[arg(long)]
     pub beta: Option<f64>,
     /// sigmoid, ipo, hinge, … (several with commas between them are added up); without a reference orpo, simpo, cpo; on
+    #[command(flatten)]
+    pub whole: WholeArgs,
     /// single answers kto.
     #[arg(long)]
     pub loss: Option<String>,

@@ -1,16 +1,16 @@
-//! Classification, top to bottom: a decoder with an adapter and a head of one row a class, on whole texts (the last
+//! Classification, top to bottom: a decoder, tuned by an adapter or itself, and a head of one row a class, on whole texts (the last
 //! token's hidden state) or on every token.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
 use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, Segment};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome, params};
+use super::run::{Run, RunConfig, RunOutcome};
+use super::trained::Trained;
 
 /// A text's ids and what they are to be taken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +36,15 @@ pub fn class_head(decoder: &Decoder, n_classes: usize) -> Tensor {
     Tensor::zeros(size, (Kind::Float, decoder.device)).set_requires_grad(true)
 }
 
-/// Trains `head` ([`class_head`]) and, where there is one, `adapter`, which hangs on `decoder`. Without an adapter the
-/// model stays frozen and only the head learns; which layers an adapter reaches is its `target_modules`.
+/// Trains `head` ([`class_head`]) and what is `trained` beside it: an adapter, which hangs on `decoder`, or tensors of
+/// the model itself. With nothing beside it the model stays frozen and only the head learns.
 ///
 /// # Errors
 /// No rows; a class that the head lacks; a row without a label; a loss that is no number; a full disk;
 /// [`crate::progress::Interrupted`].
 pub fn classify(
     decoder: &Decoder,
-    adapter: Option<&Adapter>,
+    trained: Option<Trained<'_>>,
     head: &Tensor,
     [train, validation]: [&[Labelled]; 2],
     config: &RunConfig,
@@ -59,10 +59,10 @@ pub fn classify(
         rows.chunks(config.batch.max(1)).map(|chunk| label_batch(chunk, n_classes)).collect()
     };
     let (train, validation) = (batches(train)?, batches(validation)?);
-    let mut params = adapter.map(params).unwrap_or_default();
+    let mut params = trained.map_or_else(Vec::new, |t| t.params(1.0));
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("classify", params, config, train.len(), dir, run_hash)?;
-    let set_training = |on: bool| adapter.into_iter().for_each(|a| a.set_training(on));
+    let set_training = |on: bool| trained.iter().for_each(|t| t.set_training(on));
     set_training(true);
 
     loop {
@@ -93,12 +93,13 @@ pub fn classify(
         let logits = logits(&hidden, head);
         let loss = logits.cross_entropy_for_logits(&labels);
         loss.backward(); // the head's gradient, and that of the hidden states, which goes on into the model
-        if adapter.is_some() {
+        if trained.is_some() {
             forward.backward_from(&hidden.grad())?;
         }
         let accuracy = logits.argmax(-1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
         run.update(loss.double_value(&[]), batch, &[("accuracy", accuracy.double_value(&[]))])?;
     }
+    set_training(false);
     Ok(run.finish())
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_types::Example;
 use rand::SeedableRng;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::perplexity::held_out_perplexity;
 use super::sft::{SftConfig, SftData, SftOutcome, sft};
+use super::trained::Trained;
 
 /// What is read.
 #[derive(Debug, Clone, Default)]
@@ -59,15 +59,15 @@ impl CptOutcome {
     }
 }
 
-/// Trains `adapter`, which hangs on `decoder`, on every token of `texts.own` in windows of `window` tokens, with
+/// Trains an adapter, which hangs on `decoder`, or the model's own tensors, on every token of `texts.own` in windows of `window` tokens, with
 /// general text mixed in so that it makes up `replay` (0 to 1, without 1) of all windows, as far as there is enough.
 ///
 /// # Errors
 /// No text; a share out of range; what [`sft`] refuses.
 #[expect(clippy::too_many_arguments, reason = "model, data, settings and place are four things")]
-pub fn cpt(
+pub fn cpt<'a>(
     decoder: &Decoder,
-    adapter: &Adapter,
+    trained: impl Into<Trained<'a>>,
     tokenizer: &Tokenizer,
     texts: &CptTexts,
     (window, replay): (usize, f64),
@@ -75,6 +75,7 @@ pub fn cpt(
     dir: &Path,
     run_hash: &str,
 ) -> Result<CptOutcome> {
+    let trained = trained.into();
     if !(0.0..1.0).contains(&replay) {
         bail!("the replay share is {replay}; it must be at least 0 and below 1");
     }
@@ -96,14 +97,12 @@ pub fn cpt(
         if held.is_empty() {
             return Ok(None);
         }
-        adapter.set_training(false);
-        let found = held_out_perplexity(decoder, held, config.micro_tokens)?.perplexity;
-        adapter.set_training(true);
-        Ok(Some(found))
+        trained.set_training(false);
+        Ok(Some(held_out_perplexity(decoder, held, config.micro_tokens)?.perplexity))
     };
     let before = (measure(&own_held)?, measure(&general_held)?);
     let data = SftData { train, validation: own_held.clone() };
-    let training = sft(decoder, adapter, &data, config, dir, run_hash)?;
+    let training = sft(decoder, trained, &data, config, dir, run_hash)?;
     let after = (measure(&own_held)?, measure(&general_held)?);
     Ok(CptOutcome { training, windows: counts, own: before.0.zip(after.0), general: before.1.zip(after.1) })
 }

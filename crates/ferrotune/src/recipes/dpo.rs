@@ -156,6 +156,7 @@ impl DpoConfig {
             warmup_steps: self.warmup_steps,
             max_grad_norm: self.max_grad_norm,
             weight_decay: self.weight_decay,
+            optimizer: RunConfig::default().optimizer,
             shuffle: self.shuffle,
             eval_every: self.eval_every,
             patience: self.patience,

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ferrotune_peft::Adapter;
 use ferrotune_train::{
     AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, MetricLog, Param, RunState, Sampler, Schedule, Turn,
@@ -41,6 +41,8 @@ pub struct RunConfig {
     pub max_grad_norm: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// `adamw`, or `adamw8bit`, whose moments take 2 bytes a number instead of 8.
+    pub optimizer: String,
     /// Batches in a fresh random order every epoch.
     pub shuffle: bool,
     /// Steps between validations; 0 validates at the start and the end only.
@@ -66,6 +68,7 @@ impl Default for RunConfig {
             warmup_steps: 0,
             max_grad_norm: 1.0,
             weight_decay: 0.0,
+            optimizer: "adamw".to_owned(),
             shuffle: true,
             eval_every: 0,
             patience: 0,
@@ -126,16 +129,27 @@ impl Run {
         dir: &Path,
         run_hash: &str,
     ) -> Result<Self> {
-        let n_steps = n_steps(config.steps, config.epochs, n_batches as f64);
+        Run::over(name, params, config, (n_batches, 1), dir, run_hash)
+    }
+
+    /// As [`Self::start`], over `n` rows of which a step takes `per_step`.
+    pub(crate) fn over(
+        name: &'static str,
+        params: Vec<Param>,
+        config: &RunConfig,
+        (n, per_step): (usize, usize),
+        dir: &Path,
+        run_hash: &str,
+    ) -> Result<Self> {
+        let n_steps = n_steps(config.steps, config.epochs, n as f64 / per_step as f64);
         let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let adamw = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
-        let mut optimizer = AdamW::new(params, adamw)?;
+        let mut optimizer = AdamW::new(params, adamw_config(config)?)?;
         let mut state = RunState {
             version: CHECKPOINT_VERSION,
             run_hash: run_hash.to_owned(),
             step: 0,
-            sampler: Sampler::new(n_batches, config.seed, config.shuffle),
+            sampler: Sampler::new(n, config.seed, config.shuffle),
             early_stop: EarlyStop::new(config.patience),
             losses: Vec::new(),
             figures: BTreeMap::new(),
@@ -221,6 +235,65 @@ impl Run {
         self.state.step
     }
 
+    /// Optimiser steps still to take.
+    pub(crate) fn steps_left(&self) -> usize {
+        self.n_steps.saturating_sub(self.state.step)
+    }
+
+    /// Validations still to come, if none stops the run.
+    pub(crate) fn validations_left(&self) -> usize {
+        let every = self.config.eval_every;
+        let due = |step: usize| step == 0 || step == self.n_steps || every > 0 && step.is_multiple_of(every);
+        (self.state.step..=self.n_steps).filter(|&step| due(step)).count()
+    }
+
+    /// Where in the data the run stands: what it will take, without taking it.
+    pub(crate) fn sampler(&self) -> Sampler {
+        self.state.sampler.clone()
+    }
+
+    /// A seed for this step's noise.
+    pub(crate) fn noise_seed(&self) -> u64 {
+        self.config.seed.wrapping_mul(1_000_003).wrapping_add(self.state.step as u64)
+    }
+
+    /// Bytes of gradients, of the optimiser's states, and of the best weights where validations keep them.
+    pub(crate) fn state_bytes(&self, validates: bool) -> usize {
+        let params: usize = self
+            .optimizer
+            .params()
+            .iter()
+            .map(|p| p.tensor.numel() * p.tensor.kind().elt_size_in_bytes())
+            .sum();
+        self.optimizer.n_bytes() + params * (1 + usize::from(validates))
+    }
+
+    /// Clears gradients that no step is to use.
+    pub(crate) fn forget_gradients(&self) {
+        self.optimizer.params().iter().for_each(|p| p.tensor.shallow_clone().zero_grad());
+    }
+
+    /// How long clipping and an update take, from those of a part of the numbers that are trained.
+    pub(crate) fn time_update(&self) -> Result<Duration> {
+        let Some(first) = self.optimizer.params().first() else { return Ok(Duration::ZERO) };
+        let n: usize = self.optimizer.params().iter().map(|p| p.tensor.numel()).sum();
+        let part = n.min(1 << 22);
+        let like = (first.tensor.kind(), first.tensor.device());
+        let scratch = Tensor::ones([part as i64], like).set_requires_grad(true);
+        let mut optimizer =
+            AdamW::new(vec![Param::new("scratch", scratch.shallow_clone())], adamw_config(&self.config)?)?;
+        let mut best = Duration::MAX;
+        for _ in 0..2 {
+            (&scratch * 1.0).sum(scratch.kind()).backward();
+            let started = Instant::now();
+            optimizer.gather();
+            clip_grad_norm(&mut optimizer.gradients(), 1.0);
+            optimizer.step(1e-4);
+            best = best.min(started.elapsed());
+        }
+        Ok(best.mul_f64(n as f64 / part.max(1) as f64))
+    }
+
     /// The next step's batch; `None` when the run is done.
     pub(crate) fn next_batch(&mut self) -> Option<usize> {
         self.next_batches(1)?.pop()
@@ -271,24 +344,23 @@ impl Run {
     ) -> Result<()> {
         self.optimizer.gather();
         let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.max_grad_norm);
-        let value = loss + 0.0 * grad_norm;
-        if value.is_nan() || value.abs() >= 1e4 {
-            let batches: Vec<Batch> = batches.iter().map(|&batch| batch.clone()).collect();
-            check_loss(self.state.step + 1, value, &batches, &self.dir)?;
-        }
+        check_loss(self.state.step + 1, loss + 0.0 * grad_norm, batches, &self.dir)?;
         let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);
         self.optimizer.step(lr);
         self.state.step += 1;
         self.state.losses.push(loss);
-        self.step_seconds.push(self.started.elapsed().as_secs_f64());
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.step_seconds.push(seconds);
+        let rate = batches.iter().map(|b| b.n_tokens()).sum::<usize>() as f64 / seconds;
         let common = [
             ("loss", loss),
             ("grad_norm", grad_norm),
             ("learning_rate", lr),
             ("epoch", self.state.sampler.epochs()),
+            ("tokens_per_s", rate),
         ];
         self.log.write(self.name, self.state.step, &[&common[..], figures].concat())?;
-        self.progress.step(1, || format!("loss {loss:.4}"));
+        self.progress.step(1, || format!("loss {loss:.4}  {rate:.0} tokens/s"));
 
         let stop = interrupted();
         let every = self.config.checkpoint_every;
@@ -317,7 +389,12 @@ impl Run {
                 param.tensor.detach().copy_(best);
             }
         }
-        self.progress.finish(&format!("{} steps, best step {best_step}", self.state.step));
+        let note = self.state.early_stop.words();
+        if let Some(note) = &note {
+            self.progress.say(note);
+        }
+        let last = self.state.losses.last().copied().unwrap_or(f64::NAN);
+        self.progress.finish(&format!("{} steps, loss {last:.4}, best step {best_step}", self.state.step));
         RunOutcome {
             steps: self.state.step,
             losses: self.state.losses,
@@ -325,7 +402,7 @@ impl Run {
             best_step,
             step_seconds: self.step_seconds,
             peak_rss_mib: peak_rss_mib(),
-            note: self.state.early_stop.words(),
+            note,
         }
     }
 }
@@ -333,6 +410,16 @@ impl Run {
 /// Optimiser steps: those asked for, or with 0 as many as `epochs` passes of `per_epoch` steps take.
 pub(crate) fn n_steps(asked: usize, epochs: f64, per_epoch: f64) -> usize {
     if asked == 0 { (epochs * per_epoch).ceil().max(1.0) as usize } else { asked }
+}
+
+/// The optimiser that a run asks for.
+pub(crate) fn adamw_config(config: &RunConfig) -> Result<AdamWConfig> {
+    let eight_bit = match config.optimizer.as_str() {
+        "adamw" => false,
+        "adamw8bit" => true,
+        other => bail!("unknown optimizer {other:?}; known: adamw, adamw8bit"),
+    };
+    Ok(AdamWConfig { weight_decay: config.weight_decay, eight_bit, ..AdamWConfig::default() })
 }
 
 /// The schedule of that name.

@@ -88,6 +88,17 @@ impl<E: Element> Rows<E> {
         // SAFETY: the row lies within the tensor; that it is the only slice of it is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.width), self.width) }
     }
+
+    /// The elements of `range`, rows or not.
+    ///
+    /// # Safety
+    /// As [`Self::row`], of the range.
+    #[expect(clippy::mut_from_ref, reason = "ranges are disjoint")]
+    pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [E] {
+        assert!(range.start <= range.end && range.end <= self.n * self.width);
+        // SAFETY: as in `row`.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start) }
+    }
 }
 
 fn check<E: Element>(t: &Tensor) {

@@ -8,6 +8,7 @@
 //! the machine: sums run in a fixed number of lanes. Tensors are checked (dtype, contiguity, size) where they
 //! become slices, so a kernel's own code is safe Rust but for writing disjoint rows from several threads.
 
+mod adamw8_rows;
 mod adamw_rows;
 mod attention_rows;
 mod element;
@@ -18,6 +19,7 @@ mod rotary_rows;
 mod silu_rows;
 
 pub(crate) use adamw_rows::{AdamRow, AdamShared, adamw_rows, takes as adamw_takes};
+pub(crate) use adamw8_rows::{Adam8Row, adamw8_row};
 pub(crate) use attention_rows::{Seen, softmax_backward, softmax_seen};
 pub(crate) use head_rows::{HeadRow, head_rows};
 pub(crate) use norm_rows::{rms_backward, rms_forward, rms_normed};

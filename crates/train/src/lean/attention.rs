@@ -129,6 +129,11 @@ fn probabilities(
     scores
 }
 
+/// Probabilities that an island of `n` tokens keeps for its backward pass, for each head.
+pub(crate) fn n_kept(n: usize) -> usize {
+    if n > KEPT { 0 } else { blocks(n).iter().map(|block| block.len() * block.end).sum() }
+}
+
 /// Blocks of queries: one where the island is short.
 fn blocks(n: usize) -> Vec<Range<usize>> {
     if n <= QUERIES + QUERIES / 2 {

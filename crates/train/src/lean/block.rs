@@ -41,6 +41,27 @@ pub(crate) struct Whole<'a> {
     low: [Option<Tensor>; 4],
 }
 
+#[cfg(test)]
+impl Tape<'_> {
+    /// Bytes that it holds; the adapters' factors in the model's dtype are not counted.
+    pub(crate) fn n_bytes(&self) -> usize {
+        let whole = match self {
+            Tape::Input(x) => return bytes(x),
+            Tape::Whole(whole) => whole,
+        };
+        let pairs =
+            [&whole.x.0, &whole.x.1, &whole.middle.0, &whole.middle.1, &whole.attended, &whole.gate_up];
+        pairs.into_iter().map(bytes).sum::<usize>()
+            + whole.qkv.iter().chain(whole.probabilities.iter().flatten()).map(bytes).sum::<usize>()
+            + whole.low.iter().flatten().map(bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+fn bytes(t: &Tensor) -> usize {
+    t.numel() * t.kind().elt_size_in_bytes()
+}
+
 /// A block's four products.
 struct Products<'a> {
     qkv: Product<'a>,

@@ -19,8 +19,9 @@ use ferrotune_types::Batch;
 use tch::{Device, Kind, Tensor};
 
 use self::attention::Island;
+pub(crate) use self::attention::n_kept;
 use self::block::{Lay, Tape};
-use self::product::accumulate;
+pub(crate) use self::product::accumulate;
 use crate::kernels::{self, rms_backward, rms_forward};
 
 /// A pass over one batch.
@@ -51,12 +52,13 @@ impl<'a> Lean<'a> {
         decoder.blocks.iter().all(|block| block_fits(block, longest as i64))
     }
 
-    /// Runs the blocks; gives the hidden states that predict targets, normed, (N, C). `keep` what a backward pass
-    /// needs; `checkpointing` keeps only the blocks' inputs.
+    /// Runs the blocks from the embeddings x, (T, C); gives the hidden states that predict targets, normed, (N, C).
+    /// `keep` what a backward pass needs; `checkpointing` keeps only the blocks' inputs.
     pub(crate) fn run(
         decoder: &'a Decoder,
         batch: &'a Batch,
         pass: Pass<'a>,
+        mut x: Tensor,
         rows: Tensor,
         keep: bool,
         checkpointing: bool,
@@ -64,7 +66,6 @@ impl<'a> Lean<'a> {
         let _guard = tch::no_grad_guard();
         let islands = attention::islands(batch.segments()).unwrap_or_default();
         let lay = Lay { pass: &pass, islands: &islands };
-        let mut x = decoder.embed(batch);
         let mut tapes = Vec::new();
         for block in &decoder.blocks {
             let input = (keep && checkpointing).then(|| x.shallow_clone());
@@ -78,6 +79,12 @@ impl<'a> Lean<'a> {
             Norm::Layer { .. } => (decoder.norm.forward(&last), Tensor::new()),
         };
         (Lean { decoder, batch, pass, islands, tapes, rows, last, inverse }, graded)
+    }
+
+    /// Bytes of what the blocks keep for their backward passes.
+    #[cfg(test)]
+    pub(crate) fn tape_bytes(&self) -> usize {
+        self.tapes.iter().map(Tape::n_bytes).sum()
     }
 
     /// Adds to every trained tensor's `.grad` the gradient of a loss with `gradient` (N, C) with respect to the

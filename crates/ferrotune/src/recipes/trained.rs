@@ -1,0 +1,60 @@
+//! What a run trains: an adapter, or the model itself.
+
+use anyhow::{Result, bail};
+use ferrotune_model::{Decoder, Weight};
+use ferrotune_peft::Adapter;
+use ferrotune_train::{Freeze, Param, unfreeze};
+
+/// What a run trains.
+#[derive(Debug, Clone, Copy)]
+pub enum Trained<'a> {
+    /// An adapter, which hangs on the frozen model.
+    Adapter(&'a Adapter),
+    /// Tensors of the model itself, from [`whole_model`].
+    Model(&'a [Param]),
+}
+
+impl<'a> From<&'a Adapter> for Trained<'a> {
+    fn from(adapter: &'a Adapter) -> Self {
+        Trained::Adapter(adapter)
+    }
+}
+
+impl Trained<'_> {
+    /// What the optimiser moves. An adapter's B learns at `loraplus_ratio` times the rate (LoRA+); biases, norms and
+    /// DoRA's magnitudes have no weight decay.
+    pub(crate) fn params(&self, loraplus_ratio: f64) -> Vec<Param> {
+        match self {
+            Trained::Adapter(adapter) => adapter
+                .parameters()
+                .into_iter()
+                .map(|(name, tensor)| {
+                    let lr_scale = if name.ends_with("lora_B.weight") { loraplus_ratio } else { 1.0 };
+                    Param { lr_scale, decay: tensor.dim() > 1, ..Param::new(name, tensor) }
+                })
+                .collect(),
+            Trained::Model(params) => params
+                .iter()
+                .map(|p| Param { name: p.name.clone(), tensor: p.tensor.shallow_clone(), ..*p })
+                .collect(),
+        }
+    }
+
+    /// Turns dropout on or off; the model itself has none.
+    pub(crate) fn set_training(&self, on: bool) {
+        if let Trained::Adapter(adapter) = self {
+            adapter.set_training(on);
+        }
+    }
+}
+
+/// The model's own tensors, gradients turned on, but for what `freeze` holds.
+///
+/// # Errors
+/// A model in 4 or 8 bits; what [`unfreeze`] refuses.
+pub fn whole_model(decoder: &Decoder, freeze: &Freeze) -> Result<Vec<Param>> {
+    if decoder.linears().iter().any(|l| matches!(l.weight, Weight::Packed(_))) {
+        bail!("a quantised model cannot be trained whole: train an adapter on it");
+    }
+    Ok(unfreeze(decoder.named_tensors(), freeze)?)
+}
