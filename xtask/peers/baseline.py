@@ -1,7 +1,7 @@
 """What a user would pick instead, on the same machine, model and data: TRL, PEFT and transformers.
 
 usage: baseline.py prepare WORK DATA                      the model as a transformers checkpoint, and the data files
-       baseline.py sft|dpo|generate|perplexity DTYPE WORK   one JSON line with the figures
+       baseline.py sft|sft-full|qlora|dpo|generate|perplexity DTYPE WORK   one JSON line with the figures
 
 Called by `cargo xtask bench --peer …`, which takes turns between this and the `ferrotune` command. DATA holds
 `llama_factory/alpaca_en_demo.json`, `llama_factory/dpo_en_demo.json` and `wikitext2/valid.txt`.
@@ -101,15 +101,35 @@ def common(batch):
                 gradient_checkpointing=False, lr_scheduler_type="constant")
 
 
-def sft(work, dtype):
+def sft_full(work, dtype):
+    return sft(work, dtype, full=True)
+
+
+def qlora(work, dtype):
+    """The base in NF4 with double quantisation, by bitsandbytes on the CPU."""
+    import torch
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    torch.manual_seed(0)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=kind)
+    model = AutoModelForCausalLM.from_pretrained(f"{work}/hf", dtype=kind, quantization_config=four)
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return sft(work, dtype, loaded=(AutoTokenizer.from_pretrained(f"{work}/hf"), model))
+
+
+def sft(work, dtype, full=False, loaded=None):
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
-    tokenizer, model = load(work, dtype)
+    tokenizer, model = loaded or load(work, dtype)
     rows = load_dataset("json", data_files=f"{work}/sft.jsonl", split="train")
     clock, seen = timer(), []
-    trainer = SFTTrainer(model=model, args=SFTConfig(learning_rate=2e-4, **common(4)), train_dataset=rows,
-                         processing_class=tokenizer, peft_config=lora(), callbacks=[clock])
+    trainer = SFTTrainer(model=model, args=SFTConfig(learning_rate=2e-5 if full else 2e-4, **common(4)),
+                         train_dataset=rows, processing_class=tokenizer, peft_config=None if full else lora(),
+                         callbacks=[clock])
     inner = trainer.compute_loss
 
     def counted(model, inputs, *args, **kwargs):
@@ -168,7 +188,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "prepare":
         prepare(sys.argv[2], sys.argv[3])
     else:
-        job = {"sft": sft, "dpo": dpo, "generate": generate, "perplexity": perplexity}[sys.argv[1]]
+        job = {"sft": sft, "sft-full": sft_full, "qlora": qlora, "dpo": dpo, "generate": generate, "perplexity": perplexity}[sys.argv[1]]
         figures = job(sys.argv[3], sys.argv[2])
         figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(figures))

@@ -5,6 +5,7 @@
 mod data;
 mod models;
 mod study;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,12 +24,22 @@ pub(crate) struct Args {
     /// `datatrove`.
     #[arg(long)]
     peer: Option<String>,
-    /// A study instead: `preference` (losses, seeds and two datasets; hours in all, may be stopped and goes on).
+    /// A study instead, which may be stopped and goes on: `preference` (losses, seeds and two datasets; hours in
+    /// all) or `tuning` (methods, ranks and learning rates on three datasets; about 25 minutes).
     #[arg(long, conflicts_with = "peer")]
     study: Option<String>,
     /// Of a study: begin no run that would last longer than this in all.
     #[arg(long, requires = "study")]
     minutes: Option<f64>,
+    /// What a tuning step costs as rank, batch and length grow, and by which method; Ferrotune alone.
+    #[arg(long, conflicts_with_all = ["peer", "study"])]
+    cost: bool,
+    /// What runs say that they will take, beside what they take.
+    #[arg(long, conflicts_with_all = ["peer", "study", "cost"])]
+    estimates: bool,
+    /// Of `--peer trl`: which jobs, with commas.
+    #[arg(long, default_value = "sft,sft-full,qlora,dpo")]
+    jobs: String,
     /// A Python that has the peers; without it, a virtual environment in the cache is made.
     #[arg(long)]
     python: Option<PathBuf>,
@@ -52,7 +63,10 @@ const TUNED: (&str, &str) = (
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.study.as_deref() {
         Some("preference") => return study::preference(args),
-        Some(other) => bail!("unknown study {other}; known: preference"),
+        Some("tuning") => return tuning::study(args),
+        Some(other) => bail!("unknown study {other}; known: preference, tuning"),
+        None if args.cost => return tuning::cost(args),
+        None if args.estimates => return tuning::estimates(args),
         None => {}
     }
     if !matches!(args.peer.as_deref(), Some("dedup" | "presidio" | "datatrove")) {
@@ -70,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             };
             shell::run(&mut command)
         }
-        Some("trl") => peer(args, &["sft", "dpo"]),
+        Some("trl") => peer(args, &args.jobs.split(',').collect::<Vec<_>>()),
         Some(peer @ ("transformers" | "llama-cpp" | "sentence-transformers" | "chats")) => {
             models::run(args, peer)
         }
@@ -140,10 +154,15 @@ fn ours(binary: &Path, work: &Path, job: &str, dtype: &str) -> Command {
     let mut command = Command::new(binary);
     let lora = "--lora-r 16 --lora-alpha 32 --targets all-linear --schedule constant --seed 0 --steps 10";
     match job {
-        "sft" => command
+        "sft" | "qlora" => command
             .args(["sft", "--batch", "4", "--max-length", "512", "--lr", "2e-4", "--data"])
             .arg(work.join("sft.jsonl"))
-            .args(lora.split(' ')),
+            .args(lora.split(' '))
+            .args(if job == "qlora" { ["--quantize", "nf4"].as_slice() } else { &[] }),
+        "sft-full" => command
+            .args(["sft", "--full", "--batch", "4", "--max-length", "512", "--lr", "2e-5", "--data"])
+            .arg(work.join("sft.jsonl"))
+            .args(["--schedule", "constant", "--seed", "0", "--steps", "10"]),
         _ => command
             .args(["dpo", "--batch", "2", "--max-length", "512", "--lr", "1e-5", "--beta", "0.1", "--data"])
             .arg(work.join("dpo.jsonl"))

@@ -18,13 +18,14 @@ pub(crate) struct Args {
 }
 
 /// What the peers' versions are, everywhere in this repository.
-pub(crate) const PEERS: [&str; 13] = [
+pub(crate) const PEERS: [&str; 14] = [
     "torch==2.13.0",
     "transformers==5.23.0",
     "peft==0.21.2",
     "trl==1.16.0",
     "datasets==5.2.0",
     "accelerate",
+    "bitsandbytes",
     "sentence-transformers",
     "gguf",
     "jinja2",
