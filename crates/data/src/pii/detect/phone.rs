@@ -252,7 +252,7 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
     }
     // "8 (495) 123-45-67": how Russia and its neighbours dial.
     if row.digits[0] == b'8' && matches!(lengths, [1, 3, 3, 4] | [1, 3, 3, 2, 2]) {
-        return Some(if row.gaps.iter().any(|g| *g == "-") { 0.6 } else { 0.35 });
+        return Some(if row.gaps.contains(&"-") { 0.6 } else { 0.35 });
     }
     if lengths.contains(&1) || n > 13 {
         // "2 2123456" is written so in La Paz; nothing but the plans tells such a row from a list of numbers.
