@@ -280,7 +280,8 @@ mod avx512 {
         _mm512_set1_epi32(i32::from_ne_bytes(x))
     }
 
-    #[inline]
+    /// Never inlined: among others the sums would not stay in registers.
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512vnni")]
     fn tile<const P: usize, const M: usize>(
         w: &[Panel],

@@ -59,18 +59,38 @@ macro_rules! loops {
             /// Numbers that are read at once.
             const CHUNK: usize = $parts * v::LANES;
 
+            /// Of so many inputs, how many go together.
+            fn group(left: usize) -> usize {
+                match left {
+                    v::INPUTS.. => v::INPUTS,
+                    4.. => 4,
+                    _ => 1,
+                }
+            }
+
+            /// Group by group: a chunk of each of its inputs, the next chunk of each, …, and what is left of each.
             pub(super) fn arrange(x: &[f32], k: usize) -> Cow<'_, [f32]> {
-                if $parts == 1 {
+                let m = x.len() / k;
+                if $parts == 1 && m < 4 {
                     return Cow::Borrowed(x);
                 }
-                let mut out = x.to_vec();
-                for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(k)) {
-                    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(out.as_chunks_mut::<CHUNK>().0);
-                    for (x, out) in chunks {
-                        for (i, x) in x.iter().enumerate() {
-                            out[i % $parts * v::LANES + i / $parts] = *x;
+                let mut out = vec![0.0; x.len()];
+                let (whole, rest) = (k / CHUNK, k % CHUNK);
+                let mut first = 0;
+                while first < m {
+                    let n = group(m - first);
+                    let (body, tails) = out[first * k..(first + n) * k].split_at_mut(n * whole * CHUNK);
+                    for (i, x) in x[first * k..(first + n) * k].chunks_exact(k).enumerate() {
+                        let (chunks, tail) = x.as_chunks::<CHUNK>();
+                        let places = body.as_chunks_mut::<CHUNK>().0.iter_mut().skip(i).step_by(n);
+                        for (x, out) in chunks.iter().zip(places) {
+                            for (i, x) in x.iter().enumerate() {
+                                out[i % $parts * v::LANES + i / $parts] = *x;
+                            }
                         }
+                        tails[i * rest..(i + 1) * rest].copy_from_slice(tail);
                     }
+                    first += n;
                 }
                 Cow::Owned(out)
             }
@@ -82,11 +102,7 @@ macro_rules! loops {
                 let (n, m) = (w.len() / k, x.len() / k);
                 let mut i = 0;
                 while i < m {
-                    let width = match m - i {
-                        v::INPUTS.. => v::INPUTS,
-                        4.. => 4,
-                        _ => 1,
-                    };
+                    let width = group(m - i);
                     let tall = if width == 1 { 4 } else { v::ROWS };
                     let inputs = &x[i * k..(i + width) * k];
                     let mut r = 0;
@@ -114,7 +130,8 @@ macro_rules! loops {
             }
 
             /// R rows with M inputs: R · M sums at once, each over all of k. Row r with input i goes to
-            /// `out[i * stride + r]`.
+            /// `out[i * stride + r]`. Never inlined: among others the sums would not stay in registers.
+            #[inline(never)]
             $(#[target_feature(enable = $features)])?
             fn tile<const R: usize, const M: usize>(
                 w: &[$stored],
@@ -125,14 +142,12 @@ macro_rules! loops {
             ) {
                 let whole = k / CHUNK;
                 let mut rows: [&[[$stored; CHUNK]]; R] = [&[]; R];
-                let mut inputs: [&[[[f32; v::LANES]; $parts]]; M] = [&[]; M];
                 for r in 0..R {
                     rows[r] = &w[r * k..(r + 1) * k].as_chunks().0[..whole];
                 }
-                for i in 0..M {
-                    let lanes = x[i * k..(i + 1) * k].as_chunks().0;
-                    inputs[i] = &lanes.as_chunks().0[..whole];
-                }
+                let (body, tails) = x.split_at(M * whole * CHUNK);
+                let lanes: &[[[f32; v::LANES]; $parts]] = body.as_chunks().0.as_chunks().0;
+                let inputs: &[[[[f32; v::LANES]; $parts]; M]] = &lanes.as_chunks().0[..whole];
                 let mut sums = [[v::fill(0.0); M]; R];
                 for j in 0..whole {
                     let mut parts = [[v::fill(0.0); $parts]; R];
@@ -143,7 +158,7 @@ macro_rules! loops {
                     }
                     for i in 0..M {
                         for part in 0..$parts {
-                            let x = v::load_f32(&inputs[i][j][part]);
+                            let x = v::load_f32(&inputs[j][i][part]);
                             for r in 0..R {
                                 sums[r][i] = v::plus(sums[r][i], parts[r][part], x);
                             }
@@ -173,11 +188,12 @@ macro_rules! loops {
                         }
                     }
                 }
+                let rest = k - whole * CHUNK;
                 for r in 0..R {
                     for i in 0..M {
                         let mut sum = totals[r][i];
-                        for j in whole * CHUNK..k {
-                            sum += w[r * k + j].widen() * x[i * k + j];
+                        for (w, x) in w[r * k + whole * CHUNK..(r + 1) * k].iter().zip(&tails[i * rest..]) {
+                            sum += w.widen() * x;
                         }
                         out[i * stride + r] = sum;
                     }
