@@ -154,6 +154,7 @@ fn load_attention(
         )),
         None => None,
     };
+    let by_layer = if config.attention_scale_by_layer { (layer_idx + 1) as f64 } else { 1.0 };
     Ok(Attention {
         qkv,
         o_proj,
@@ -161,7 +162,7 @@ fn load_attention(
         n_heads: config.num_attention_heads as i64,
         n_kv_heads: config.num_key_value_heads as i64,
         head_dim: d as i64,
-        scale: config.attention_scale,
+        scale: config.attention_scale / by_layer,
         softcap: config.attention_softcap,
         sliding_window: config.sliding_window.get(layer_idx).copied().flatten().map(|w| w as i64),
     })

@@ -42,6 +42,8 @@ pub struct DecoderConfig {
     pub sliding_window: Vec<Option<usize>>,
     /// Scores are multiplied by this; usually 1 / √D.
     pub attention_scale: f64,
+    /// GPT-2's `scale_attn_by_inverse_layer_idx`: and divided by the block's number, counted from 1.
+    pub attention_scale_by_layer: bool,
     /// Gemma 2: scores become cap · tanh(score / cap).
     pub attention_softcap: Option<f64>,
     /// Gemma 2: logits likewise.
@@ -108,12 +110,26 @@ impl RopeConfig {
         RopeConfig { theta, dim, scaling: RopeScaling::None }
     }
 
-    /// Cosines and sines are multiplied by this (LongRoPE); 1 elsewhere.
+    /// Cosines and sines are multiplied by this (LongRoPE, YaRN); 1 elsewhere.
     pub fn attention_scale(&self) -> f64 {
         match self.scaling {
-            RopeScaling::Factors { attention_scale, .. } => attention_scale,
+            RopeScaling::Factors { attention_scale, .. } | RopeScaling::Yarn { attention_scale, .. } => {
+                attention_scale
+            }
             _ => 1.0,
         }
+    }
+
+    /// How long a text may be, where config.json names `max_position_embeddings`: dynamic scaling and YaRN reach
+    /// further by their factor, and their files may name the length before that.
+    pub fn context(&self, max_position_embeddings: usize) -> usize {
+        let stretched = match self.scaling {
+            RopeScaling::Dynamic { factor, original_max } => factor * original_max as f64,
+            RopeScaling::Yarn { factor, original_max, .. } => factor * original_max,
+            _ => 0.0,
+        };
+        // Beyond 2^31 nothing is a length any more.
+        max_position_embeddings.max(stretched.min(f64::from(i32::MAX)) as usize)
     }
 }
 
@@ -137,6 +153,29 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         /// The context that the model was pretrained with.
         original_max: f64,
+    },
+    /// Dynamic NTK: beyond the context a larger base, which depends on the length of the text.
+    Dynamic {
+        /// How much the context may grow.
+        factor: f64,
+        /// The context that the model was pretrained with.
+        original_max: i64,
+    },
+    /// YaRN (arXiv 2309.00071): frequencies that turn less than `beta_slow` times in the original context are divided,
+    /// those that turn more than `beta_fast` times are kept, with a ramp between.
+    Yarn {
+        /// The divisor.
+        factor: f64,
+        /// Turns from which on a frequency is kept.
+        beta_fast: f64,
+        /// Turns up to which it is divided.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole features.
+        truncate: bool,
+        /// The context that the model was pretrained with.
+        original_max: f64,
+        /// Cosines and sines are multiplied by this.
+        attention_scale: f64,
     },
     /// LongRoPE (Phi-3): a divisor for every frequency, one set for short sequences, one for long ones.
     Factors {
@@ -196,10 +235,13 @@ impl Activation {
     pub fn from_name(name: &str) -> Result<Self, ModelError> {
         match name {
             "silu" | "swish" => Ok(Activation::Silu),
-            "gelu" => Ok(Activation::Gelu),
+            "gelu" | "gelu_python" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
-            _ => Err(ModelError::Config(format!("unknown activation {name:?}"))),
+            _ => {
+                let known = "silu, swish, gelu, gelu_python, gelu_new, gelu_pytorch_tanh, gelu_fast, relu";
+                Err(ModelError::Config(format!("unknown activation {name:?}; known: {known}")))
+            }
         }
     }
 }

@@ -218,7 +218,7 @@ impl Decoder {
 }
 
 /// For every token, the length of the sequence that it belongs to; for a shared prefix, of the longest one.
-fn sequence_lengths(batch: &Batch) -> Vec<i64> {
+pub(crate) fn sequence_lengths(batch: &Batch) -> Vec<i64> {
     let segments = batch.segments();
     let mut lengths: Vec<usize> = segments.iter().map(|s| s.range.len()).collect();
     for (i, segment) in segments.iter().enumerate() {

@@ -1,6 +1,7 @@
 use ferrotune_types::{Batch, Segment};
 use tch::{Device, Kind, Tensor};
 
+use crate::decoder::sequence_lengths;
 use crate::encoder_head::Head;
 use crate::encoder_layer::EncoderLayer;
 use crate::rope::Rope;
@@ -132,9 +133,10 @@ impl Encoder {
             x += Tensor::embedding(table, &rows, -1, false, false);
         }
         x = self.embedding_norm.forward(&x);
+        let lengths = sequence_lengths(batch);
         let rope = |config: &Option<_>| {
             let rope = config.as_ref()?;
-            Some(Rope::new(rope, &positions, batch.positions(), self.kind, self.device))
+            Some(Rope::new(rope, &positions, &lengths, self.kind, self.device))
         };
         let pass = EncoderPass {
             rope: rope(&self.config.rope),

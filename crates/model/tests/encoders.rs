@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use ferrotune_model::checkpoint::{Safetensors, Source, load_config, load_encoder};
-use ferrotune_model::{Encoder, HeadKind, Pooling, T5, Tensors, WeightMap};
+use ferrotune_model::checkpoint::{Safetensors, Source, load_encoder, load_t5};
+use ferrotune_model::{Encoder, HeadKind, Pooling, Tensors};
 use ferrotune_types::{Batch, Example};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -81,12 +81,8 @@ fn every_encoder_family_and_head_agrees_with_transformers() {
 #[test]
 fn t5_agrees_with_transformers() {
     for family in ["t5", "t5_gated"] {
-        let folder = golden("tiny_models").join(family);
-        let tensors = Safetensors::open(&folder).unwrap();
-        let mut weights = WeightMap::new(&tensors, Kind::Float, Device::Cpu);
-        let config = load_config(&Source::Directory(folder)).unwrap();
-        let t5 = T5::load(&config, &mut weights, Device::Cpu).unwrap();
-        weights.finish(|_| false).unwrap();
+        let source = Source::Directory(golden("tiny_models").join(family));
+        let t5 = load_t5(&source, Kind::Float, Device::Cpu).unwrap();
         let golden = Golden::open(family);
         for n in 0..2 {
             let encoded = t5.encode(&golden.ids(&format!("ids.{n}"))).unwrap();
@@ -126,6 +122,38 @@ fn inputs_that_do_not_fit_are_named() {
     // 40 rows, of which the first two belong to no token.
     check(&[&[3; 39]], "longer than the model's context of 38");
     assert_eq!(encoder.embed(&[], Pooling::Mean, true).unwrap().len(), 0);
+}
+
+#[test]
+fn how_a_checkpoint_pools_is_read_and_what_is_unknown_is_named() {
+    let check = |modules: &str, pooling: &str, expect: Result<(Pooling, bool), &str>| {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden("tiny_models/modernbert_mlm").join(file), folder.path().join(file)).unwrap();
+        }
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        if !modules.is_empty() {
+            let list: Vec<String> = modules.split(' ').map(|m| format!("{{\"type\": \"st.{m}\"}}")).collect();
+            write("modules.json", &format!("[{}]", list.join(",")));
+        }
+        if !pooling.is_empty() {
+            std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+            write("1_Pooling/config.json", pooling);
+        }
+        let source = Source::Directory(folder.path().to_owned());
+        match (load_encoder(&source, Kind::Float, Device::Cpu), expect) {
+            (Ok(loaded), Ok(expect)) => assert_eq!((loaded.pooling, loaded.normalise), expect),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (got, expect) => panic!("{:?} is not {expect:?}", got.map(|l| (l.pooling, l.normalise))),
+        }
+    };
+    check("", "", Ok((Pooling::Mean, true)));
+    check("Transformer Pooling", r#"{"pooling_mode_cls_token": true}"#, Ok((Pooling::Cls, false)));
+    check("Transformer Pooling Normalize", r#"{"pooling_mode": "max"}"#, Ok((Pooling::Max, true)));
+    check("Transformer Pooling Dense", "", Err("has the module \"st.Dense\""));
+    let both = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
+    check("Transformer Pooling", both, Err("several poolings at once"));
+    check("Transformer Pooling", r#"{"pooling_mode_lasttoken": true}"#, Err("other than mean, cls and max"));
 }
 
 #[test]

@@ -96,6 +96,39 @@ fn samplers_keep_what_transformers_keeps() {
 }
 
 #[test]
+fn heads_look_where_those_of_transformers_look() {
+    let rows = rows("attention");
+    assert_eq!(rows.len(), families::decoder_types().len());
+    for row in rows {
+        let decoder = load(row["family"].as_str().unwrap());
+        let text = ids(&row["ids"]);
+        let example = Example::new("x", text.clone(), vec![false; text.len()]).unwrap();
+        let maps = decoder.attention_maps(&Batch::from_examples(&[&example]).unwrap()).unwrap();
+        for (layer_idx, (got, expect)) in maps.iter().zip(row["maps"].as_array().unwrap()).enumerate() {
+            let got = Vec::<f32>::try_from(got.flatten(0, -1)).unwrap();
+            let expect: Vec<f64> = serde_json::from_value(expect.clone()).unwrap();
+            assert_eq!(got.len(), expect.len());
+            let worst = got.iter().zip(&expect).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 2e-5, "{} block {layer_idx}: {worst:.2e}", row["family"]);
+        }
+    }
+}
+
+#[test]
+fn presence_and_frequency_come_off_what_the_answer_has() {
+    // As the OpenAI API defines them: logit − presence · [came] − frequency · times it came; the prompt does not count.
+    let logits = [1.0, 2.0, 3.0, 0.5];
+    let sampling =
+        Sampling { temperature: 1.0, presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::default() };
+    let got = distribution(&logits, &[0, 3], &[2, 2, 1], &sampling);
+    let expect = [1.0, 2.0 - 0.5 - 0.25, 3.0 - 0.5 - 0.5, 0.5].map(f64::exp);
+    let sum: f64 = expect.iter().sum();
+    for (id, p) in got {
+        assert!((f64::from(p) - expect[id as usize] / sum).abs() < 1e-6, "{id}: {p}");
+    }
+}
+
+#[test]
 fn a_row_is_the_same_alone_and_in_a_batch_and_prefill_equals_decode() {
     let prompts: Vec<Vec<u32>> =
         vec![vec![5, 9, 11, 3, 8, 40, 22], vec![7], vec![30, 31, 4, 4, 9, 8, 3, 12, 6]];

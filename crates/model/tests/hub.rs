@@ -127,6 +127,16 @@ fn a_model_is_fetched_once_and_then_found_offline() {
     assert!(seen.iter().all(|r| r.ends_with("bearer secret")), "{seen:?}");
     assert!(!seen.iter().any(|r| r.contains("pytorch_model.bin")), "no pickles: {seen:?}");
 
+    let revision = HubOptions { revision: Some("v1.0".to_owned()), ..hub.clone() };
+    check_loads(&Source::resolve("owner/tiny", &revision).unwrap());
+    let seen = log.lock().unwrap().clone();
+    assert!(
+        seen.iter().any(|r| r.contains("/revision/v1.0")),
+        "another revision is asked for by name: {seen:?}"
+    );
+    let weights = |r: &&String| r.starts_with("GET") && r.contains("model.safetensors");
+    assert_eq!(seen.iter().filter(weights).count(), 1, "the same commit is not fetched again: {seen:?}");
+
     let offline = HubOptions { offline: true, ..hub };
     check_loads(&Source::resolve("owner/tiny", &offline).unwrap());
     assert_eq!(log.lock().unwrap().len(), seen.len(), "offline asks nobody");

@@ -5,7 +5,7 @@ use tch::{Device, Kind};
 
 use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, format_error, read_json};
 use crate::memory::{check_weights, free_memory};
-use crate::{Decoder, Encoder, ModelError, Pooling, Tensors, WeightMap, families};
+use crate::{Decoder, Encoder, ModelError, Pooling, T5, Tensors, WeightMap, families};
 
 /// A decoder with what its checkpoint says besides the weights.
 #[derive(Debug)]
@@ -93,6 +93,23 @@ pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
     Ok(LoadedEncoder { encoder, config_json, pooling, normalise })
 }
 
+/// Reads a T5: config, every tensor cast to `kind` on `device`. Its config.json is [`load_config`]'s.
+///
+/// # Errors
+/// As [`load_decoder`].
+pub fn load_t5(source: &Source, kind: Kind, device: Device) -> Result<T5, ModelError> {
+    let Source::Directory(folder) = source else {
+        return Err(format_error(source.path(), "is a GGUF file; T5 is read from safetensors"));
+    };
+    let tensors = Safetensors::open(folder)?;
+    check_weights(tensors.n_weights(), kind, free_memory(device))?;
+    let mut weights = WeightMap::new(&tensors, kind, device);
+    let model = T5::load(&load_config(source)?, &mut weights, device)?;
+    // Old files hold the embedding once more for each side.
+    weights.finish(|name| name.ends_with("embed_tokens.weight"))?;
+    Ok(model)
+}
+
 /// Buffers, and heads that are not used: of pretraining, or under a model that is read without its head.
 fn is_no_encoder_weight(name: &str) -> bool {
     name.ends_with("position_ids")
@@ -102,14 +119,27 @@ fn is_no_encoder_weight(name: &str) -> bool {
             .any(|head| name.starts_with(head))
 }
 
-/// sentence-transformers' `modules.json` and `1_Pooling/config.json`.
+/// sentence-transformers' `modules.json` and `1_Pooling/config.json`. A module that is not known here would change the
+/// vectors, so it is an error.
 fn sentence_pooling(folder: &Path) -> Result<(Pooling, bool), ModelError> {
-    let normalise = match folder.join("modules.json") {
-        path if path.is_file() => read_json(&path)?.as_array().is_some_and(|modules| {
-            modules.iter().any(|m| m["type"].as_str().is_some_and(|t| t.ends_with("Normalize")))
-        }),
-        _ => true,
-    };
+    let modules = folder.join("modules.json");
+    let mut normalise = true;
+    if modules.is_file() {
+        normalise = false;
+        for module in read_json(&modules)?.as_array().map(Vec::as_slice).unwrap_or_default() {
+            let class = module["type"].as_str().unwrap_or_default();
+            match class.rsplit('.').next().unwrap_or_default() {
+                "Transformer" | "Pooling" => {}
+                "Normalize" => normalise = true,
+                _ => {
+                    return Err(format_error(
+                        &modules,
+                        format!("has the module {class:?}, which is not known"),
+                    ));
+                }
+            }
+        }
+    }
     let path = folder.join("1_Pooling/config.json");
     if !path.is_file() {
         return Ok((Pooling::Mean, normalise));
@@ -117,6 +147,12 @@ fn sentence_pooling(folder: &Path) -> Result<(Pooling, bool), ModelError> {
     let json = read_json(&path)?;
     let named = json.get("pooling_mode").and_then(Value::as_str);
     let is = |key: &str, name: &str| json[key].as_bool() == Some(true) || named == Some(name);
+    let asked = json.as_object().into_iter().flatten();
+    let n_asked =
+        asked.filter(|(key, on)| key.starts_with("pooling_mode_") && **on == Value::Bool(true)).count();
+    if n_asked > 1 {
+        return Err(format_error(&path, "asks for several poolings at once, side by side"));
+    }
     if is("pooling_mode_mean_tokens", "mean") {
         Ok((Pooling::Mean, normalise))
     } else if is("pooling_mode_cls_token", "cls") {

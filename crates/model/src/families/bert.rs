@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{count, count_or, head_kind, label_count, layer_count, number_or};
-use crate::{Activation, EncoderConfig, EncoderNames, HeadActivation, ModelError, NormKind};
+use super::{activation_or, count, count_or, head_kind, label_count, layer_count, number_or};
+use crate::{EncoderConfig, EncoderNames, HeadActivation, ModelError, NormKind};
 
 pub(super) const NAMES: EncoderNames = EncoderNames {
     prefix: "bert",
@@ -33,7 +33,6 @@ pub(super) const NAMES: EncoderNames = EncoderNames {
 /// Other families start from this and change what differs.
 pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
     let num_hidden_layers = layer_count(json, "num_hidden_layers")?;
-    let activation = json.get("hidden_act").and_then(Value::as_str).unwrap_or("gelu");
     Ok(EncoderConfig {
         model_type: json.get("model_type").and_then(Value::as_str).unwrap_or("bert").to_owned(),
         vocab_size: count(json, "vocab_size")?,
@@ -45,9 +44,9 @@ pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
         position_offset: 0,
         type_vocab_size: count_or(json, "type_vocab_size", 2)?,
         bias: true,
-        norm: NormKind::Layer { eps: number_or(json, "layer_norm_eps", 1e-12) },
+        norm: NormKind::Layer { eps: number_or(json, "layer_norm_eps", 1e-12)? },
         pre_norm: false,
-        activation: Activation::from_name(activation)?,
+        activation: activation_or(json, "hidden_act", "gelu")?,
         gated: false,
         rope: None,
         rope_local: None,

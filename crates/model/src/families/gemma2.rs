@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::{flag_or, layer_windows, llama, number_or, optional_count};
+use super::{activation_or, flag_or, layer_windows, llama, number_or, optional_count, optional_number};
 use crate::names::LLAMA;
-use crate::{Activation, DecoderConfig, ModelError, Names, NormKind};
+use crate::{DecoderConfig, ModelError, Names, NormKind};
 
 pub(super) const NAMES: Names = Names {
     norms: [
@@ -19,9 +19,8 @@ pub(super) const NAMES: Names = Names {
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     let mut config = common(json)?;
-    let cap = |key: &str| json.get(key).and_then(Value::as_f64);
-    config.attention_softcap = cap("attn_logit_softcapping");
-    config.logits_softcap = cap("final_logit_softcapping");
+    config.attention_softcap = optional_number(json, "attn_logit_softcapping")?;
+    config.logits_softcap = optional_number(json, "final_logit_softcapping")?;
     let window = Some(optional_count(json, "sliding_window")?.unwrap_or(4096));
     config.sliding_window =
         layer_windows(json, config.num_hidden_layers, window, |layer_idx| layer_idx.is_multiple_of(2))?;
@@ -34,17 +33,20 @@ pub(super) fn common(json: &Value) -> Result<DecoderConfig, ModelError> {
     if json.get("head_dim").is_none_or(Value::is_null) {
         json["head_dim"] = Value::from(256);
     }
+    if flag_or(&json, "use_bidirectional_attention", false)? {
+        let reason = "use_bidirectional_attention: only models that look back are known here";
+        return Err(ModelError::Config(reason.to_owned()));
+    }
     let mut config = llama::config(&json)?;
     config.norm = NormKind::Rms {
-        eps: number_or(&json, "rms_norm_eps", 1e-6),
+        eps: number_or(&json, "rms_norm_eps", 1e-6)?,
         weight_plus_one: true,
         full_precision: true,
     };
-    config.attention_scale = 1.0 / number_or(&json, "query_pre_attn_scalar", 256.0).sqrt();
-    let activation = json.get("hidden_activation").and_then(Value::as_str).unwrap_or("gelu_pytorch_tanh");
-    config.activation = Activation::from_name(activation)?;
+    config.attention_scale = 1.0 / number_or(&json, "query_pre_attn_scalar", 256.0)?.sqrt();
+    config.activation = activation_or(&json, "hidden_activation", "gelu_pytorch_tanh")?;
     config.embedding_scale = (config.hidden_size as f64).sqrt();
-    config.tie_word_embeddings = flag_or(&json, "tie_word_embeddings", true);
+    config.tie_word_embeddings = flag_or(&json, "tie_word_embeddings", true)?;
     config.names = &NAMES;
     Ok(config)
 }

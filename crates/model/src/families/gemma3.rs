@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::{count_or, gemma2, layer_windows, llama, number_or, optional_count};
+use super::rope::rope;
+use super::{count_or, gemma2, layer_windows, number_or, optional_count, optional_number};
 use crate::{DecoderConfig, ModelError, QkNorm, RopeConfig, RopeScaling};
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
@@ -14,13 +15,12 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     }
     let mut config = gemma2::common(&plain)?;
     config.qk_norm = QkNorm::PerHead;
-    let cap = |key: &str| json.get(key).and_then(Value::as_f64);
-    config.attention_softcap = cap("attn_logit_softcapping");
-    config.logits_softcap = cap("final_logit_softcapping");
+    // transformers reads `attn_logit_softcapping` too, and does nothing with it.
+    config.logits_softcap = optional_number(json, "final_logit_softcapping")?;
     let (d, context) = (config.head_dim, config.max_position_embeddings);
     match nested {
         Some(parameters) => {
-            let read = |key: &str| llama::rope(json, parameters.get(key).unwrap_or(&Value::Null), d, context);
+            let read = |key: &str| rope(json, parameters.get(key).unwrap_or(&Value::Null), d, context);
             (config.rope, config.rope_local) =
                 (Some(read("full_attention")?), Some(read("sliding_attention")?));
         }
@@ -30,15 +30,12 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
             {
                 rope.theta = 1e6;
             }
-            let theta = number_or(json, "rope_local_base_freq", 10_000.0);
+            let theta = number_or(json, "rope_local_base_freq", 10_000.0)?;
             config.rope_local = Some(RopeConfig { theta, dim: d, scaling: RopeScaling::None });
         }
     }
     let window = Some(optional_count(json, "sliding_window")?.unwrap_or(4096));
-    let pattern = match json.get("_sliding_window_pattern").filter(|v| !v.is_null()) {
-        Some(_) => count_or(json, "_sliding_window_pattern", 6)?,
-        None => count_or(json, "sliding_window_pattern", 6)?,
-    };
+    let pattern = count_or(json, "sliding_window_pattern", count_or(json, "_sliding_window_pattern", 6)?)?;
     config.sliding_window = layer_windows(json, config.num_hidden_layers, window, |layer_idx| {
         !(layer_idx + 1).is_multiple_of(pattern)
     })?;

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{count, count_or, flag_or, layer_count, number_or};
+use super::{activation_or, count, count_or, flag_or, layer_count, number_or};
 use crate::names::LLAMA;
-use crate::{Activation, DecoderConfig, MlpKind, ModelError, Names, NormKind, QkNorm};
+use crate::{DecoderConfig, MlpKind, ModelError, Names, NormKind, QkNorm};
 
 const NAMES: Names = Names {
     embedding: "transformer.wte",
@@ -27,8 +27,7 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
         return Err(ModelError::Config(format!("n_embd {hidden_size} is no multiple of n_head {heads}")));
     }
     let head_dim = hidden_size / heads;
-    let scale = if flag_or(json, "scale_attn_weights", true) { 1.0 / (head_dim as f64).sqrt() } else { 1.0 };
-    let activation = json.get("activation_function").and_then(Value::as_str).unwrap_or("gelu_new");
+    let scale = if flag_or(json, "scale_attn_weights", true)? { 1.0 / (head_dim as f64).sqrt() } else { 1.0 };
     Ok(DecoderConfig {
         model_type: "gpt2".to_owned(),
         vocab_size: count(json, "vocab_size")?,
@@ -42,18 +41,19 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
         attention_out_bias: true,
         mlp_bias: true,
         max_position_embeddings: count_or(json, "n_positions", 1024)?,
-        norm: NormKind::Layer { eps: number_or(json, "layer_norm_epsilon", 1e-5) },
+        norm: NormKind::Layer { eps: number_or(json, "layer_norm_epsilon", 1e-5)? },
         qk_norm: QkNorm::None,
         rope: None,
         rope_local: None,
         sliding_window: vec![None; num_hidden_layers],
         attention_scale: scale,
+        attention_scale_by_layer: flag_or(json, "scale_attn_by_inverse_layer_idx", false)?,
         attention_softcap: None,
         logits_softcap: None,
         mlp: MlpKind::Plain,
-        activation: Activation::from_name(activation)?,
+        activation: activation_or(json, "activation_function", "gelu_new")?,
         embedding_scale: 1.0,
-        tie_word_embeddings: flag_or(json, "tie_word_embeddings", true),
+        tie_word_embeddings: flag_or(json, "tie_word_embeddings", true)?,
         moe: None,
         names: &NAMES,
     })

@@ -19,12 +19,13 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod roberta;
+mod rope;
 pub(crate) mod t5;
 
 use serde_json::Value;
 
 use crate::encoder_head::classifier_pooling;
-use crate::{DecoderConfig, EncoderConfig, HeadKind, ModelError};
+use crate::{Activation, DecoderConfig, EncoderConfig, HeadKind, ModelError};
 
 /// `model_type` → how to read its config.json.
 type Reader = fn(&Value) -> Result<DecoderConfig, ModelError>;
@@ -163,12 +164,37 @@ fn count_or(config: &Value, key: &str, default: usize) -> Result<usize, ModelErr
     Ok(optional_count(config, key)?.unwrap_or(default))
 }
 
-fn number_or(config: &Value, key: &str, default: f64) -> f64 {
-    config.get(key).and_then(Value::as_f64).unwrap_or(default)
+/// A field that may be absent or null; one of another type is an error, since a default in its place would compute
+/// something else without a word.
+fn optional<'a, T>(
+    config: &'a Value,
+    key: &str,
+    what: &str,
+    read: impl Fn(&'a Value) -> Option<T>,
+) -> Result<Option<T>, ModelError> {
+    match config.get(key).filter(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(value) => match read(value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(ModelError::Config(format!("{key} is {value}, not {what}"))),
+        },
+    }
 }
 
-fn flag_or(config: &Value, key: &str, default: bool) -> bool {
-    config.get(key).and_then(Value::as_bool).unwrap_or(default)
+fn optional_number(config: &Value, key: &str) -> Result<Option<f64>, ModelError> {
+    optional(config, key, "a number", |value| value.as_f64().filter(|x| x.is_finite()))
+}
+
+fn number_or(config: &Value, key: &str, default: f64) -> Result<f64, ModelError> {
+    Ok(optional_number(config, key)?.unwrap_or(default))
+}
+
+fn flag_or(config: &Value, key: &str, default: bool) -> Result<bool, ModelError> {
+    Ok(optional(config, key, "true or false", Value::as_bool)?.unwrap_or(default))
+}
+
+fn activation_or(config: &Value, key: &str, default: &str) -> Result<Activation, ModelError> {
+    Activation::from_name(optional(config, key, "a name", Value::as_str)?.unwrap_or(default))
 }
 
 /// The window of each block: `layer_types` says which blocks have one, or else `is_sliding`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bert, count_or, flag_or, layer_windows, llama, number_or};
+use super::{bert, count_or, flag_or, layer_windows, number_or, optional};
 use crate::{Activation, EncoderConfig, EncoderNames, HeadActivation, ModelError, NormKind};
 
 const NAMES: EncoderNames = EncoderNames {
@@ -33,12 +33,12 @@ pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
     let (context, heads) = (config.max_position_embeddings, config.num_attention_heads);
     let head_dim = config.hidden_size / heads;
     let rope = |kind: &str, key: &str, default: f64| {
-        let mut parameters =
-            json.get("rope_parameters").and_then(|p| p.get(kind)).cloned().unwrap_or(json!({}));
+        let all = json.get("rope_parameters").unwrap_or(&Value::Null);
+        let mut parameters = optional(all, kind, "an object", Value::as_object)?.cloned().unwrap_or_default();
         if parameters.get("rope_theta").is_none_or(Value::is_null) {
-            parameters["rope_theta"] = json!(number_or(json, key, default));
+            parameters.insert("rope_theta".to_owned(), json!(number_or(json, key, default)?));
         }
-        llama::rope(json, &parameters, head_dim, context)
+        super::rope::rope(json, &Value::Object(parameters), head_dim, context)
     };
     config.rope = Some(rope("full_attention", "global_rope_theta", 160_000.0)?);
     config.rope_local = Some(rope("sliding_attention", "local_rope_theta", 10_000.0)?);
@@ -47,8 +47,8 @@ pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
     config.window =
         layer_windows(json, config.num_hidden_layers, window, |layer_idx| !layer_idx.is_multiple_of(every))?;
     config.type_vocab_size = 0;
-    config.norm = NormKind::Layer { eps: number_or(json, "norm_eps", 1e-5) };
-    config.bias = flag_or(json, "attention_bias", false);
+    config.norm = NormKind::Layer { eps: number_or(json, "norm_eps", 1e-5)? };
+    config.bias = flag_or(json, "attention_bias", false)?;
     config.pre_norm = true;
     config.gated = true;
     config.names = &NAMES;

@@ -12,7 +12,7 @@ const NAMES: Names =
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     let mut config = llama::config(json)?;
     config.norm = NormKind::Rms {
-        eps: number_or(json, "rms_norm_eps", 1e-5),
+        eps: number_or(json, "rms_norm_eps", 1e-5)?,
         weight_plus_one: false,
         full_precision: true,
     };

@@ -15,8 +15,8 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
 
 /// Only where `use_sliding_window` is set, and then on the blocks from `max_window_layers` on.
 pub(super) fn windows(json: &Value, n_layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
-    let window =
-        optional_count(json, "sliding_window")?.filter(|_| flag_or(json, "use_sliding_window", false));
+    let used = flag_or(json, "use_sliding_window", false)?;
+    let window = optional_count(json, "sliding_window")?.filter(|_| used);
     let first = if json.get("max_window_layers").and_then(Value::as_u64) == Some(0) {
         0
     } else {

@@ -17,10 +17,9 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     let mut config = qwen3::config(&json)?;
     // Unlike Qwen 3's, this config has one window for all blocks.
     let window = config.sliding_window.iter().flatten().next().copied();
-    let window = window.or_else(|| {
-        let used = flag_or(&json, "use_sliding_window", false);
-        json.get("sliding_window").and_then(Value::as_u64).filter(|_| used).map(|n| n as usize)
-    });
+    let used = flag_or(&json, "use_sliding_window", false)?;
+    let window = window
+        .or_else(|| json.get("sliding_window").and_then(Value::as_u64).filter(|_| used).map(|n| n as usize));
     config.sliding_window.fill(window);
     let listed: Vec<usize> = json
         .get("mlp_only_layers")
@@ -36,7 +35,7 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
             None => count_or(&json, "num_local_experts", 128)?,
         },
         top_k: count_or(&json, "num_experts_per_tok", 8)?,
-        normalise: flag_or(&json, "norm_topk_prob", false),
+        normalise: flag_or(&json, "norm_topk_prob", false)?,
         intermediate_size: count_or(&json, "moe_intermediate_size", 768)?,
         dense_layers: (0..config.num_hidden_layers).filter(is_dense).collect(),
     });

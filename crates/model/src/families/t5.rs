@@ -33,15 +33,15 @@ pub(crate) fn config(json: &Value) -> Result<T5Config, ModelError> {
         num_heads: count(json, "num_heads")?,
         relative_attention_num_buckets: count_or(json, "relative_attention_num_buckets", 32)?,
         relative_attention_max_distance: count_or(json, "relative_attention_max_distance", 128)?,
-        layer_norm_epsilon: number_or(json, "layer_norm_epsilon", 1e-6),
+        layer_norm_epsilon: number_or(json, "layer_norm_epsilon", 1e-6)?,
         activation: Activation::from_name(name)?,
         is_gated_act,
         // transformers 4 told it by the tying of the embeddings.
         scale_decoder_outputs: flag_or(
             json,
             "scale_decoder_outputs",
-            flag_or(json, "tie_word_embeddings", true),
-        ),
+            flag_or(json, "tie_word_embeddings", true)?,
+        )?,
         decoder_start_token_id: json
             .get("decoder_start_token_id")
             .and_then(Value::as_u64)

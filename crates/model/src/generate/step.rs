@@ -134,15 +134,13 @@ impl<'a> Rows<'a> {
 
     /// The rotary tables for one token at each of `positions`.
     fn rope_rows(&mut self, positions: &[i64]) -> (Option<Rope>, Option<Rope>) {
-        if self.decoder.long_rope_from().is_some() {
-            let lengths: Vec<i64> = positions.iter().map(|p| p + 1).collect();
-            return self.decoder.ropes(positions, &lengths);
-        }
         let n = positions.iter().max().map_or(0, |p| p + 1);
         if n > self.n_ropes {
             self.n_ropes = n + 512;
             let all: Vec<i64> = (0..self.n_ropes).collect();
-            self.ropes = self.decoder.ropes(&all, &all);
+            // A token that is written now ends its text.
+            let lengths: Vec<i64> = all.iter().map(|p| p + 1).collect();
+            self.ropes = self.decoder.ropes(&all, &lengths);
         }
         let rows = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.rows(positions));
         (rows(&self.ropes.0), rows(&self.ropes.1))
