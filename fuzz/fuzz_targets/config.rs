@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use ferrotune_model::families::{decoder_config, decoder_types, encoder_config, encoder_types};
-use ferrotune_model::{Decoder, Encoder, WeightMap, parse_device, parse_dtype};
+use ferrotune_model::{Decoder, Encoder, T5, WeightMap, parse_device, parse_dtype};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -28,4 +28,6 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = Encoder::load(config, &mut WeightMap::new(&none, kind, device), kind, device);
         }
     }
+    json["model_type"] = "t5".into();
+    let _ = T5::load(&json, &mut WeightMap::new(&none, kind, device), device);
 });

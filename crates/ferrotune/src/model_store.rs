@@ -188,6 +188,7 @@ pub fn save(model: &LoadedModel, folder: &Path, kind: Kind) -> Result<()> {
 
 fn tokenizer_metadata(data: GgufTokenizerData) -> GgufTokenizer {
     GgufTokenizer {
+        architecture: data.architecture,
         model: data.model,
         pre: Some(data.pre).filter(|pre| !pre.is_empty()),
         tokens: data.tokens,
@@ -196,11 +197,14 @@ fn tokenizer_metadata(data: GgufTokenizerData) -> GgufTokenizer {
         merges: data.merges,
         bos: data.bos,
         eos: data.eos,
+        eot: data.eot,
         unk: data.unk,
         pad: data.pad,
         add_bos: data.add_bos,
         add_eos: data.add_eos,
         add_space_prefix: data.add_space_prefix,
+        remove_extra_whitespaces: data.remove_extra_whitespaces,
+        precompiled_charsmap: data.precompiled_charsmap,
         chat_template: data.chat_template,
     }
 }

@@ -13,6 +13,13 @@ impl Encoded {
         self.offsets.push((start, end));
     }
 
+    /// What `tokenizers` made of a text that begins at byte `offset`.
+    pub(crate) fn push_encoding(&mut self, encoding: &tokenizers::Encoding, offset: usize) {
+        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            self.push(id, offset + start, offset + end);
+        }
+    }
+
     /// The parts of a word that begins at byte `offset`: ids and where each ends in the word.
     pub(crate) fn push_parts(&mut self, parts: &[(u32, u32)], offset: usize) {
         let mut start = offset;

@@ -10,6 +10,7 @@
 //! last span ends without any control token is skipped, since a model trained on it would never stop.
 
 use std::ops::Range;
+use std::slice;
 
 use ferrotune_types::{Example, Rendered};
 use rayon::prelude::*;
@@ -19,20 +20,14 @@ use crate::report::{Limits, Made, Notes, SkipReason, Skipped, Tokenized, Truncat
 use crate::{Tokenizer, TokenizerError};
 
 impl Tokenizer {
-    /// Ids of a rendered text, its literal ranges read as plain characters. No ids are added around it.
+    /// Ids of a rendered text, read whole, with what its literal ranges spell as plain characters. No ids are added
+    /// around it.
     ///
     /// # Errors
     /// [`TokenizerError::Coding`] where the model has no way to say the text.
     pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Encoded, TokenizerError> {
-        let text = rendered.text();
         let mut out = Encoded::default();
-        let mut at = 0;
-        for literal in rendered.literal() {
-            self.encode_into(&text[at..literal.start], at, false, &mut out)?;
-            self.encode_into(&text[literal.clone()], literal.start, true, &mut out)?;
-            at = literal.end;
-        }
-        self.encode_into(&text[at..], at, false, &mut out)?;
+        self.encode_into(rendered.text(), rendered.literal(), &mut out)?;
         Ok(out)
     }
 
@@ -58,7 +53,8 @@ impl Tokenizer {
     /// [`Skipped`] with the reason why the row gives no example.
     pub fn document(&self, text: &str, id: &str, limits: &Limits) -> Result<Made<Example>, Skipped> {
         let mut encoded = Encoded::default();
-        self.encode_into(text, 0, true, &mut encoded).map_err(|e| unencodable(id, &e))?;
+        self.encode_into(text, slice::from_ref(&(0..text.len())), &mut encoded)
+            .map_err(|e| unencodable(id, &e))?;
         let mut ids: Vec<u32> = Vec::with_capacity(encoded.ids.len() + 2);
         ids.extend(self.ids().bos.filter(|_| self.adds_bos()));
         ids.extend(encoded.ids);

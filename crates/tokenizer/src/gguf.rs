@@ -1,29 +1,32 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ferrotune_types::SpecialTokens;
 use serde_json::Map;
+use tokenizers::AddedToken;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
+use tokenizers::normalizers::{NormalizerWrapper, Precompiled, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use crate::tokenizer::Parts;
+use crate::gguf_words::{byte_level_words, ignores_merges};
+use crate::tokenizer::{Parts, contained};
 use crate::{Tokenizer, TokenizerError};
 
 /// The tokenizer metadata of a GGUF file, as they stand under `tokenizer.ggml.*` and `tokenizer.chat_template`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
+    /// `general.architecture`; Gemma's and Phi-3's files of the kind `llama` are read otherwise.
+    pub architecture: String,
     /// `model`: `gpt2` (byte-level BPE), `llama` (SentencePiece BPE) or `t5` (SentencePiece unigram).
     pub model: String,
     /// `pre`: how a byte-level tokenizer cuts words (`smollm`, `llama-bpe`, `qwen2`, …).
@@ -40,6 +43,8 @@ pub struct GgufTokenizer {
     pub bos: Option<u32>,
     /// `eos_token_id`.
     pub eos: Option<u32>,
+    /// `eot_token_id`: ends a turn, where that is another token than `eos`.
+    pub eot: Option<u32>,
     /// `unknown_token_id`.
     pub unk: Option<u32>,
     /// `padding_token_id`.
@@ -50,6 +55,10 @@ pub struct GgufTokenizer {
     pub add_eos: Option<bool>,
     /// `add_space_prefix`; where it is absent, SentencePiece kinds add it.
     pub add_space_prefix: Option<bool>,
+    /// `remove_extra_whitespaces`; where it is absent, the unigram kind does it.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `precompiled_charsmap`: SentencePiece's normalisation; empty for none.
+    pub precompiled_charsmap: Vec<u8>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
 }
@@ -64,6 +73,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Gguf`] where the metadata are incomplete, contradict each other, or are of an unknown kind.
     pub fn from_gguf_metadata(gguf: &GgufTokenizer) -> Result<Self, TokenizerError> {
+        contained(|| Tokenizer::built_of(gguf)).map_err(model_error)?
+    }
+
+    fn built_of(gguf: &GgufTokenizer) -> Result<Self, TokenizerError> {
         let bad = |key: &'static str, reason: String| Err(TokenizerError::Gguf { key, reason });
         let n = gguf.tokens.len();
         if n == 0 {
@@ -80,6 +93,7 @@ impl Tokenizer {
         let ids = [
             ("tokenizer.ggml.bos_token_id", gguf.bos),
             ("tokenizer.ggml.eos_token_id", gguf.eos),
+            ("tokenizer.ggml.eot_token_id", gguf.eot),
             ("tokenizer.ggml.unknown_token_id", gguf.unk),
             ("tokenizer.ggml.padding_token_id", gguf.pad),
         ];
@@ -105,7 +119,8 @@ impl Tokenizer {
         for (id, token) in gguf.tokens.iter().enumerate() {
             let is_named = named.contains(&Some(id as u32));
             let is_special = kind(id) == CONTROL || kind(id) == UNKNOWN || is_named;
-            if is_special || kind(id) == USER_DEFINED {
+            let is_user_defined = kind(id) == USER_DEFINED && respelled(gguf, token) == *token;
+            if is_special || is_user_defined {
                 let added = AddedToken::from(token.clone(), is_special).normalized(false);
                 inner.add_tokens([added]).map_err(|e| TokenizerError::Gguf {
                     key: "tokenizer.ggml.tokens",
@@ -124,17 +139,29 @@ impl Tokenizer {
         Tokenizer::from_parts(Parts {
             inner,
             special,
-            stop: Vec::new(),
+            stop: gguf.eot.into_iter().collect(),
             chat_template: gguf.chat_template.clone(),
             config: Map::new(),
         })
     }
 }
 
-fn vocabulary(gguf: &GgufTokenizer) -> Result<HashMap<&str, u32>, TokenizerError> {
+/// A token as the merges spell it. Gemma's files hold runs of spaces as spaces.
+fn respelled<'t>(gguf: &GgufTokenizer, token: &'t str) -> Cow<'t, str> {
+    if is_gemma(gguf) && !token.is_empty() && token.bytes().all(|byte| byte == b' ') {
+        return Cow::Owned("▁".repeat(token.len()));
+    }
+    Cow::Borrowed(token)
+}
+
+fn is_gemma(gguf: &GgufTokenizer) -> bool {
+    gguf.model == "llama" && gguf.architecture.starts_with("gemma")
+}
+
+fn vocabulary(gguf: &GgufTokenizer) -> Result<HashMap<Cow<'_, str>, u32>, TokenizerError> {
     let mut vocabulary = HashMap::with_capacity(gguf.tokens.len());
     for (id, token) in gguf.tokens.iter().enumerate() {
-        if let Some(first) = vocabulary.insert(token.as_str(), id as u32) {
+        if let Some(first) = vocabulary.insert(respelled(gguf, token), id as u32) {
             let reason = format!("tokens {first} and {id} are both {token:?}");
             return Err(TokenizerError::Gguf { key: "tokenizer.ggml.tokens", reason });
         }
@@ -145,7 +172,7 @@ fn vocabulary(gguf: &GgufTokenizer) -> Result<HashMap<&str, u32>, TokenizerError
 /// Merges as pairs, each of whose parts and whose sum is a token.
 fn merges(
     gguf: &GgufTokenizer,
-    vocabulary: &HashMap<&str, u32>,
+    vocabulary: &HashMap<Cow<'_, str>, u32>,
 ) -> Result<Vec<(String, String)>, TokenizerError> {
     let bad = |i: usize, merge: &str, what: &str| TokenizerError::Gguf {
         key: "tokenizer.ggml.merges",
@@ -175,11 +202,11 @@ fn byte_level(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, TokenizerEr
     }
     let vocabulary = vocabulary(gguf)?;
     let merges = merges(gguf, &vocabulary)?;
-    let owned: Vec<(String, u32)> = vocabulary.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
+    let owned = vocabulary.into_iter().map(|(token, id)| (token.into_owned(), id));
     let pre = gguf.pre.as_deref().unwrap_or("default");
     let model = BPE::builder()
-        .vocab_and_merges(owned.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
-        .ignore_merges(pre == "llama-bpe")
+        .vocab_and_merges(owned.collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .ignore_merges(ignores_merges(pre))
         .build()
         .map_err(model_error)?;
     let mut inner = tokenizers::Tokenizer::new(model);
@@ -188,32 +215,10 @@ fn byte_level(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, TokenizerEr
     Ok(inner)
 }
 
-/// How llama.cpp's `pre` names cut words.
-fn byte_level_words(pre: &str) -> Result<PreTokenizerWrapper, TokenizerError> {
-    let bytes = |use_regex| ByteLevel::new(false, true, use_regex);
-    let split = |expression: &str| -> Result<PreTokenizerWrapper, TokenizerError> {
-        let pattern = SplitPattern::Regex(expression.to_owned());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(model_error)?;
-        Ok(Sequence::new(vec![split.into(), bytes(false).into()]).into())
-    };
-    match pre {
-        "default" | "gpt-2" => Ok(bytes(true).into()),
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
-            Ok(Sequence::new(vec![Digits::new(true).into(), bytes(true).into()]).into())
-        }
-        "llama-bpe" | "llama3" => split(crate::fast::LLAMA3),
-        "qwen2" | "deepseek-r1-qwen" => split(crate::fast::QWEN2),
-        other => Err(TokenizerError::Gguf {
-            key: "tokenizer.ggml.pre",
-            reason: format!(
-                "{other:?} is not known, only default, gpt-2, smollm, starcoder, refact, command-r, codeshell, \
-                 llama-bpe, llama3, qwen2 and deepseek-r1-qwen are"
-            ),
-        }),
-    }
-}
-
 /// SentencePiece BPE: characters, merged by score, with bytes for what the vocabulary lacks.
+///
+/// The space before a text is put there as transformers 5 does it: before the first word of the text, unless one
+/// stands there already. Phi-3 has one before the text and after every control token.
 fn sentencepiece_bpe(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let vocabulary = vocabulary(gguf)?;
     let merges = if gguf.merges.is_empty() {
@@ -221,22 +226,26 @@ fn sentencepiece_bpe(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, Toke
     } else {
         merges(gguf, &vocabulary)?
     };
-    let owned: Vec<(String, u32)> = vocabulary.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
+    let owned = vocabulary.into_iter().map(|(token, id)| (token.into_owned(), id));
     let mut builder = BPE::builder()
-        .vocab_and_merges(owned.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .vocab_and_merges(owned.collect::<tokenizers::models::bpe::Vocab>(), merges)
         .fuse_unk(true)
         .byte_fallback(true);
     if let Some(unk) = gguf.unk {
         builder = builder.unk_token(gguf.tokens[unk as usize].clone());
     }
     let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(model_error)?);
-    let prefix = gguf.add_space_prefix.unwrap_or(true);
-    let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-    if prefix {
-        normalizers.push(Prepend::new("▁".into()).into());
+    let prefix = gguf.add_space_prefix.unwrap_or(!is_gemma(gguf));
+    if prefix && gguf.architecture != "phi3" {
+        inner.with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::First, false)));
+    } else {
+        let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
+        if prefix {
+            normalizers.push(Prepend::new("▁".into()).into());
+        }
+        normalizers.push(Replace::new(" ", "▁").map_err(model_error)?.into());
+        inner.with_normalizer(Some(Normalizers::new(normalizers))).map_err(model_error)?;
     }
-    normalizers.push(Replace::new(" ", "▁").map_err(model_error)?.into());
-    inner.with_normalizer(Some(Normalizers::new(normalizers))).map_err(model_error)?;
     let mut decoders: Vec<DecoderWrapper> = vec![
         Replace::new("▁", " ").map_err(model_error)?.into(),
         ByteFallback::new().into(),
@@ -250,28 +259,33 @@ fn sentencepiece_bpe(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, Toke
 }
 
 /// A SentencePiece vocabulary has scores where a BPE has merges: every way to cut a token into two tokens is a
-/// merge, ranked by the token's score.
+/// merge, ranked by the token's score, then by the length of its left part, as `generate_merges` of transformers
+/// ranks them. Gemma's scores do not follow its merges; the order of its tokens does.
 fn merges_of_scores(
     gguf: &GgufTokenizer,
-    vocabulary: &HashMap<&str, u32>,
+    vocabulary: &HashMap<Cow<'_, str>, u32>,
 ) -> Result<Vec<(String, String)>, TokenizerError> {
-    if gguf.scores.is_empty() {
+    if gguf.scores.is_empty() && !is_gemma(gguf) {
         let reason = "there are neither scores nor merges".into();
         return Err(TokenizerError::Gguf { key: "tokenizer.ggml.scores", reason });
     }
     let mut ranked = Vec::new();
-    for (token, &score) in gguf.tokens.iter().zip(&gguf.scores) {
-        let mut cuts: Vec<(u32, u32, &str, &str)> = token
+    for (id, token) in gguf.tokens.iter().enumerate() {
+        let token = respelled(gguf, token);
+        let score = if is_gemma(gguf) { -(id as f32) } else { gguf.scores[id] };
+        let mut cuts: Vec<(u32, u32, usize)> = token
             .char_indices()
             .skip(1)
-            .map(|(at, _)| token.split_at(at))
-            .filter_map(|(left, right)| Some((*vocabulary.get(left)?, *vocabulary.get(right)?, left, right)))
+            .filter_map(|(at, _)| Some((*vocabulary.get(&token[..at])?, *vocabulary.get(&token[at..])?, at)))
             .collect();
         cuts.sort_unstable();
-        ranked.extend(cuts.into_iter().map(|(_, _, left, right)| (score, left.to_owned(), right.to_owned())));
+        ranked.extend(cuts.into_iter().map(|(_, _, at)| {
+            let (left, right) = token.split_at(at);
+            (score, left.chars().count(), right.chars().count(), left.to_owned(), right.to_owned())
+        }));
     }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    Ok(ranked.into_iter().map(|(_, left, right)| (left, right)).collect())
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (b.1, b.2).cmp(&(a.1, a.2))));
+    Ok(ranked.into_iter().map(|(.., left, right)| (left, right)).collect())
 }
 
 /// SentencePiece unigram: the likeliest cut.
@@ -287,7 +301,19 @@ fn unigram(gguf: &GgufTokenizer) -> Result<tokenizers::Tokenizer, TokenizerError
     let scheme =
         if gguf.add_space_prefix.unwrap_or(true) { PrependScheme::Always } else { PrependScheme::Never };
     let metaspace = Metaspace::new('▁', scheme, true);
-    inner.with_pre_tokenizer(Some(metaspace.clone()));
+    if !gguf.precompiled_charsmap.is_empty() {
+        let normalizer = Precompiled::from(&gguf.precompiled_charsmap).map_err(|e| TokenizerError::Gguf {
+            key: "tokenizer.ggml.precompiled_charsmap",
+            reason: e.to_string(),
+        })?;
+        inner.with_normalizer(Some(normalizer)).map_err(model_error)?;
+    }
+    let words: PreTokenizerWrapper = if gguf.remove_extra_whitespaces.unwrap_or(true) {
+        Sequence::new(vec![WhitespaceSplit.into(), metaspace.clone().into()]).into()
+    } else {
+        metaspace.clone().into()
+    };
+    inner.with_pre_tokenizer(Some(words));
     let mut decoders: Vec<DecoderWrapper> = Vec::new();
     if has_bytes {
         decoders.push(ByteFallback::new().into());

@@ -39,12 +39,14 @@
 mod tokenizer;
 
 mod gguf;
+mod gguf_words;
 mod save;
 mod train;
 mod vocabulary;
 
 mod encoded;
 mod fast;
+mod literal;
 mod stream;
 
 mod example;

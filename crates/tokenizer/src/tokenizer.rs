@@ -1,4 +1,6 @@
 use std::fs;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -9,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::TokenizerError;
 use crate::encoded::Encoded;
 use crate::fast::FastBpe;
+use crate::literal::Literal;
 
 /// A tokenizer with its special tokens and chat template.
 ///
@@ -17,8 +20,8 @@ use crate::fast::FastBpe;
 pub struct Tokenizer {
     /// What `tokenizer.json` describes.
     inner: tokenizers::Tokenizer,
-    /// The same, with special tokens read as plain text; made when first asked for.
-    literal: OnceLock<tokenizers::Tokenizer>,
+    /// Reads texts in which control tokens are plain characters; made when first asked for.
+    literal: OnceLock<Literal>,
     /// Takes over where every part is known to it.
     fast: Option<FastBpe>,
     /// Ids that `add_special` puts before and after a text.
@@ -67,10 +70,10 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let bytes = fs::read(&path).map_err(TokenizerError::io("read", &path))?;
         let (inner, json) = rayon::join(
-            || tokenizers::Tokenizer::from_bytes(&bytes),
+            || contained(|| tokenizers::Tokenizer::from_bytes(&bytes)),
             || serde_json::from_slice::<Value>(&bytes),
         );
-        let inner = inner.map_err(TokenizerError::file(&path))?;
+        let inner = inner.map_err(TokenizerError::file(&path))?.map_err(TokenizerError::file(&path))?;
         let json = json.map_err(TokenizerError::file(&path))?;
         let object = |name: &str| match fs::read(dir.join(name)) {
             Ok(bytes) => serde_json::from_slice::<Map<String, Value>>(&bytes)
@@ -178,7 +181,7 @@ impl Tokenizer {
         if add_special {
             self.around[0].iter().for_each(|&id| out.push(id, 0, 0));
         }
-        self.encode_into(text, 0, false, &mut out)?;
+        self.encode_into(text, &[], &mut out)?;
         if add_special {
             self.around[1].iter().for_each(|&id| out.push(id, text.len(), text.len()));
         }
@@ -197,31 +200,21 @@ impl Tokenizer {
         texts.par_iter().map(|text| self.encode(text.as_ref(), add_special)).collect()
     }
 
-    /// Encodes a piece that begins at byte `offset` of a longer text. `literal`: special tokens are plain text.
+    /// Encodes a text. Special tokens that lie in a `literal` range are plain text.
     pub(crate) fn encode_into(
         &self,
         text: &str,
-        offset: usize,
-        literal: bool,
+        literal: &[Range<usize>],
         out: &mut Encoded,
     ) -> Result<(), TokenizerError> {
-        if let Some(fast) = &self.fast {
-            fast.encode(text, offset, literal, out);
+        if let Some(fast) = self.fast.as_ref().filter(|fast| fast.takes(text)) {
+            fast.encode(text, literal, out);
             return Ok(());
         }
-        let inner = if literal {
-            self.literal.get_or_init(|| {
-                let mut literal = self.inner.clone();
-                literal.set_encode_special_tokens(true);
-                literal
-            })
-        } else {
-            &self.inner
-        };
-        let encoding = inner.encode(text, false).map_err(TokenizerError::coding("encode"))?;
-        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            out.push(id, offset + start, offset + end);
+        if !literal.is_empty() {
+            return self.literal.get_or_init(|| Literal::new(&self.inner)).encode(text, literal, out);
         }
+        out.push_encoding(&encode_with(&self.inner, text, false)?, 0);
         Ok(())
     }
 
@@ -230,7 +223,9 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Coding`] where the decoder fails; ids outside the vocabulary are left out.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, skip_special).map_err(TokenizerError::coding("decode"))
+        contained(|| self.inner.decode(ids, skip_special))
+            .map_err(TokenizerError::coding("decode"))?
+            .map_err(TokenizerError::coding("decode"))
     }
 
     /// The id of a token's text as it stands in the vocabulary.
@@ -311,6 +306,26 @@ impl Tokenizer {
     }
 }
 
+/// Encodes by the general path.
+pub(crate) fn encode_with(
+    inner: &tokenizers::Tokenizer,
+    text: &str,
+    add_special: bool,
+) -> Result<tokenizers::Encoding, TokenizerError> {
+    contained(|| inner.encode(text, add_special))
+        .map_err(TokenizerError::coding("encode"))?
+        .map_err(TokenizerError::coding("encode"))
+}
+
+/// Makes a panic of `tokenizers` an error: some files that it reads make it panic, there and then or later.
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        format!("its parts contradict each other ({})", text.unwrap_or("no reason given"))
+    })
+}
+
 /// A config names a token by its text or by an object that holds it.
 fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
@@ -328,7 +343,7 @@ fn default_template(value: &Value) -> Option<String> {
 /// The ids that the post-processor puts before and after a text.
 fn surroundings(inner: &tokenizers::Tokenizer) -> Result<[Vec<u32>; 2], TokenizerError> {
     let ids = |add| {
-        let encoding = inner.encode("a", add).map_err(TokenizerError::coding("encode"))?;
+        let encoding = encode_with(inner, "a", add)?;
         Ok::<_, TokenizerError>(encoding.get_ids().to_vec())
     };
     let (bare, full) = (ids(false)?, ids(true)?);

@@ -1,3 +1,5 @@
+use std::slice;
+
 use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 
@@ -61,7 +63,7 @@ impl Tokenizer {
                 continue;
             }
             let mut pieces = Encoded::default();
-            self.encode_into(token, 0, true, &mut pieces)?;
+            self.encode_into(token, slice::from_ref(&(0..token.len())), &mut pieces)?;
             fresh.push((token, pieces.ids));
         }
         let mut parts = self.into_parts();

@@ -38,6 +38,8 @@ enum Change {
 /// What a GGUF file says about its tokenizer, as plain data: `ferrotune-tokenizer` builds one from it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizerData {
+    /// `general.architecture`: a few read the same kind of tokenizer otherwise.
+    pub architecture: String,
     /// `gpt2` (byte-level BPE), `llama` (SentencePiece BPE), `t5` (Unigram), `bert` (WordPiece).
     pub model: String,
     /// Which pre-tokenizer: `llama-bpe`, `qwen2`, `smollm`, ….
@@ -66,6 +68,10 @@ pub struct GgufTokenizerData {
     pub add_eos: Option<bool>,
     /// Whether a space goes before a text (SentencePiece kinds).
     pub add_space_prefix: Option<bool>,
+    /// Whether runs of white space count as one space (Unigram).
+    pub remove_extra_whitespaces: Option<bool>,
+    /// SentencePiece's table of normalised characters; empty for none.
+    pub precompiled_charsmap: Vec<u8>,
     /// The chat template, in Jinja.
     pub chat_template: Option<String>,
 }
@@ -101,6 +107,7 @@ impl GgufTensors {
         let id = |key: &str| g.int(&format!("tokenizer.ggml.{key}_token_id")).and_then(|n| n.try_into().ok());
         let text = |key: &str| g.string(key).map(str::to_owned);
         GgufTokenizerData {
+            architecture: text("general.architecture").unwrap_or_default(),
             model: text("tokenizer.ggml.model").unwrap_or_default(),
             pre: text("tokenizer.ggml.pre").unwrap_or_default(),
             tokens: g.strings("tokenizer.ggml.tokens"),
@@ -115,6 +122,12 @@ impl GgufTensors {
             add_bos: g.flag("tokenizer.ggml.add_bos_token"),
             add_eos: g.flag("tokenizer.ggml.add_eos_token"),
             add_space_prefix: g.flag("tokenizer.ggml.add_space_prefix"),
+            remove_extra_whitespaces: g.flag("tokenizer.ggml.remove_extra_whitespaces"),
+            precompiled_charsmap: g
+                .ints("tokenizer.ggml.precompiled_charsmap")
+                .into_iter()
+                .map(|byte| byte as u8)
+                .collect(),
             chat_template: text("tokenizer.chat_template"),
         }
     }
@@ -305,6 +318,14 @@ fn rope(gguf: &Gguf, arch: &str, context: i64) -> Value {
         (Some("linear"), Some(factor)) => {
             json!({"rope_type": "linear", "rope_theta": theta, "factor": factor})
         }
+        (Some("yarn"), Some(factor)) => {
+            let original = gguf.int(&key("scaling.original_context_length")).unwrap_or(context);
+            json!({"rope_type": "yarn", "rope_theta": theta, "factor": factor,
+                "original_max_position_embeddings": original,
+                "attention_factor": gguf.float(&key("scaling.yarn_attn_factor")),
+                "beta_fast": gguf.float(&key("scaling.yarn_beta_fast")),
+                "beta_slow": gguf.float(&key("scaling.yarn_beta_slow"))})
+        }
         (Some("none") | None, _) => json!({"rope_type": "default", "rope_theta": theta}),
         (Some(other), factor) => json!({"rope_type": other, "rope_theta": theta, "factor": factor}),
     }
@@ -346,7 +367,8 @@ fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
             _ => return Vec::new(),
         };
         let mlp = if model_type == "mixtral" { "block_sparse_moe" } else { "mlp" };
-        let n_experts = size.first().copied().unwrap_or(0).min(1 << 16);
+        // A tensor without elements may claim any number of experts.
+        let n_experts = if size.contains(&0) { 0 } else { size.first().copied().unwrap_or(0).min(1 << 10) };
         let prefix = format!("model.layers.{layer_idx}.{mlp}.experts");
         return (0..n_experts)
             .map(|e| (format!("{prefix}.{e}.{expert_name}.{kind}"), Change::Expert(e)))

@@ -12,10 +12,12 @@ mod table;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
+use unicode_normalization::{IsNormalized, is_nfc_quick};
 
 use self::merge::Merges;
 pub(crate) use self::scan::{LLAMA3, QWEN2};
@@ -27,6 +29,8 @@ use crate::encoded::Encoded;
 #[derive(Debug)]
 pub(crate) struct FastBpe {
     pattern: Pattern,
+    /// Texts are brought into NFC first (Qwen); the general path does it to those that are not there yet.
+    nfc: bool,
     /// Whole tokens by their bytes.
     words: ByteTable,
     /// For each id: whether merging its bytes gives it back. Found out when first asked.
@@ -75,7 +79,6 @@ impl FastBpe {
         let model = &json["model"];
         let absent = |value: &Value| value.is_null() || value.as_str() == Some("");
         let is_plain = model["type"] == "BPE"
-            && json["normalizer"].is_null()
             && absent(&model["dropout"])
             && absent(&model["unk_token"])
             && absent(&model["continuing_subword_prefix"])
@@ -84,6 +87,11 @@ impl FastBpe {
         if !is_plain {
             return None;
         }
+        let nfc = match &json["normalizer"] {
+            Value::Null => false,
+            normalizer if normalizer["type"] == "NFC" => true,
+            _ => return None,
+        };
         let pattern = Pattern::of(&json["pre_tokenizer"])?;
         let bytes_of = table::byte_alphabet();
         let mut n_ids = 0;
@@ -103,6 +111,7 @@ impl FastBpe {
         let added = Added::new(&json["added_tokens"])?;
         Some(FastBpe {
             pattern,
+            nfc,
             words: ByteTable::new(tokens),
             whole: (0..n_ids).map(|_| AtomicU8::new(UNKNOWN)).collect(),
             merges,
@@ -112,25 +121,30 @@ impl FastBpe {
         })
     }
 
-    /// Encodes `text`, which begins at byte `offset` of a longer one. `literal`: special tokens are plain text.
-    pub(crate) fn encode(&self, text: &str, offset: usize, literal: bool, out: &mut Encoded) {
+    /// Whether this text needs nothing that is not known here.
+    pub(crate) fn takes(&self, text: &str) -> bool {
+        !self.nfc || is_nfc_quick(text.chars()) == IsNormalized::Yes
+    }
+
+    /// Encodes a text. Special tokens that lie in a `literal` range are plain text.
+    pub(crate) fn encode(&self, text: &str, literal: &[Range<usize>], out: &mut Encoded) {
         MEMORY.with_borrow_mut(|memory| {
             if memory.instance != self.instance {
                 memory.instance = self.instance;
                 memory.words.clear();
             }
-            let Some(added) = &self.added else { return self.plain(text, offset, memory, out) };
+            let Some(added) = &self.added else { return self.plain(text, 0, memory, out) };
             let mut at = 0;
             for found in added.searcher.find_iter(text) {
                 let token = found.pattern().as_usize();
-                if literal && added.is_special[token] {
+                if added.is_special[token] && lies_in(&found.range(), literal) {
                     continue;
                 }
-                self.plain(&text[at..found.start()], offset + at, memory, out);
-                out.push(added.ids[token], offset + found.start(), offset + found.end());
+                self.plain(&text[at..found.start()], at, memory, out);
+                out.push(added.ids[token], found.start(), found.end());
                 at = found.end();
             }
-            self.plain(&text[at..], offset + at, memory, out);
+            self.plain(&text[at..], at, memory, out);
         });
     }
 
@@ -173,6 +187,11 @@ impl FastBpe {
             state => state == WHOLE,
         }
     }
+}
+
+/// Whether a stretch of text shares a byte with one of these ranges.
+pub(crate) fn lies_in(stretch: &Range<usize>, ranges: &[Range<usize>]) -> bool {
+    ranges.iter().any(|range| range.start < stretch.end && stretch.start < range.end)
 }
 
 impl Added {
@@ -259,7 +278,7 @@ mod tests {
             assert_eq!(fast.offsets.last().map_or(0, |o| o.1), text.len());
 
             let mut literal = Encoded::default();
-            tokenizer.encode_into(text, 0, true, &mut literal).unwrap();
+            tokenizer.encode_into(text, std::slice::from_ref(&(0..text.len())), &mut literal).unwrap();
             let mut general = general.clone();
             general.set_encode_special_tokens(true);
             assert_eq!(literal.ids, general.encode(text, false).unwrap().get_ids(), "{text:?} literal");
