@@ -16,8 +16,8 @@ use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
     retrieve,
 };
-use ferrotune_train::Freeze;
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
+use ferrotune_train::Freeze;
 use ferrotune_types::{
     Conversation, Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample,
     PreferencePair, Role,
@@ -34,10 +34,10 @@ use crate::files::{hash_parts, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
-use crate::tune_commands::{Tuned, start_adapter};
 use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
 };
+use crate::tune_commands::{Tuned, start_adapter};
 
 /// Runs any command that is not light.
 ///
@@ -57,11 +57,11 @@ fn run_with_torch(command: &Command) -> Result<Output> {
         }
         Command::Tokenize(args) => tokenize(args),
         Command::Generate(args) => generate(args),
-        Command::Mlm(args) => crate::tune_commands::mlm(args),
-        Command::Classify(args) => crate::tune_commands::classify(args),
         Command::Perplexity(args) => perplexity(args),
         Command::Sft(args) => sft(args),
         Command::Cpt(args) => cpt(args),
+        Command::Mlm(args) => crate::tune_commands::mlm(args),
+        Command::Classify(args) => crate::tune_commands::classify(args),
         Command::Reward(args) => reward(args),
         Command::Dpo(args) => match args.loss.as_deref() {
             Some("orpo" | "simpo" | "cpo" | "kto") => relative_of_dpo(args),
@@ -177,15 +177,12 @@ fn generate(args: &GenerateArgs) -> Result<Output> {
     let answer = model.chat_at_least(&turns, &params, args.min_new_tokens)?;
     let seconds = started.elapsed().as_secs_f64();
     let rate = answer.completion_tokens as f64 / seconds;
-    let kind =
-        format!("{} {} {} {} {:?}", args.dora, args.rslora, args.init, args.bias, args.modules_to_save);
     let json = json!({
         "text": answer.text,
         "ids": answer.ids,
         "prompt_tokens": answer.prompt_tokens,
         "tokens_per_s": rate,
         "peak_rss_mib": crate::progress::peak_rss_mib(),
-        kind.as_bytes(),
     });
     Ok(Output { json: vec![json], text: answer.text })
 }
@@ -246,12 +243,15 @@ pub(crate) fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Resul
     };
     let base = args.quantize.as_deref().unwrap_or_default();
     let lora = format!("{} {} {} {} {base}", args.lora_r, args.lora_alpha, args.lora_dropout, args.targets);
+    let kind =
+        format!("{} {} {} {} {:?}", args.dora, args.rslora, args.init, args.bias, args.modules_to_save);
     let settings = settings.to_string();
     let parts = [
         args.model.as_bytes(),
         place.dtype_name().as_bytes(),
         settings.as_bytes(),
         lora.as_bytes(),
+        kind.as_bytes(),
         &args.max_length.unwrap_or_default().to_le_bytes(),
         args.truncation.as_deref().unwrap_or_default().as_bytes(),
         &data,

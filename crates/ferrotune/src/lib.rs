@@ -66,10 +66,10 @@ pub mod commands;
 mod pair_commands;
 #[cfg(feature = "torch")]
 mod show_tokens;
-
-pub mod cli;
 #[cfg(feature = "torch")]
 mod tune_commands;
+
+pub mod cli;
 pub mod documents;
 pub mod files;
 pub mod progress;

@@ -389,6 +389,21 @@ pub struct TuneArgs {
     /// all-linear, a comma-separated list of suffixes, or a regex.
     #[arg(long, default_value = "all-linear")]
     pub targets: String,
+    /// Weight-decomposed LoRA.
+    #[arg(long)]
+    pub dora: bool,
+    /// Scale updates by α / √r instead of α / r.
+    #[arg(long)]
+    pub rslora: bool,
+    /// How the adapter begins: default, gaussian, pissa or olora.
+    #[arg(long, default_value = "default", value_parser = ["default", "gaussian", "pissa", "olora"])]
+    pub init: String,
+    /// Which biases are trained too: none, all or lora_only.
+    #[arg(long, default_value = "none", value_parser = ["none", "all", "lora_only"])]
+    pub bias: String,
+    /// Modules trained whole and saved with the adapter: embed_tokens, lm_head, ….
+    #[arg(long, value_delimiter = ',')]
+    pub modules_to_save: Vec<String>,
     /// Go on with this adapter instead of a new one.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
@@ -422,63 +437,15 @@ pub struct TuneArgs {
 #[doc(hidden)]
 pub struct SftArgs {
     #[command(flatten)]
-    /// Weight-decomposed LoRA.
-    #[arg(long)]
-    pub dora: bool,
-    /// Scale updates by α / √r instead of α / r.
-    #[arg(long)]
-    pub rslora: bool,
-    /// How the adapter begins: default, gaussian, pissa or olora.
-    #[arg(long, default_value = "default", value_parser = ["default", "gaussian", "pissa", "olora"])]
-    pub init: String,
-    /// Which biases are trained too: none, all or lora_only.
-    #[arg(long, default_value = "none", value_parser = ["none", "all", "lora_only"])]
-    pub bias: String,
-    /// Modules trained whole and saved with the adapter: embed_tokens, lm_head, ….
-    #[arg(long, value_delimiter = ',')]
-    pub modules_to_save: Vec<String>,
     pub tune: TuneArgs,
+    #[command(flatten)]
+    pub whole: WholeArgs,
     /// Pack examples into rows of --max-length; attention stays inside each example.
     #[arg(long)]
     pub packing: bool,
     /// Held-out conversations to validate on.
     #[arg(long)]
     pub validation: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-#[doc(hidden)]
-pub struct CptArgs {
-    #[command(flatten)]
-    pub tune: TuneArgs,
-    /// General text to replay: a text file, one document a blank line apart.
-    #[arg(long)]
-    pub general: Option<PathBuf>,
-    /// Its share of all windows, at least 0 and below 1.
-    #[arg(long, default_value_t = 0.2)]
-    pub replay: f64,
-    /// Share of both texts that is held out, to see what was learnt and what forgotten.
-    #[arg(long, default_value_t = 0.1)]
-    pub held_out: f64,
-}
-
-#[derive(Debug, clap::Args)]
-#[doc(hidden)]
-pub struct RewardArgs {
-    #[command(flatten)]
-    pub tune: TuneArgs,
-    /// Pulls scores towards zero; 0 does not.
-    #[arg(long, default_value_t = 0.01)]
-    pub centering: f64,
-    /// Held-out pairs to validate on.
-    #[command(flatten)]
-    pub whole: WholeArgs,
-    #[arg(long)]
-    pub validation: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-#[doc(hidden)]
     /// Instead of training, sweep the learning rate, suggest one and draw lr_find.svg.
     #[arg(long)]
     pub find_lr: bool,
@@ -580,6 +547,41 @@ pub struct MlmArgs {
     /// auto, cpu, cuda:0 or mps.
     #[arg(long, default_value = "auto")]
     pub device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct CptArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    #[command(flatten)]
+    pub whole: WholeArgs,
+    /// General text to replay: a text file, one document a blank line apart.
+    #[arg(long)]
+    pub general: Option<PathBuf>,
+    /// Its share of all windows, at least 0 and below 1.
+    #[arg(long, default_value_t = 0.2)]
+    pub replay: f64,
+    /// Share of both texts that is held out, to see what was learnt and what forgotten.
+    #[arg(long, default_value_t = 0.1)]
+    pub held_out: f64,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct RewardArgs {
+    #[command(flatten)]
+    pub tune: TuneArgs,
+    /// Pulls scores towards zero; 0 does not.
+    #[arg(long, default_value_t = 0.01)]
+    pub centering: f64,
+    /// Held-out pairs to validate on.
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
 pub struct DpoArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
@@ -587,8 +589,6 @@ pub struct DpoArgs {
     #[arg(long)]
     pub beta: Option<f64>,
     /// sigmoid, ipo, hinge, … (several with commas between them are added up); without a reference orpo, simpo, cpo; on
-    #[command(flatten)]
-    pub whole: WholeArgs,
     /// single answers kto.
     #[arg(long)]
     pub loss: Option<String>,
