@@ -84,8 +84,11 @@ macro_rules! loops {
                         let (chunks, tail) = x.as_chunks::<CHUNK>();
                         let places = body.as_chunks_mut::<CHUNK>().0.iter_mut().skip(i).step_by(n);
                         for (x, out) in chunks.iter().zip(places) {
-                            for (i, x) in x.iter().enumerate() {
-                                out[i % $parts * v::LANES + i / $parts] = *x;
+                            let parts = out.as_chunks_mut::<{ v::LANES }>().0.iter_mut().enumerate();
+                            for (part, out) in parts {
+                                for (i, out) in out.iter_mut().enumerate() {
+                                    *out = x[i * $parts + part];
+                                }
                             }
                         }
                         tails[i * rest..(i + 1) * rest].copy_from_slice(tail);
