@@ -41,7 +41,9 @@ fn push(scan: &Scan, first: usize, last: usize, score: f32, out: &mut Vec<Span>)
     let end = time_after(scan, last).unwrap_or(end);
     let is_only_a_weekday = first == last && scan.tokens[first].has(WEEKDAY);
     let is_birth = !is_only_a_weekday
-        && (scan.near_before(first, 7, SAYS_BIRTH) || scan.near_after(last, 2, SAYS_BIRTH));
+        && (scan.near_before(first, 7, SAYS_BIRTH)
+            || scan.near_after(last, 2, SAYS_BIRTH)
+            || scan.before(first, 3).map(|j| scan.str(j).to_ascii_lowercase()).eq(["b", "o", "d"]));
     let kind = if is_birth { Kind::DateOfBirth } else { Kind::Date };
     out.push(Span::new(start, end, kind, with_context(score, is_birth)));
     end
@@ -290,6 +292,7 @@ mod tests {
     fn birthdays() {
         check("She was born on 2/7/1961 in Rome", DateOfBirth, &["2/7/1961"]);
         check("tell me your date of birth. It's 3/23/1940", DateOfBirth, &["3/23/1940"]);
+        check("D.O.B. 12-03-1985", DateOfBirth, &["12-03-1985"]);
         check("DOB: 01.02.90", DateOfBirth, &["01.02.90"]);
         check("生日是1985年3月12日。", DateOfBirth, &["1985年3月12日"]);
         check("geboren am 5. Mai 1990", DateOfBirth, &["5. Mai 1990"]);

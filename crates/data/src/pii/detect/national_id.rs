@@ -2,7 +2,7 @@ use super::checksum::{luhn, mod_11_10, verhoeff, weighted};
 use super::national_id_others;
 use super::with_context;
 use crate::pii::lexicon::{SAYS_CARD, SAYS_ID, SAYS_ORDER};
-use crate::pii::scan::Scan;
+use crate::pii::scan::{Scan, Token};
 use crate::pii::{Kind, Span};
 
 /// A number that a state gives to a person. `test` sees it in upper case without separators, with the lengths
@@ -112,11 +112,17 @@ fn goes_on(scan: &Scan, last: usize) -> bool {
 
 /// "passport number X1234567", "my driver's license is 425700624": nothing but the announcement proves it.
 fn announced(scan: &Scan, i: usize) -> Option<Span> {
-    let token = scan.tokens[i];
-    if !(6..=18).contains(&token.len()) || scan.glued_before(token.start) {
+    let start = scan.tokens[i].start;
+    // "S530-4608-9987-12": a licence in groups.
+    let mut last = i;
+    while last < i + 4 && scan.gap(last) == "-" && scan.tokens.get(last + 1).is_some_and(Token::has_digit) {
+        last += 1;
+    }
+    let end = scan.tokens[last].end;
+    if !(6..=18).contains(&(end - start)) || scan.glued_before(start) {
         return None;
     }
-    let digits = scan.str(i).bytes().filter(u8::is_ascii_digit).count();
+    let digits = scan.text[start..end].bytes().filter(u8::is_ascii_digit).count();
     // Between the announcement and the number stand only words such as "number", "no" and "is".
     let mut words = scan.before(i, 5).map(|j| scan.str(j).to_lowercase());
     let filler =
@@ -138,8 +144,8 @@ fn announced(scan: &Scan, i: usize) -> Option<Span> {
         "driver",
         "drivers",
     ];
-    (digits * 2 >= token.len() && documents.contains(&word.as_str()))
-        .then(|| Span::new(token.start, token.end, Kind::NationalId, 0.75))
+    (digits * 2 >= end - start && documents.contains(&word.as_str()))
+        .then(|| Span::new(start, end, Kind::NationalId, 0.75))
 }
 
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
@@ -385,6 +391,7 @@ mod tests {
             ("811218-9876", "811218-9876"),
             ("My driver's license number is A56319335", "A56319335"),
             ("passport no. X1234567", "X1234567"),
+            ("Driver's License: S530-4608-9987-12", "S530-4608-9987-12"),
         ] {
             check(text, NationalId, &[id]);
         }

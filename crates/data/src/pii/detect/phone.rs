@@ -72,7 +72,9 @@ fn at(scan: &Scan, i: usize, regions: &[String], taken: &[Span]) -> Option<Span>
                 let score = with_context(base, announced);
                 let score = if !announced && is_something_else(scan, i) { score - 0.4 } else { score };
                 if score > 0.1 {
-                    return Some(Span::new(row.start, end, Kind::Phone, score));
+                    // "(5035550164)": the bracket is not the number's.
+                    let is_whole = row.is_area_in_parentheses && row.lengths.len() == 1;
+                    return Some(Span::new(row.start + usize::from(is_whole), end, Kind::Phone, score));
                 }
             }
         }
@@ -335,7 +337,32 @@ fn is_announced(scan: &Scan, first: usize, last: usize) -> bool {
     let label_after =
         scan.gap(last).trim_matches([' ', '-', '(', ',']).is_empty() && scan.near_after(last, 1, PHONE_AFTER);
     // "call a taxi to 03 2657 Koontz Lane": the taxi is nearer than the call.
-    near & SAYS_PHONE != 0 || label_after || is_called_mine(scan, last) || says_where_to_ring(scan, first)
+    near & SAYS_PHONE != 0
+        || label_after
+        || is_my_number(scan, first)
+        || is_called_mine(scan, last)
+        || says_where_to_ring(scan, first)
+}
+
+/// "My number is 4155552671", "her new number: …", "our number's …"; not "my order number is …".
+fn is_my_number(scan: &Scan, first: usize) -> bool {
+    let is = |word: Option<&str>, known: &[&str]| {
+        word.is_some_and(|w| known.iter().any(|k| w.eq_ignore_ascii_case(k)))
+    };
+    let mut words = scan.before(first, 5).map(|j| scan.str(j)).peekable();
+    while is(words.peek().copied(), &["is", "s", "was"]) {
+        words.next();
+    }
+    if !is(words.next(), &["number", "no", "nr", "numero", "número", "numéro", "nummer"]) {
+        return false;
+    }
+    while is(words.peek().copied(), &["new", "old", "own", "private", "personal", "direct", "other"]) {
+        words.next();
+    }
+    is(
+        words.next(),
+        &["my", "our", "his", "her", "their", "your", "mein", "meine", "mi", "mon", "mijn", "meu"],
+    )
 }
 
 /// "5276544 is my mobile", "… was our office number".
@@ -402,6 +429,9 @@ mod tests {
             check(&format!("I'm on {text} after six"), Phone, &[text]);
             check(&format!("order {text}"), Phone, &[]);
         }
+        check("My number is 4155552671. my new number's 5035550164", Phone, &["4155552671", "5035550164"]);
+        check("my order number is 4155552671, the number is 4155552671", Phone, &[]);
+        check("give me a call (5035550164)", Phone, &["5035550164"]);
         check("5276544 is my mobile", Phone, &["5276544"]);
         check("5276545 is my order", Phone, &[]);
         check(

@@ -143,7 +143,9 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
         return None;
     }
     at = after_quotes(at);
-    let verb = [":=", "=>", "=", ":", "is ", "was "].into_iter().find(|v| text[at..].starts_with(v))?;
+    let verb = [":=", "=>", "=", ":", "is:", "was:", "is ", "was "]
+        .into_iter()
+        .find(|v| text[at..].starts_with(v))?;
     let is_prose = verb.ends_with(' ');
     at = after_quotes(at + verb.len());
     // "password is: …", "Authorization: Bearer …"
@@ -196,6 +198,7 @@ mod tests {
     #[test]
     fn values_that_are_announced() {
         check("password: hunter2!", Secret, &["hunter2"]);
+        check("The password is: P@ssw0rd123.", Secret, &["P@ssw0rd123"]);
         check("my password is Tr0ub4dor&3 ok", Secret, &["Tr0ub4dor&3"]);
         check("login?user=a&password=hunter22&x=1", Secret, &["hunter22"]);
         check("password = \"a(b c)1;x\"", Secret, &["a(b c)1;x"]);
