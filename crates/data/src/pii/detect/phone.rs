@@ -261,7 +261,7 @@ fn shape(row: &Row, regions: &[String], announced: bool) -> Option<f32> {
         let is_known = announced
             && !is_single
             && lengths.len() <= 5
-            && (6..=13).contains(&n)
+            && (7..=13).contains(&n)
             && !is_round_number(row)
             && numbering::is_valid_somewhere(&row.digits);
         return is_known.then_some(0.2);
@@ -503,6 +503,7 @@ mod tests {
             "UUID 550e8400-e29b-41d4-a716-446655440000",
             "https://x.org/questions/5551234567",
             "call 911",
+            "Phone support is open 9-5, 24/7/365.",
             "2020-01-05",
             "40.7128, -74.0060",
         ] {
