@@ -129,9 +129,10 @@ fn what_a_config_cannot_mean_is_an_error_that_says_so() {
         for (key, value) in change.as_object().unwrap() {
             config[key] = value.clone();
         }
-        let error = match families::decoder_types().contains(&config["model_type"].as_str().unwrap()) {
-            true => families::decoder_config(&config).unwrap_err(),
-            false => families::encoder_config(&config).unwrap_err(),
+        let error = if families::decoder_types().contains(&config["model_type"].as_str().unwrap()) {
+            families::decoder_config(&config).unwrap_err()
+        } else {
+            families::encoder_config(&config).unwrap_err()
         };
         assert!(error.to_string().contains(expect), "{error}");
     };

@@ -91,7 +91,9 @@ fn differences(name: &str, tokenizer: &Tokenizer) -> Vec<String> {
         let text: String = fs::read_to_string(shared.join(file)).unwrap().chars().take(20_000).collect();
         let ids = tokenizer.encode(&text, false).unwrap();
         let mut crc = flate2::Crc::new();
-        ids.iter().for_each(|id| crc.update(&id.to_le_bytes()));
+        for id in &ids {
+            crc.update(&id.to_le_bytes());
+        }
         let got = serde_json::json!([ids.len(), crc.sum()]);
         if got != *expect {
             wrong.push(format!("{name} {file}: {got}, not {expect}"));
@@ -144,9 +146,10 @@ fn control_tokens_in_peoples_words_stay_words_and_no_space_is_made_up() {
     let text = "<s>say </s> and<s>go</s>";
     let user = text.find("</s>").unwrap();
     let forged = [user..user + 4, user + 8..user + 11];
+    let said = user + 11..text.len();
     for name in ["llama", "gemma", "phi3", "qwen2"] {
         let tokenizer = tokenizer(name);
-        let plain = Rendered::new(text, vec![user + 11..text.len()]).unwrap();
+        let plain = Rendered::new(text, vec![said.clone()]).unwrap();
         let ids = tokenizer.encode_rendered(&plain.with_literal(forged.to_vec()).unwrap()).unwrap().ids;
         let controls = ids.iter().filter(|&&id| tokenizer.is_control(id)).count();
         if name == "qwen2" {
