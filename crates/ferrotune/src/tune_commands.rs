@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use ferrotune_model::checkpoint::{load_encoder, save_encoder};
 use ferrotune_model::{Decoder, Encoder};
 use ferrotune_peft::{
-    Adapter, BiasMode, Init, LoadOptions, LoraConfig, OneOrMany, inject, load as load_adapter, quantize_base,
-    save as save_adapter,
+    Adapter, BiasMode, Init, LoadOptions, LoraConfig, OneOrMany, Targets, inject, load as load_adapter,
+    quantize_base, save as save_adapter,
 };
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_train::{Freeze, Masking, Param, unfreeze};
@@ -112,7 +112,7 @@ pub(crate) fn start_adapter(tune: &TuneArgs, freeze: &Freeze, model: &mut Loaded
         quantize_base(&mut model.decoder, true)?;
     }
     let Some(folder) = &tune.adapter else {
-        let config = adapter_config(tune, freeze, model.decoder.blocks.len())?;
+        let config = adapter_config(tune, freeze, &model.decoder)?;
         return Ok(inject(&mut model.decoder, &config, tune.seed)?);
     };
     let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())
@@ -123,7 +123,8 @@ pub(crate) fn start_adapter(tune: &TuneArgs, freeze: &Freeze, model: &mut Loaded
     Ok(adapter)
 }
 
-fn adapter_config(tune: &TuneArgs, freeze: &Freeze, n_blocks: usize) -> Result<LoraConfig> {
+fn adapter_config(tune: &TuneArgs, freeze: &Freeze, decoder: &Decoder) -> Result<LoraConfig> {
+    let n_blocks = decoder.blocks.len();
     let mut config =
         recipes::lora_config(tune.lora_r, tune.lora_alpha, tune.lora_dropout, &tune.targets, &tune.model)?;
     config.use_dora = tune.dora;
@@ -146,6 +147,17 @@ fn adapter_config(tune: &TuneArgs, freeze: &Freeze, n_blocks: usize) -> Result<L
         Freeze::Nothing => {}
         Freeze::Blocks(n) if *n < n_blocks => {
             config.layers_to_transform = Some(OneOrMany::Many((*n as u64..n_blocks as u64).collect()));
+            // PEFT takes layers beside a list of names only, so what all-linear means is written out.
+            if tune.targets == "all-linear" {
+                let mut kinds: Vec<String> = Vec::new();
+                for linear in decoder.linears() {
+                    let kind = linear.name.rsplit('.').next().unwrap_or(&linear.name);
+                    if !kinds.iter().any(|known| known == kind) {
+                        kinds.push(kind.to_owned());
+                    }
+                }
+                config.target_modules = Some(Targets::Suffixes(kinds));
+            }
         }
         Freeze::Blocks(n) => bail!("--freeze-layers {n} leaves no block to adapt: the model has {n_blocks}"),
         Freeze::Names(_) => bail!("an adapter leaves everything frozen but --targets; names are for --full"),

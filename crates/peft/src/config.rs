@@ -132,6 +132,11 @@ impl LoraConfig {
         if let Some(alpha) = alphas.into_iter().find(|a| !a.is_finite() || *a == 0.0) {
             return bad(format!("lora_alpha is {alpha}: the update would vanish or blow up"));
         }
+        if self.layers_to_transform.is_some() && matches!(self.target_modules, Some(Targets::Pattern(_))) {
+            return bad(
+                "layers_to_transform goes with a list of target_modules; PEFT refuses a pattern".into()
+            );
+        }
         if let Init::Other(name) = &self.init_lora_weights {
             return Err(PeftError::Unsupported(format!("init_lora_weights {name:?}")));
         }
@@ -330,6 +335,7 @@ mod tests {
         check(r#""lora_dropout": 1.0"#, Some("lora_dropout"));
         check(r#""lora_alpha": 0"#, Some("lora_alpha"));
         check(r#""r": 0"#, Some("r is 0"));
+        check(r#""layers_to_transform": [1]"#, Some("a list of target_modules"));
     }
 
     #[test]

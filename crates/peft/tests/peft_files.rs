@@ -10,7 +10,7 @@ use tiny::{base, expected, golden, logits, max_diff};
 /// An adapter that Python peft made gives Python's logits here.
 #[test]
 fn adapters_of_peft_compute_what_peft_computes() {
-    for case in ["lora", "patterns", "dora", "whole", "pissa", "olora"] {
+    for case in ["lora", "patterns", "dora", "whole", "pissa", "olora", "layers", "dora_rslora"] {
         let mut decoder = base(false);
         let adapter = load(&mut decoder, &golden(case), &LoadOptions::default()).unwrap();
         let diff = max_diff(&logits(&decoder), &expected("theirs_logits.json", case));
@@ -28,7 +28,9 @@ fn peft_computes_what_adapters_of_ours_compute() {
         let (decoder, adapter) = tiny::ours_on_base(case);
         let found = logits(&decoder);
         let diff = max_diff(&found, &expected("ours_logits.json", case));
-        assert!(diff < 1e-5, "{case}: {diff}");
+        // PiSSA's and OLoRA's factors come from an SVD and a QR, which machines round otherwise.
+        let limit = if case.starts_with("pissa") || case.starts_with("olora") { 1e-4 } else { 1e-5 };
+        assert!(diff < limit, "{case}: {diff}");
         // And the file read here again.
         let folder = tempfile::tempdir().unwrap();
         save(&adapter, folder.path()).unwrap();
@@ -125,6 +127,26 @@ fn a_failed_save_leaves_the_old_adapter() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(names.iter().all(|n| !n.contains(".part")), "{names:?}");
+}
+
+/// `/dev/full` takes no byte: what is written beside the old file goes there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_old_adapter() {
+    let (_, adapter) = tiny::ours_on_base("lora");
+    let folder = tempfile::tempdir().unwrap();
+    save(&adapter, folder.path()).unwrap();
+    let weights = folder.path().join("adapter_model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    let part = folder.path().join(format!("adapter_model.safetensors.{}.part", std::process::id()));
+    std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+    tiny::train(&adapter);
+    let error = save(&adapter, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("No space left"), "{error}");
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
+    assert!(!part.exists(), "what could not be finished is taken away");
+    let mut decoder = base(false);
+    load(&mut decoder, folder.path(), &LoadOptions::default()).unwrap();
 }
 
 #[test]

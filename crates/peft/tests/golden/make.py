@@ -46,6 +46,13 @@ THEIRS = {
     ),
     "pissa": dict(r=4, lora_alpha=8, init_lora_weights="pissa", target_modules=["q_proj", "down_proj"]),
     "olora": dict(r=4, lora_alpha=8, init_lora_weights="olora", target_modules=["q_proj", "down_proj"]),
+    "layers": dict(
+        r=2, lora_alpha=3, bias="all", target_modules=LINEAR, layers_to_transform=[1], exclude_modules=["k_proj"],
+    ),
+    "dora_rslora": dict(
+        r=4, lora_alpha=8, use_dora=True, use_rslora=True, init_lora_weights="gaussian",
+        target_modules=["v_proj", "o_proj"], modules_to_save=["lm_head"],
+    ),
 }
 
 WEIGHTS = [0.7, -0.4]

@@ -103,6 +103,21 @@ pub(crate) fn ours() -> Vec<(&'static str, LoraConfig)> {
             ),
         ),
         (
+            "layers",
+            config(
+                r#"{"r": 3, "lora_alpha": 5, "bias": "lora_only", "init_lora_weights": false,
+            "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "exclude_modules": ["up_proj"],
+            "layers_to_transform": [0]}"#,
+            ),
+        ),
+        (
+            "dora_rslora",
+            config(
+                r#"{"r": 4, "lora_alpha": 8, "use_dora": true, "use_rslora": true, "init_lora_weights": false,
+            "target_modules": ["q_proj", "gate_proj"], "modules_to_save": ["lm_head"]}"#,
+            ),
+        ),
+        (
             "tied_embedding",
             config(r#"{"r": 2, "init_lora_weights": false, "modules_to_save": ["embed_tokens"]}"#),
         ),
