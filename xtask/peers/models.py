@@ -100,8 +100,19 @@ def perplexity(work, dtype):
 
 
 def llama(work, _dtype):
+    import llama_cpp.llama
     from llama_cpp import Llama
 
+    if "amx_tile" in Path("/proc/cpuinfo").read_text():
+        # llama-cpp-python 0.3.36 dies in its first product in AMX's own layout of the weights.
+        default = llama_cpp.llama_model_default_params
+
+        def plain():
+            params = default()
+            params.use_extra_bufts = False
+            return params
+
+        llama_cpp.llama.llama_cpp.llama_model_default_params = plain
     gguf = next((baseline.models() / "smollm2-135m-instruct").glob("*.gguf"))
     model = Llama(str(gguf), n_ctx=2048, n_threads=2, n_threads_batch=2, verbose=False)
     text = f"<|im_start|>user\n{ASK}<|im_end|>\n<|im_start|>assistant\n"
