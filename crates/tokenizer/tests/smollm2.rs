@@ -50,6 +50,7 @@ fn metadata() -> GgufTokenizer {
         add_eos: None,
         add_space_prefix: json["add_space_prefix"].as_bool(),
         chat_template: text("chat_template"),
+        ..GgufTokenizer::default()
     }
 }
 
