@@ -1,7 +1,6 @@
 //! Commands that run a model; `ferrotune-torch` has them.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,16 +18,14 @@ use ferrotune_rag::{
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
 use ferrotune_train::Freeze;
 use ferrotune_types::{
-    Conversation, Embed, Example, GenerateParams, LanguageModel, Message, ModelError, PairExample,
-    PreferencePair, Role,
+    Conversation, Embed, Example, GenerateParams, LanguageModel, PairExample, PreferencePair,
 };
 use serde_json::{Value, json};
 
 use crate::cli::data::{conversations, render};
 use crate::cli::{
-    Command, CptArgs, DpoArgs, EmbedArgs, GenerateArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs,
-    RagAskArgs, RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs,
-    TuneArgs,
+    Command, CptArgs, DpoArgs, EmbedArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs, RagAskArgs,
+    RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs, TuneArgs,
 };
 use crate::files::{hash_parts, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
@@ -56,7 +53,7 @@ fn run_with_torch(command: &Command) -> Result<Output> {
             render(&template, args)
         }
         Command::Tokenize(args) => tokenize(args),
-        Command::Generate(args) => generate(args),
+        Command::Generate(args) => crate::generate_command::generate(args),
         Command::Perplexity(args) => perplexity(args),
         Command::Sft(args) => sft(args),
         Command::Cpt(args) => cpt(args),
@@ -151,69 +148,6 @@ pub(crate) fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) 
             .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
     }
     Ok(model)
-}
-
-fn generate(args: &GenerateArgs) -> Result<Output> {
-    let place = Place::parse(&args.device, &args.dtype)?;
-    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
-    if args.int8 {
-        quantize_int8(&mut model.decoder);
-    }
-    let model = LocalModel::new(&args.model, model);
-    let params = GenerateParams {
-        max_new_tokens: args.max_new_tokens,
-        temperature: args.temperature,
-        top_p: args.top_p,
-        top_k: args.top_k,
-        repetition_penalty: args.repetition_penalty,
-        seed: args.seed,
-        ..GenerateParams::default()
-    };
-    let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
-    let mut turns: Vec<Message> = system.collect();
-    let Some(chat) = &args.chat else { return chat_in_terminal(&model, turns, &params) };
-    turns.push(Message::new(Role::User, chat.clone()));
-    let started = Instant::now();
-    let answer = model.chat_at_least(&turns, &params, args.min_new_tokens)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = answer.completion_tokens as f64 / seconds;
-    let json = json!({
-        "text": answer.text,
-        "ids": answer.ids,
-        "prompt_tokens": answer.prompt_tokens,
-        "tokens_per_s": rate,
-        "peak_rss_mib": crate::progress::peak_rss_mib(),
-    });
-    Ok(Output { json: vec![json], text: answer.text })
-}
-
-fn chat_in_terminal(model: &LocalModel, mut turns: Vec<Message>, params: &GenerateParams) -> Result<Output> {
-    eprintln!("chat with {} (an empty line ends it)", model.name());
-    let n_system = turns.len();
-    loop {
-        eprint!("> ");
-        let mut line = String::new();
-        if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
-            return Ok(Output { json: Vec::new(), text: String::new() });
-        }
-        turns.push(Message::new(Role::User, line.trim()));
-        let mut stdout = std::io::stdout().lock();
-        let answer = loop {
-            let answered = model.chat_streaming(&turns, params, &mut |piece| {
-                // Whoever closed the terminal does not read on; the answer is still kept in the chat.
-                let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
-            });
-            match answered {
-                Err(ModelError::TooLong { .. }) if turns.len() > n_system + 2 => {
-                    eprintln!("(the chat has outgrown the context: its oldest turns are forgotten)");
-                    turns.drain(n_system..n_system + 2);
-                }
-                answered => break answered?,
-            }
-        };
-        writeln!(stdout)?;
-        turns.push(Message::new(Role::Assistant, answer.text));
-    }
 }
 
 fn perplexity(args: &PerplexityArgs) -> Result<Output> {

@@ -63,6 +63,8 @@ pub mod model_store;
 #[cfg(feature = "torch")]
 pub mod commands;
 #[cfg(feature = "torch")]
+mod generate_command;
+#[cfg(feature = "torch")]
 mod pair_commands;
 #[cfg(feature = "torch")]
 mod show_tokens;

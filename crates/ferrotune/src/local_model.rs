@@ -6,11 +6,15 @@ use std::path::Path;
 use anyhow::Result;
 use ferrotune_data::chat::RenderOptions;
 use ferrotune_model::checkpoint::{LoadedEncoder, load_encoder};
-use ferrotune_model::generate::{Flow, Sampling, generate, rolling_loglikelihood, score};
+use ferrotune_model::generate::{
+    BeamSearch, Flow, Hypothesis, Sampling, beam_search, generate, rolling_loglikelihood, score,
+};
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_types::{
     Completion, Conversation, Embed, GenerateParams, LanguageModel, LogLikelihood, Message, ModelError,
+    TokenLogprob,
 };
+use serde::Serialize;
 use serde_json::Map;
 
 use crate::model_store::{self, LoadedModel, Place};
@@ -25,39 +29,41 @@ pub struct LocalModel {
     model: LoadedModel,
 }
 
+/// A token with how likely it was, and which others were.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ScoredToken {
+    /// Its id.
+    pub id: u32,
+    /// Its text; characters that it holds a part of show as U+FFFD.
+    pub text: String,
+    /// ln p under the model itself: before temperature, penalties and filters.
+    pub logprob: f32,
+    /// The likeliest tokens in its place, best first.
+    pub top: Vec<TokenLogprob>,
+}
+
+impl ScoredToken {
+    fn plain(&self) -> TokenLogprob {
+        TokenLogprob { id: Some(self.id), text: self.text.clone(), logprob: f64::from(self.logprob) }
+    }
+}
+
 impl LocalModel {
     /// `name` is what logs and reports call it.
     pub fn new(name: &str, model: LoadedModel) -> Self {
         LocalModel { name: name.to_owned(), model }
     }
 
-    /// As [`LanguageModel::chat`], with the text given out as it comes.
-    ///
-    /// # Errors
-    /// As [`LanguageModel::chat`].
-    pub fn chat_streaming(
-        &self,
-        messages: &[Message],
-        params: &GenerateParams,
-        on_text: &mut dyn FnMut(&str),
-    ) -> Result<Completion, ModelError> {
-        self.answer(&[messages.to_vec()], params, 0, Some(on_text)).map(|mut all| all.remove(0))
+    /// Ids that end the model's turn.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.model.eos_ids
     }
 
-    /// As [`LanguageModel::chat`], going on for at least `min_new_tokens` (for timing).
+    /// The ids that ask for an answer to these turns.
     ///
     /// # Errors
-    /// As [`LanguageModel::chat`].
-    pub fn chat_at_least(
-        &self,
-        messages: &[Message],
-        params: &GenerateParams,
-        min_new_tokens: usize,
-    ) -> Result<Completion, ModelError> {
-        self.answer(&[messages.to_vec()], params, min_new_tokens, None).map(|mut all| all.remove(0))
-    }
-
-    fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+    /// A chat that the template refuses.
+    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         let chat = Conversation {
             id: String::new(),
             messages: messages.to_vec(),
@@ -72,68 +78,172 @@ impl LocalModel {
         Ok(self.model.tokenizer.encode_rendered(&rendered).map_err(ModelError::failed)?.ids)
     }
 
+    /// The ids of a text to go on with, no chat: with BOS where the tokenizer puts it, and never without a token.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot say.
+    pub fn plain_prompt(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let mut ids = self.model.tokenizer.encode(text, true).map_err(ModelError::failed)?;
+        if ids.is_empty() {
+            ids.extend(self.first_token());
+        }
+        Ok(ids)
+    }
+
+    /// Goes on from a prompt with every setting of generation, and gives the text out as it comes. What could be the
+    /// beginning of a stop string is held back until it is none. Tokens are given where `sampling.logprobs` asks.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`]; [`ModelError::Failed`] for settings out of range.
+    pub fn continue_prompt(
+        &self,
+        prompt: &[u32],
+        sampling: &Sampling,
+        stop: &[String],
+        on_text: Option<&mut dyn FnMut(&str)>,
+    ) -> Result<(Completion, Vec<ScoredToken>), ModelError> {
+        self.continue_all(&[prompt.to_vec()], sampling, stop, on_text).map(|mut all| all.remove(0))
+    }
+
+    /// The likeliest texts that beam search finds, best first.
+    ///
+    /// # Errors
+    /// As [`Self::continue_prompt`].
+    pub fn beams(
+        &self,
+        prompt: &[u32],
+        search: &BeamSearch,
+    ) -> Result<Vec<(String, Hypothesis)>, ModelError> {
+        self.check_length(prompt)?;
+        let found = beam_search(&self.model.decoder, prompt, search).map_err(ModelError::failed)?;
+        Ok(found.into_iter().map(|found| (self.decode(&found.ids), found)).collect())
+    }
+
+    /// How likely a text is after a prompt, in all and token by token.
+    ///
+    /// # Errors
+    /// As [`Self::continue_prompt`].
+    pub fn score(&self, prompt: &[u32], text: &str) -> Result<(LogLikelihood, Vec<ScoredToken>), ModelError> {
+        let ids = self.model.tokenizer.encode(text, false).map_err(ModelError::failed)?;
+        let scores = score(&self.model.decoder, prompt, &[&ids]).map_err(ModelError::failed)?;
+        let tokens = ids.iter().zip(&scores[0].logprobs);
+        let tokens = tokens.map(|(&id, &logprob)| self.scored(id, logprob, &[])).collect();
+        Ok((scores[0].total(), tokens))
+    }
+
+    fn scored(&self, id: u32, logprob: f32, top: &[(u32, f32)]) -> ScoredToken {
+        let text = |id: u32| self.model.tokenizer.decode(&[id], false).unwrap_or_default();
+        let one = |&(id, logprob): &(u32, f32)| TokenLogprob {
+            id: Some(id),
+            text: text(id),
+            logprob: f64::from(logprob),
+        };
+        ScoredToken { id, text: text(id), logprob, top: top.iter().map(one).collect() }
+    }
+
     fn decode(&self, ids: &[u32]) -> String {
         self.model.tokenizer.decode(ids, true).unwrap_or_default()
+    }
+
+    fn check_length(&self, prompt: &[u32]) -> Result<(), ModelError> {
+        let limit = self.model.decoder.config.max_position_embeddings;
+        if prompt.len() >= limit {
+            return Err(ModelError::TooLong { tokens: prompt.len(), limit });
+        }
+        Ok(())
     }
 
     fn answer(
         &self,
         conversations: &[Vec<Message>],
         params: &GenerateParams,
-        min_new_tokens: usize,
-        mut on_text: Option<&mut dyn FnMut(&str)>,
     ) -> Result<Vec<Completion>, ModelError> {
         let prompts = conversations.iter().map(|c| self.prompt(c)).collect::<Result<Vec<_>, _>>()?;
-        let limit = self.model.decoder.config.max_position_embeddings;
-        if let Some(long) = prompts.iter().find(|p| p.len() >= limit) {
-            return Err(ModelError::TooLong { tokens: long.len(), limit });
-        }
         let sampling = Sampling {
             max_new_tokens: params.max_new_tokens,
             temperature: params.temperature,
             top_p: params.top_p,
             top_k: params.top_k,
             repetition_penalty: params.repetition_penalty,
-            stop_ids: if min_new_tokens > 0 { Vec::new() } else { self.model.eos_ids.clone() },
+            stop_ids: self.model.eos_ids.clone(),
             seed: params.seed,
             ..Sampling::default()
         };
-        let mut shown = String::new();
+        let all = self.continue_all(&prompts, &sampling, &params.stop, None)?;
+        Ok(all.into_iter().map(|(completion, _)| completion).collect())
+    }
+
+    fn continue_all(
+        &self,
+        prompts: &[Vec<u32>],
+        sampling: &Sampling,
+        stop: &[String],
+        mut on_text: Option<&mut dyn FnMut(&str)>,
+    ) -> Result<Vec<(Completion, Vec<ScoredToken>)>, ModelError> {
+        prompts.iter().try_for_each(|prompt| self.check_length(prompt))?;
+        let mut shown = 0;
         let mut on_token = |_: usize, ids: &[u32]| {
-            if params.stop.is_empty() && on_text.is_none() {
+            if stop.is_empty() && on_text.is_none() {
                 return Flow::Continue;
             }
             let text = self.decode(ids);
             if let Some(show) = &mut on_text {
-                // A character may need several tokens; until it is whole, decoding ends in a replacement mark.
-                if !text.ends_with('\u{fffd}') && text.len() > shown.len() && text.starts_with(&shown) {
-                    show(&text[shown.len()..]);
-                    shown.clone_from(&text);
+                let ready = ready_text(&text, stop);
+                if let Some(new) = text.get(shown..ready).filter(|new| !new.is_empty()) {
+                    show(new);
+                    shown = ready;
                 }
             }
-            if params.stop.iter().any(|stop| text.contains(stop)) { Flow::Stop } else { Flow::Continue }
+            if stop.iter().any(|stop| text.contains(stop)) { Flow::Stop } else { Flow::Continue }
         };
         let generated =
-            generate(&self.model.decoder, &prompts, &sampling, &mut on_token).map_err(ModelError::failed)?;
-        Ok(generated
-            .into_iter()
-            .zip(&prompts)
-            .map(|(row, prompt)| {
-                let mut text = self.decode(&row.ids);
-                if let Some(at) = params.stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
-                    text.truncate(at);
-                }
-                Completion {
-                    text,
-                    finish: row.finish,
-                    prompt_tokens: prompt.len(),
-                    completion_tokens: row.ids.len(),
-                    ids: row.ids,
-                    logprobs: Vec::new(),
-                }
-            })
-            .collect())
+            generate(&self.model.decoder, prompts, sampling, &mut on_token).map_err(ModelError::failed)?;
+        let mut all = Vec::with_capacity(generated.len());
+        for (row, prompt) in generated.into_iter().zip(prompts) {
+            let mut text = self.decode(&row.ids);
+            if let Some(at) = stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+                text.truncate(at);
+            }
+            if let (Some(show), Some(rest)) = (&mut on_text, text.get(shown..)) {
+                show(rest);
+            }
+            let tokens: Vec<ScoredToken> = row
+                .ids
+                .iter()
+                .zip(&row.logprobs)
+                .map(|(&id, t)| self.scored(id, t.logprob, &t.top))
+                .collect();
+            let logprobs = tokens.iter().map(ScoredToken::plain).collect();
+            let completion = Completion {
+                text,
+                finish: row.finish,
+                prompt_tokens: prompt.len(),
+                completion_tokens: row.ids.len(),
+                ids: row.ids,
+                logprobs,
+            };
+            all.push((completion, tokens));
+        }
+        Ok(all)
     }
+}
+
+/// How much of a growing text may be shown: not a character of which a part is missing, and nothing that a stop string
+/// begins with.
+fn ready_text(text: &str, stop: &[String]) -> usize {
+    // A character may need several tokens; until it is whole, decoding ends in replacement marks.
+    let whole = text.trim_end_matches('\u{fffd}').len();
+    let begun = |stop: &String| {
+        if let Some(at) = text.find(stop.as_str()) {
+            return at;
+        }
+        let parts = (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n));
+        parts
+            .map(|n| &stop[..n])
+            .find(|part| text.ends_with(part))
+            .map_or(whole, |part| text.len() - part.len())
+    };
+    stop.iter().map(begun).fold(whole, usize::min)
 }
 
 impl LanguageModel for LocalModel {
@@ -142,7 +252,7 @@ impl LanguageModel for LocalModel {
     }
 
     fn chat(&self, messages: &[Message], params: &GenerateParams) -> Result<Completion, ModelError> {
-        self.chat_at_least(messages, params, 0)
+        self.answer(&[messages.to_vec()], params).map(|mut all| all.remove(0))
     }
 
     /// In groups of prompts of like length.
@@ -159,7 +269,7 @@ impl LanguageModel for LocalModel {
         let mut progress = crate::progress::Progress::new("generate", conversations.len());
         for rows in order.chunks(ROWS) {
             let group: Vec<Vec<Message>> = rows.iter().map(|&i| conversations[i].clone()).collect();
-            answers.extend(rows.iter().copied().zip(self.answer(&group, params, 0, None)?));
+            answers.extend(rows.iter().copied().zip(self.answer(&group, params)?));
             progress.step(rows.len(), String::new);
         }
         Ok(answers.into_values().collect())
@@ -269,4 +379,24 @@ fn cut_to(mut ids: Vec<u32>, max_tokens: usize) -> Vec<u32> {
         ids[max_tokens - 1] = last;
     }
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ready_text;
+
+    #[test]
+    fn what_may_begin_a_stop_string_is_held_back() {
+        let check = |text: &str, stop: &[&str], expect: &str| {
+            let stop: Vec<String> = stop.iter().map(|&s| s.to_owned()).collect();
+            assert_eq!(&text[..ready_text(text, &stop)], expect, "{text:?} {stop:?}");
+        };
+        check("hello", &[], "hello");
+        check("hello\u{fffd}", &[], "hello");
+        check("hello\nUs", &["\nUser:"], "hello");
+        check("hello\nUs", &["User:"], "hello\n");
+        check("hello\nUsual", &["\nUser:"], "hello\nUsual");
+        check("a STOP b", &["STOP"], "a ");
+        check("aéb", &["éb", "b!"], "a");
+    }
 }

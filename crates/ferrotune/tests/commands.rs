@@ -240,6 +240,65 @@ fn a_model_is_tuned_aligned_merged_and_asked() {
 }
 
 #[test]
+fn generate_samples_searches_and_scores() {
+    let model = tiny();
+    let run = |more: &[&str]| {
+        let common =
+            ["generate", &model, "--prompt", "Thank you for", "--dtype", "fp32", "--max-new-tokens", "6"];
+        json_of(&[&common[..], more].concat())
+    };
+    let greedy = run(&["--logprobs", "2"]).remove(0);
+    let tokens = greedy["logprobs"].as_array().unwrap();
+    assert_eq!((tokens.len(), tokens[0]["top"].as_array().unwrap().len()), (6, 2));
+    // What greedy decoding says is what scoring calls greedy, and as likely.
+    let text = greedy["text"].as_str().unwrap();
+    let scored = run(&["--score", text]).remove(0);
+    let said: f64 = tokens.iter().map(|t| t["logprob"].as_f64().unwrap()).sum();
+    if scored["n_tokens"] == 6 {
+        assert!((scored["logprob"].as_f64().unwrap() - said).abs() < 1e-3, "{scored} {said}");
+        assert_eq!(scored["is_greedy"], true);
+    }
+    let beams = run(&["--beams", "3"]);
+    let scores: Vec<f64> = beams.iter().map(|b| b["score"].as_f64().unwrap()).collect();
+    assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    // A stop string is not part of the text, a stop id not of the ids.
+    let first: String = text.chars().take(2).collect();
+    assert_eq!(run(&["--stop", &first])[0]["text"], "");
+    let second = greedy["ids"][1].to_string();
+    let stopped = run(&["--stop-id", &second]).remove(0);
+    let end = greedy["ids"].as_array().unwrap().iter().position(|id| *id == greedy["ids"][1]);
+    assert_eq!(
+        (stopped["ids"].as_array().unwrap().len(), &stopped["finish"]),
+        (end.unwrap(), &json!("stop"))
+    );
+    let sampled = |seed: &str, more: &[&str]| {
+        let common = [
+            "--temperature",
+            "1.5",
+            "--top-k",
+            "40",
+            "--top-p",
+            "0.95",
+            "--min-p",
+            "0.01",
+            "--typical-p",
+            "0.9",
+        ];
+        let penalties =
+            ["--presence-penalty", "0.5", "--frequency-penalty", "-0.2", "--repetition-penalty", "1.1"];
+        run(&[&common[..], &penalties[..], &["--seed", seed], more].concat()).remove(0)["ids"].clone()
+    };
+    assert_eq!(sampled("3", &[]), sampled("3", &[]));
+    assert_ne!(sampled("3", &[]), sampled("4", &[]));
+    fails(&["generate", &model, "--prompt", "a", "--min-p", "2"], 1, "min_p is 2; it must be from 0 to 1");
+    fails(
+        &["generate", &model, "--prompt", "a", "--beams", "2", "--temperature", "1"],
+        1,
+        "--beams searches without chance",
+    );
+}
+
+#[test]
 fn the_same_seed_gives_the_same_adapter_bytes() {
     let files = Files::new();
     let (chats, model) = (files.chats(), tiny());

@@ -220,7 +220,7 @@ pub struct InspectArgs {
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
 pub struct FieldArgs {
-    /// JSONL.
+    /// JSONL, JSON, CSV, Parquet or text, also .gz and .zst.
     pub file: PathBuf,
     /// The column to look at.
     #[arg(long, default_value = "text")]
@@ -233,7 +233,7 @@ pub struct FieldArgs {
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
 pub struct DedupArgs {
-    /// JSONL.
+    /// JSONL, JSON, CSV, Parquet or text, also .gz and .zst.
     pub file: PathBuf,
     /// The column to compare.
     #[arg(long, default_value = "text")]
@@ -281,9 +281,12 @@ pub struct GenerateArgs {
     /// A LoRA adapter to put on it.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
-    /// The message to answer; without it, a chat in the terminal.
+    /// The message to answer; without it and --prompt, a chat in the terminal.
     #[arg(long)]
     pub chat: Option<String>,
+    /// A plain text to go on with, without a chat template.
+    #[arg(long, conflicts_with_all = ["chat", "system"])]
+    pub prompt: Option<String>,
     /// A system turn.
     #[arg(long)]
     pub system: Option<String>,
@@ -293,6 +296,12 @@ pub struct GenerateArgs {
     /// Do not stop before so many tokens (for timing).
     #[arg(long, default_value_t = 0)]
     pub min_new_tokens: usize,
+    /// Stop before this text; may be given more than once.
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Stop at this token id, besides the model's own; may be given more than once.
+    #[arg(long)]
+    pub stop_id: Vec<u32>,
     /// 0 is greedy.
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f64,
@@ -302,9 +311,33 @@ pub struct GenerateArgs {
     /// Keep the k likeliest tokens.
     #[arg(long)]
     pub top_k: Option<usize>,
+    /// Keep tokens at least this part as likely as the likeliest.
+    #[arg(long)]
+    pub min_p: Option<f64>,
+    /// Keep the tokens, of this probability together, whose surprise is nearest to the expected one.
+    #[arg(long)]
+    pub typical_p: Option<f64>,
     /// Above 1 makes tokens already seen less likely.
     #[arg(long, default_value_t = 1.0)]
     pub repetition_penalty: f64,
+    /// Taken off the logits of tokens that the answer already has.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f64,
+    /// Taken off them once for each time they came.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f64,
+    /// Tell how likely each token was, and this many others.
+    #[arg(long)]
+    pub logprobs: Option<usize>,
+    /// Search with so many beams and show what they find, best first.
+    #[arg(long, conflicts_with_all = ["score", "logprobs"])]
+    pub beams: Option<usize>,
+    /// Beam search: above 0 favours long texts.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
+    pub length_penalty: f64,
+    /// Do not generate: tell how likely this text is after the prompt.
+    #[arg(long)]
+    pub score: Option<String>,
     /// Same seed, same text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

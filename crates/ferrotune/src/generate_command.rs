@@ -1,0 +1,168 @@
+//! `ferrotune generate`: answer once, continue a text, score one, search with beams, or chat in the terminal.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ferrotune_model::generate::{BeamSearch, Sampling};
+use ferrotune_model::quantize_int8;
+use ferrotune_peft::{LoadOptions, load as load_adapter};
+use ferrotune_types::{LanguageModel, Message, ModelError, Role};
+use serde_json::{Value, json};
+
+use crate::cli::{GenerateArgs, Output};
+use crate::local_model::{LocalModel, ScoredToken};
+use crate::model_store::{self, Place};
+
+/// Runs the command.
+///
+/// # Errors
+/// A model that cannot be loaded, settings out of range, a prompt that is too long.
+pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
+    let model = load(args)?;
+    let sampling = sampling(args, &model);
+    let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
+    let mut turns: Vec<Message> = system.collect();
+    let prompt = match (&args.chat, &args.prompt) {
+        (Some(chat), _) => {
+            turns.push(Message::new(Role::User, chat.clone()));
+            model.prompt(&turns)?
+        }
+        (None, Some(text)) => model.plain_prompt(text)?,
+        (None, None) => return chat_in_terminal(&model, turns, &sampling, &args.stop),
+    };
+    if let Some(answer) = &args.score {
+        return score(&model, &prompt, answer);
+    }
+    if let Some(n_beams) = args.beams {
+        return beams(&model, &prompt, n_beams, args, &sampling);
+    }
+    let started = Instant::now();
+    let (answer, tokens) = model.continue_prompt(&prompt, &sampling, &args.stop, None)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let json = json!({
+        "text": answer.text,
+        "ids": answer.ids,
+        "finish": answer.finish,
+        "logprobs": tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "tokens_per_s": answer.completion_tokens as f64 / seconds,
+        "peak_rss_mib": crate::progress::peak_rss_mib(),
+    });
+    let text = if tokens.is_empty() { answer.text } else { table(&tokens) };
+    Ok(Output { json: vec![json], text })
+}
+
+fn load(args: &GenerateArgs) -> Result<LocalModel> {
+    let place = Place::parse(&args.device, &args.dtype)?;
+    // A plain text needs no chat template, and base models have none: any built-in one stands in.
+    let template = if args.prompt.is_some() { "chatml" } else { "" };
+    let mut model = model_store::load(&args.model, place, template)?;
+    if let Some(folder) = &args.adapter {
+        load_adapter(&mut model.decoder, folder, &LoadOptions::default())
+            .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
+    }
+    if args.int8 {
+        quantize_int8(&mut model.decoder);
+    }
+    Ok(LocalModel::new(&args.model, model))
+}
+
+fn sampling(args: &GenerateArgs, model: &LocalModel) -> Sampling {
+    // For timing, nothing ends the text early.
+    let mut stop_ids = if args.min_new_tokens > 0 { Vec::new() } else { model.eos_ids().to_vec() };
+    stop_ids.extend(&args.stop_id);
+    Sampling {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        typical_p: args.typical_p,
+        repetition_penalty: args.repetition_penalty,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
+        stop_ids,
+        logprobs: args.logprobs,
+        seed: args.seed,
+    }
+}
+
+fn score(model: &LocalModel, prompt: &[u32], answer: &str) -> Result<Output> {
+    let (total, tokens) = model.score(prompt, answer)?;
+    let json = json!({
+        "logprob": total.sum, "n_tokens": total.n_tokens, "is_greedy": total.is_greedy, "tokens": tokens,
+    });
+    let text = format!("{}ln p {:.4} over {} tokens", table(&tokens), total.sum, total.n_tokens);
+    Ok(Output { json: vec![json], text })
+}
+
+fn beams(
+    model: &LocalModel,
+    prompt: &[u32],
+    n_beams: usize,
+    args: &GenerateArgs,
+    sampling: &Sampling,
+) -> Result<Output> {
+    if args.temperature != 0.0 || !args.stop.is_empty() {
+        bail!("--beams searches without chance and without --stop: leave --temperature and --stop out");
+    }
+    let search = BeamSearch {
+        n_beams,
+        max_new_tokens: args.max_new_tokens,
+        length_penalty: args.length_penalty,
+        stop_ids: sampling.stop_ids.clone(),
+    };
+    let found = model.beams(prompt, &search)?;
+    let json: Vec<Value> = found
+        .iter()
+        .map(|(text, found)| json!({"text": text, "ids": found.ids, "score": found.score}))
+        .collect();
+    let lines = found.iter().map(|(text, found)| format!("{:.4}  {text}", found.score));
+    Ok(Output { text: lines.collect::<Vec<_>>().join("\n"), json })
+}
+
+/// A line a token: its ln p, its text, and the others that were likely.
+fn table(tokens: &[ScoredToken]) -> String {
+    let line = |token: &ScoredToken| {
+        let others: Vec<String> =
+            token.top.iter().map(|other| format!("{:?} {:.3}", other.text, other.logprob)).collect();
+        format!("{:>9.4}  {:<20} {}\n", token.logprob, format!("{:?}", token.text), others.join("  "))
+    };
+    tokens.iter().map(line).collect()
+}
+
+fn chat_in_terminal(
+    model: &LocalModel,
+    mut turns: Vec<Message>,
+    sampling: &Sampling,
+    stop: &[String],
+) -> Result<Output> {
+    eprintln!("chat with {} (an empty line ends it)", model.name());
+    let n_system = turns.len();
+    loop {
+        eprint!("> ");
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
+            return Ok(Output { json: Vec::new(), text: String::new() });
+        }
+        turns.push(Message::new(Role::User, line.trim()));
+        let mut stdout = std::io::stdout().lock();
+        let answer = loop {
+            let mut show = |piece: &str| {
+                // Whoever closed the terminal does not read on; the answer is still kept in the chat.
+                let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
+            };
+            let prompt = model.prompt(&turns)?;
+            match model.continue_prompt(&prompt, sampling, stop, Some(&mut show)) {
+                Err(ModelError::TooLong { .. }) if turns.len() > n_system + 2 => {
+                    eprintln!("(the chat has outgrown the context: its oldest turns are forgotten)");
+                    turns.drain(n_system..n_system + 2);
+                }
+                answered => break answered?.0,
+            }
+        };
+        writeln!(stdout)?;
+        turns.push(Message::new(Role::Assistant, answer.text));
+    }
+}
