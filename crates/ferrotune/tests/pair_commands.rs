@@ -128,7 +128,7 @@ fn scores_thumbs_and_logs_become_pairs() {
 #[test]
 fn thumbs_train_kto_as_they_are() {
     let files = Files::new();
-    let thumb = |i: usize| json!({"prompt": format!("q {i}"), "completion": format!("answer {i}"), "label": i % 2 == 0});
+    let thumb = |i: usize| json!({"prompt": format!("q {i}"), "completion": format!("answer {i}"), "label": i.is_multiple_of(2)});
     let thumbs = files.with("thumbs.jsonl", &(0..6).map(thumb).collect::<Vec<_>>());
     let held = files.with("held.jsonl", &[pair(0, "Yes."), pair(1, "Yes, it is.")]);
     let (seen, stderr) = json_of(&[

@@ -286,6 +286,10 @@ impl HeldMemory {
 }
 
 /// Bytes of the heap that somebody holds, where the allocator tells.
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(clippy::unnecessary_wraps, reason = "elsewhere the allocator does not tell")
+)]
 fn in_use() -> Option<usize> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -4,6 +4,7 @@
 //! The order is by seed, then dataset, then loss: whatever has been run is a whole table with fewer seeds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -208,6 +209,9 @@ fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
+/// Which of a run's validations.
+type Pick = fn(&[Value]) -> Option<&Value>;
+
 fn table(rows: &[Value]) -> String {
     let mut text = String::new();
     for dataset in &DATASETS {
@@ -219,22 +223,22 @@ fn table(rows: &[Value]) -> String {
             let place = LOSSES.iter().position(|loss| row["key"]["loss"] == *loss);
             of_loss.entry(place.unwrap_or(LOSSES.len())).or_default().push(&row["outcome"]);
         }
-        text += &format!(
+        let _ = write!(
+            text,
             "{}: {} pairs to train on, {} held out\n\n| loss | seeds | accuracy, half-way | accuracy, end | margin, nats | KL, nats a token | \
              chosen, nats an answer | rejected | answer tokens before | after |\n|---|---|---|---|---|---|---|---|---|---|\n",
             dataset.name, dataset.train, dataset.held
         );
         for (place, runs) in of_loss {
-            let at = |pick: fn(&[Value]) -> Option<&Value>, name: &str| -> Vec<f64> {
+            let at = |pick: Pick, name: &str| -> Vec<f64> {
                 runs.iter().filter_map(|run| figure(pick(run["validations"].as_array()?)?, name)).collect()
             };
-            let reward = |pick: fn(&[Value]) -> Option<&Value>| -> Vec<f64> {
+            let reward = |pick: Pick| -> Vec<f64> {
                 runs.iter()
                     .filter_map(|run| pick(run["validations"].as_array()?)?[1]["eval_accuracy"].as_f64())
                     .collect()
             };
-            let (half, end): (fn(&[Value]) -> Option<&Value>, fn(&[Value]) -> Option<&Value>) =
-                (|v| v.get(v.len() / 2), |v| v.last());
+            let (half, end): (Pick, Pick) = (|v| v.get(v.len() / 2), |v| v.last());
             let accuracy = |pick| match LOSSES.get(place) {
                 Some(&"reward") => reward(pick),
                 _ => at(pick, "accuracy"),
@@ -254,7 +258,7 @@ fn table(rows: &[Value]) -> String {
                 spread(&answers("before"), 0),
                 spread(&answers("after"), 0),
             ];
-            text += &format!("| {} |\n", cells.join(" | "));
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
         }
         text += "\n";
     }
