@@ -109,10 +109,11 @@ fn run_pipeline(args: &PipelineArgs) -> Result<Output> {
     let options = RunOptions { out: args.out.clone(), resume: args.resume, only: args.only.clone() };
     let report = pipeline::run(&config, &options)?;
     let verdict = report.judge.as_ref().map_or_else(String::new, |j| {
-        format!(
-            "The tuned model is {} ({} of {} won, {} tied; {} judge).\n",
-            j.verdict, j.tuned, j.n, j.tie, j.kind
-        )
+        let verdict = match j.verdict.as_str() {
+            "better" | "worse" => format!("The tuned model is {}", j.verdict),
+            _ => "The tuned model is not clearly better than its base".to_owned(),
+        };
+        format!("{verdict} ({} of {} won, {} tied; {} judge).\n", j.tuned, j.n, j.tie, j.kind)
     });
     let text = format!("{verdict}Report: {}", args.out.join("report.html").display());
     Output::one(&report, text)
