@@ -3,6 +3,7 @@
 //! runs of Ferrotune alone, and a table of what came of them.
 
 mod data;
+mod journal;
 mod models;
 mod study;
 mod tuning;
@@ -99,6 +100,13 @@ fn python(args: &Args) -> Result<PathBuf> {
     args.python.clone().map_or_else(golden::peers, Ok)
 }
 
+/// The last JSON line that a command prints.
+fn json_of(command: &mut Command) -> Result<Value> {
+    let printed = shell::output(command)?;
+    let json = printed.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    json.with_context(|| format!("{} printed no JSON", command.get_program().display()))
+}
+
 struct Side {
     name: &'static str,
     rates: Vec<f64>,
@@ -130,12 +138,7 @@ fn peer(args: &Args, jobs: &[&str]) -> Result<()> {
                         }
                         command
                     };
-                    let printed = shell::output(&mut command)?;
-                    let json: Value = printed
-                        .lines()
-                        .rev()
-                        .find_map(|line| serde_json::from_str(line).ok())
-                        .with_context(|| format!("{} printed no JSON for {job}", side.name))?;
+                    let json = json_of(&mut command).with_context(|| format!("{job} by {}", side.name))?;
                     let rate = ["real_tokens_per_s", "pairs_per_s", "tokens_per_s"]
                         .iter()
                         .find_map(|key| json[*key].as_f64())

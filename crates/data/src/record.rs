@@ -23,6 +23,24 @@ pub enum Item {
     Document(Document),
 }
 
+impl Item {
+    /// The preference pair, if it is one.
+    pub fn into_pair(self) -> Option<PreferencePair> {
+        match self {
+            Item::Pair(pair) => Some(pair),
+            _ => None,
+        }
+    }
+
+    /// The chat, if it is one.
+    pub fn into_chat(self) -> Option<Conversation> {
+        match self {
+            Item::Chat(chat) => Some(chat),
+            _ => None,
+        }
+    }
+}
+
 /// Where a row was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {

@@ -27,14 +27,14 @@ use crate::cli::{
     Command, CptArgs, DpoArgs, EmbedArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs, RagAskArgs,
     RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs, TuneArgs,
 };
-use crate::files::{hash_parts, write_atomic};
+use crate::files::{hash_parts, json_lines, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
 use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
 };
-use crate::tune_commands::{Tuned, start_adapter};
+use crate::tune_commands::{Tuned, save_rows, start_adapter};
 
 /// Runs any command that is not light.
 ///
@@ -142,8 +142,14 @@ fn tokenize(args: &TokenizeArgs) -> Result<Output> {
     Ok(Output { json: made.examples.iter().map(row).collect(), text: made.report.to_string() })
 }
 
-pub(crate) fn load_with_adapter(id: &str, adapter: Option<&Path>, place: Place) -> Result<LoadedModel> {
-    let mut model = model_store::load(id, place, "")?;
+/// A model with an adapter on it, where one is named; `template` as in [`model_store::load`].
+pub(crate) fn load_with_adapter(
+    id: &str,
+    adapter: Option<&Path>,
+    place: Place,
+    template: &str,
+) -> Result<LoadedModel> {
+    let mut model = model_store::load(id, place, template)?;
     if let Some(folder) = adapter {
         load_adapter(&mut model.decoder, folder, &LoadOptions::default())
             .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
@@ -155,7 +161,7 @@ fn perplexity(args: &PerplexityArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let text = std::fs::read_to_string(&args.file)
         .with_context(|| format!("cannot read {}", args.file.display()))?;
-    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place)?;
+    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place, "")?;
     if args.int8 {
         quantize_int8(&mut model.decoder);
     }
@@ -218,14 +224,14 @@ fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
 }
 
 /// Clears an earlier run's state away unless it is to be gone on with.
-pub(crate) fn prepare(args: &TuneArgs) -> Result<()> {
-    if !args.resume {
+pub(crate) fn prepare(out: &Path, resume: bool) -> Result<()> {
+    if !resume {
         for name in ["checkpoints", "reference.json", "metrics.jsonl"] {
-            let path = args.out.join(name);
+            let path = out.join(name);
             let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         }
     }
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))
 }
 
 /// The settings of `--config` with what the command line says put over them.
@@ -267,7 +273,7 @@ fn sft(args: &SftArgs) -> Result<Output> {
     if config.checkpoint_every == 0 {
         config.checkpoint_every = 50;
     }
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let max_length = max_length(tune, &model)?;
     let limits = Limits { max_length, truncation: truncation(tune, Truncation::Drop), ..Limits::default() };
@@ -313,7 +319,7 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     if config.checkpoint_every == 0 {
         config.checkpoint_every = 50;
     }
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
     let mut adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
@@ -387,7 +393,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let more: Vec<(&str, Value)> =
         args.eval_every.map(|every| ("eval_every", Value::from(every))).into_iter().collect();
     let config: RunConfig = settings(tune, &more)?;
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let data = if name == "kto" { thumb_data(args, &model)? } else { None };
     let [train, held] = match &data {
@@ -461,7 +467,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let config: RunConfig = settings(tune, &[])?;
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
     let adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
@@ -480,13 +486,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
         &hash,
     )?;
     save_adapter(&adapter, &tune.out.join("adapter"))?;
-    let row = Vec::<f32>::try_from(head.detach().flatten(0, 1))?;
-    let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, row.len()], &bytes)?;
-    write_atomic(
-        &tune.out.join("score.safetensors"),
-        &safetensors::serialize([("score.weight", view)], None)?,
-    )?;
+    save_rows(&head, &tune.out.join("score.safetensors"))?;
     Output::one(&outcome, format!("adapter and score.safetensors: {}", tune.out.display()))
 }
 
@@ -494,7 +494,7 @@ fn cpt(args: &CptArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let config: SftConfig = settings(tune, &args.whole.settings())?;
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let (own, own_held) = documents(&tune.data, args.held_out)?;
     let (general, general_held) = match &args.general {
@@ -548,13 +548,7 @@ pub(crate) fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {
     for row in dropped.iter().take(5) {
         eprintln!("warning: {}:{}: {} ({})", file.display(), row.origin.line, row.reason, row.detail);
     }
-    let pairs: Vec<PreferencePair> = records
-        .into_iter()
-        .filter_map(|r| match r.item {
-            Item::Pair(pair) => Some(pair),
-            _ => None,
-        })
-        .collect();
+    let pairs: Vec<PreferencePair> = records.into_iter().filter_map(|r| r.item.into_pair()).collect();
     if pairs.is_empty() {
         bail!("{} holds no preference pair: {detection}", file.display());
     }
@@ -587,16 +581,11 @@ fn embed(args: &EmbedArgs) -> Result<Output> {
 }
 
 fn text_column(file: &Path, field: &str) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            let at = || format!("{}:{}", file.display(), i + 1);
-            let row: Value = serde_json::from_str(line).with_context(at)?;
-            let text = row.get(field).and_then(Value::as_str);
-            Ok(text.with_context(|| format!("{}: no text in the column {field:?}", at()))?.to_owned())
-        })
-        .collect()
+    json_lines(file, "", |line, row: Value| {
+        let text = row.get(field).and_then(Value::as_str);
+        let at = || format!("{}:{line}: no text in the column {field:?}", file.display());
+        Ok(text.with_context(at)?.to_owned())
+    })
 }
 
 fn rag_index(args: &RagIndexArgs) -> Result<Output> {
@@ -633,7 +622,7 @@ fn rag_parts(file: &PathBuf, with: &RagModelArgs) -> Result<RagParts> {
     let place = Place::parse(&with.device, &with.dtype)?;
     let model = match with.model.as_str() {
         "none" => None,
-        id => Some(LocalModel::new(id, load_with_adapter(id, with.adapter.as_deref(), place)?)),
+        id => Some(LocalModel::new(id, load_with_adapter(id, with.adapter.as_deref(), place, "")?)),
     };
     Ok(RagParts {
         store: SqliteStore::open(file)?,

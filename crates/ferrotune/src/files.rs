@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 
 /// Writes `bytes` beside `path` under another name, syncs them and renames: nobody ever reads half a file.
 ///
@@ -24,6 +25,36 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write()
         .inspect_err(|_| drop(std::fs::remove_file(&partial)))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What `take` makes of each row of a JSONL file and of the number of its line; blank lines are left out. `wanted` says in
+/// an error what a row must be, such as `: a row needs a "text"`.
+///
+/// # Errors
+/// A file that cannot be read; a line that is no such row, named by file and line; whatever `take` refuses.
+pub fn json_lines<T: DeserializeOwned, U>(
+    file: &Path,
+    wanted: &str,
+    take: impl FnMut(usize, T) -> Result<U>,
+) -> Result<Vec<U>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    json_lines_of(&text, file, wanted, take)
+}
+
+/// As [`json_lines`], of a file's text.
+pub fn json_lines_of<T: DeserializeOwned, U>(
+    text: &str,
+    file: &Path,
+    wanted: &str,
+    mut take: impl FnMut(usize, T) -> Result<U>,
+) -> Result<Vec<U>> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| {
+            let at = || format!("{}:{}{wanted}", file.display(), i + 1);
+            take(i + 1, serde_json::from_str(line).with_context(at)?)
+        })
+        .collect()
 }
 
 /// SHA-256 of several parts, each with its length before it, in hexadecimal: names a run by all that made it.

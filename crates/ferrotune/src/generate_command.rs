@@ -3,16 +3,16 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use ferrotune_model::generate::{BeamSearch, Sampling};
 use ferrotune_model::quantize_int8;
-use ferrotune_peft::{LoadOptions, load as load_adapter};
 use ferrotune_types::{LanguageModel, Message, ModelError, Role};
 use serde_json::{Value, json};
 
 use crate::cli::{GenerateArgs, Output};
+use crate::commands::load_with_adapter;
 use crate::local_model::{LocalModel, ScoredToken};
-use crate::model_store::{self, Place};
+use crate::model_store::Place;
 
 /// Runs the command.
 ///
@@ -57,11 +57,7 @@ fn load(args: &GenerateArgs) -> Result<LocalModel> {
     let place = Place::parse(&args.device, &args.dtype)?;
     // A plain text needs no chat template, and base models have none: any built-in one stands in.
     let template = if args.prompt.is_some() { "chatml" } else { "" };
-    let mut model = model_store::load(&args.model, place, template)?;
-    if let Some(folder) = &args.adapter {
-        load_adapter(&mut model.decoder, folder, &LoadOptions::default())
-            .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
-    }
+    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place, template)?;
     if args.int8 {
         quantize_int8(&mut model.decoder);
     }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Output, PairsArgs, RlaifArgs};
 use crate::commands::{load_with_adapter, preference_pairs};
+use crate::files::json_lines_of;
 use crate::local_model::LocalModel;
 use crate::model_store::{self, Place};
 use crate::recipes::{self, RlaifConfig, RlaifPrompt};
@@ -105,10 +106,7 @@ fn rows(file: &Path) -> Result<Vec<Value>> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(&text).with_context(|| format!("{} is no list of rows", file.display()));
     }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}", file.display(), i + 1)))
-        .collect()
+    json_lines_of(&text, file, "", |_, row| Ok(row))
 }
 
 /// How many pairs a step could take at this length, and what becomes of the others.
@@ -148,13 +146,7 @@ fn split_by_prompt(
     for note in &sets.report.notes {
         eprintln!("{:>12}: {note}", "pairs");
     }
-    let pairs = |records: Vec<Record>| {
-        let pair = |record: Record| match record.item {
-            Item::Pair(pair) => Some(pair),
-            _ => None,
-        };
-        records.into_iter().filter_map(pair).collect()
-    };
+    let pairs = |records: Vec<Record>| records.into_iter().filter_map(|r| r.item.into_pair()).collect();
     Ok((pairs(sets.train), pairs(sets.validation)))
 }
 
@@ -173,7 +165,8 @@ pub(crate) fn rlaif(args: &RlaifArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let mut prompts = prompts(&args.prompts)?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
-    let model = LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place)?);
+    let model =
+        LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place, "")?);
     let config = RlaifConfig {
         samples: args.samples,
         temperature: args.temperature,

@@ -7,8 +7,7 @@ use anyhow::{Context, Result, bail};
 use ferrotune_model::checkpoint::{load_encoder, save_encoder};
 use ferrotune_model::{Decoder, Encoder};
 use ferrotune_peft::{
-    Adapter, BiasMode, Init, LoadOptions, LoraConfig, OneOrMany, Targets, inject, load as load_adapter,
-    quantize_base, save as save_adapter,
+    Adapter, BiasMode, Init, LoraConfig, OneOrMany, Targets, inject, quantize_base, save as save_adapter,
 };
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_train::{Freeze, Masking, Param, unfreeze};
@@ -17,8 +16,8 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::cli::{ClassifyArgs, MlmArgs, Output, TuneArgs, WholeArgs};
-use crate::commands::{documents, max_length, prepare, run_hash, settings};
-use crate::files::{hash_parts, write_atomic};
+use crate::commands::{documents, load_with_adapter, max_length, prepare, run_hash, settings};
+use crate::files::{hash_parts, json_lines, write_atomic};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::recipes::{self, Labelled, Labels, MlmConfig, RunConfig, Trained, classify as train_classes};
 
@@ -115,12 +114,7 @@ pub(crate) fn start_adapter(tune: &TuneArgs, freeze: &Freeze, model: &mut Loaded
         let config = adapter_config(tune, freeze, &model.decoder)?;
         return Ok(inject(&mut model.decoder, &config, tune.seed)?);
     };
-    let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())
-        .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
-    for (_, tensor) in adapter.parameters() {
-        let _ = tensor.set_requires_grad(true);
-    }
-    Ok(adapter)
+    recipes::adapter_to_train(&mut model.decoder, folder)
 }
 
 fn adapter_config(tune: &TuneArgs, freeze: &Freeze, decoder: &Decoder) -> Result<LoraConfig> {
@@ -207,7 +201,7 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<Output> {
     let config: RunConfig = settings(tune, &args.whole.settings())?;
     let held = args.validation.as_deref().map(class_rows).transpose()?.unwrap_or_default();
     let classes = class_names(&rows, &tune.data)?;
-    prepare(tune)?;
+    prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let length = max_length(tune, &model)?;
     let label = |rows: &[ClassRow]| -> Result<Vec<Labelled>> {
@@ -240,7 +234,7 @@ fn apply_classifier(args: &ClassifyArgs, folder: &Path, rows: &[ClassRow], place
     let whole = folder.join("model");
     let id = if whole.is_dir() { whole.display().to_string() } else { args.tune.model.clone() };
     let adapter = Some(folder.join("adapter")).filter(|f| f.is_dir());
-    let model = crate::commands::load_with_adapter(&id, adapter.as_deref(), place)?;
+    let model = load_with_adapter(&id, adapter.as_deref(), place, "")?;
     let head = load_rows(&folder.join("score.safetensors"), model.decoder.device)?;
     let length = max_length(&args.tune, &model)?;
     let mut out = Vec::new();
@@ -269,19 +263,7 @@ fn apply_classifier(args: &ClassifyArgs, folder: &Path, rows: &[ClassRow], place
 }
 
 fn class_rows(file: &Path) -> Result<Vec<ClassRow>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            serde_json::from_str(line).with_context(|| {
-                format!(
-                    "{}:{}: wanted {{\"text\", \"label\"}} or {{\"text\", \"spans\"}}",
-                    file.display(),
-                    i + 1
-                )
-            })
-        })
-        .collect()
+    json_lines(file, ": wanted {\"text\", \"label\"} or {\"text\", \"spans\"}", |_, row| Ok(row))
 }
 
 /// The classes of a file, in the order of their names; for tokens, [`OUTSIDE`] first.
@@ -342,7 +324,7 @@ fn labelled(
 }
 
 /// Writes a head of (classes, C) as `score.weight`.
-fn save_rows(head: &Tensor, path: &Path) -> Result<()> {
+pub(crate) fn save_rows(head: &Tensor, path: &Path) -> Result<()> {
     let (rows, width) = head.size2()?;
     let values = Vec::<f32>::try_from(head.detach().to_device(tch::Device::Cpu).flatten(0, 1))?;
     let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -379,12 +361,7 @@ pub(crate) fn mlm(args: &MlmArgs) -> Result<Output> {
     let (train, held) = (windows(&own)?, windows(&held)?);
     let freeze = Freeze::parse(&args.freeze_layers);
     let params = unfreeze(trained_tensors(&loaded.encoder), &freeze)?;
-    if !args.resume {
-        for name in ["checkpoints", "metrics.jsonl"] {
-            let path = args.out.join(name);
-            let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        }
-    }
+    prepare(&args.out, args.resume)?;
     let data = std::fs::read(&args.data)?;
     let settings =
         json!({"config": serde_json::to_value(&config)?, "freeze": args.freeze_layers, "window": window});

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use ferrotune::model_store::{self, Place};
 use ferrotune::recipes::{DpoConfig, dpo, pair_examples};
-use ferrotune_data::Item;
 use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_peft::{LoadOptions, load};
 use ferrotune_tokenizer::Limits;
@@ -25,13 +24,7 @@ fn the_first_steps_are_those_of_trl() {
     let (records, dropped, _) =
         read::open(&here.join("trl_dpo/pairs.jsonl"), &ReadOptions::default()).unwrap();
     assert!(dropped.is_empty());
-    let pairs: Vec<_> = records
-        .into_iter()
-        .filter_map(|r| match r.item {
-            Item::Pair(pair) => Some(pair),
-            _ => None,
-        })
-        .collect();
+    let pairs: Vec<_> = records.into_iter().filter_map(|r| r.item.into_pair()).collect();
     let made = pair_examples(&pairs, &model.template, &model.tokenizer, &Limits::default()).unwrap().examples;
     for (ours, trl) in made.iter().zip(golden["pairs"].as_array().unwrap()) {
         for (name, ours) in

@@ -14,9 +14,13 @@ use crate::fast::{LLAMA3, QWEN2};
 /// Expressions that cut one after the other, each what the ones before left over.
 type Cuts = &'static [&'static str];
 
-/// `pre` names and what they cut by. An empty list is GPT-2's own expression.
-const WORDS: &[(&[&str], Cuts)] = &[
-    (&["default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2"], &[]),
+/// Names, cuts, and whether merges are passed over.
+type Words = (&'static [&'static str], Cuts, bool);
+
+/// `pre` names, what they cut by, and whether their published tokenizers take a word that is a token whole, past the
+/// merges. An empty list of cuts is GPT-2's own expression.
+const WORDS: &[Words] = &[
+    (&["default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2"], &[], false),
     (
         &[
             "llama-bpe",
@@ -27,45 +31,33 @@ const WORDS: &[(&[&str], Cuts)] = &[
             "pixtral",
             "midm-2.0",
             "lfm2",
-            "dbrx",
-            "smaug-bpe",
-            "chatglm-bpe",
-            "glm4",
             "jina-v5-nano",
         ],
         &[LLAMA3],
+        true,
     ),
+    (&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[LLAMA3], false),
     (
         &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "f2llmv2", "grok-2"],
         &[QWEN2],
+        false,
     ),
-    (&["qwen35"], &[QWEN35]),
-    (&["tekken"], &[TEKKEN]),
-    (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
-    (&["deepseek-llm"], &["[\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, r"\s+$", DEEPSEEK_CJK, r"\p{N}+"]),
-    (&["deepseek-coder"], &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
-    (&["deepseek-v3", "hunyuan-dense"], &[r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", DEEPSEEK_V3]),
+    (&["qwen35"], &[QWEN35], false),
+    (&["tekken"], &[TEKKEN], true),
+    (&["gpt-4o", "llama4"], &[GPT4O], true),
+    (&["kanana2", "talkie", "minimax-m2"], &[GPT4O], false),
+    (
+        &["deepseek-llm"],
+        &["[\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, r"\s+$", DEEPSEEK_CJK, r"\p{N}+"],
+        false,
+    ),
+    (&["deepseek-coder"], &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"], false),
+    (&["deepseek-v3", "hunyuan-dense"], &[r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", DEEPSEEK_V3], false),
 ];
 
 /// Every digit alone, then GPT-2's expression.
 const DIGITS: &[&str] =
     &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"];
-
-/// Names whose published tokenizers take a word that is a token whole, past the merges.
-const IGNORE_MERGES: &[&str] = &[
-    "llama-bpe",
-    "llama3",
-    "llama-v3",
-    "falcon3",
-    "falcon-h1",
-    "pixtral",
-    "midm-2.0",
-    "lfm2",
-    "jina-v5-nano",
-    "tekken",
-    "gpt-4o",
-    "llama4",
-];
 
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -85,8 +77,8 @@ pub(crate) fn byte_level_words(pre: &str) -> Result<PreTokenizerWrapper, Tokeniz
     if DIGITS.contains(&pre) {
         return Ok(Sequence::new(vec![Digits::new(true).into(), bytes(true)]).into());
     }
-    let Some((_, cuts)) = WORDS.iter().find(|(names, _)| names.contains(&pre)) else {
-        let known = WORDS.iter().flat_map(|(names, _)| *names).chain(DIGITS).copied().collect::<Vec<_>>();
+    let Some((_, cuts, _)) = row(pre) else {
+        let known = WORDS.iter().flat_map(|(names, ..)| *names).chain(DIGITS).copied().collect::<Vec<_>>();
         return Err(TokenizerError::Gguf {
             key: "tokenizer.ggml.pre",
             reason: format!("{pre:?} is not known, only {} are", known.join(", ")),
@@ -110,7 +102,11 @@ pub(crate) fn byte_level_words(pre: &str) -> Result<PreTokenizerWrapper, Tokeniz
 
 /// Whether a word that is a token is taken whole, past the merges.
 pub(crate) fn ignores_merges(pre: &str) -> bool {
-    IGNORE_MERGES.contains(&pre)
+    row(pre).is_some_and(|(.., ignores)| *ignores)
+}
+
+fn row(pre: &str) -> Option<&'static Words> {
+    WORDS.iter().find(|(names, ..)| names.contains(&pre))
 }
 
 #[cfg(test)]
@@ -151,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_known_name_reads_and_an_unknown_one_lists_them() {
-        for name in WORDS.iter().flat_map(|(names, _)| *names).chain(DIGITS) {
+        for name in WORDS.iter().flat_map(|(names, ..)| *names).chain(DIGITS) {
             assert!(byte_level_words(name).is_ok(), "{name}");
         }
         let error = byte_level_words("no-such").unwrap_err().to_string();

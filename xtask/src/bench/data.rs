@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Args, median, python};
+use super::{Args, json_of, median, python};
 use crate::shell;
 
 /// One side's program and what it did in each round.
@@ -72,9 +72,7 @@ fn side_by_side(
         for runner in &mut runners {
             let mut command = Command::new(&runner.program);
             command.args(&runner.args).envs(runner.threads.map(|n| ("RAYON_NUM_THREADS", n)));
-            let printed = shell::output(&mut command)?;
-            let json = printed.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-            runner.runs.push(json.with_context(|| format!("{} printed no JSON", runner.name))?);
+            runner.runs.push(json_of(&mut command).context(runner.name)?);
         }
     }
     let rate_of = |r: &Runner| {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use super::{Args, median, python};
+use super::{Args, json_of, median, python};
 use crate::{pipeline, shell};
 
 /// A job that a peer and Ferrotune do in turns.
@@ -56,8 +56,8 @@ pub(super) fn run(args: &Args, peer: &str) -> Result<()> {
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds.max(1) {
             let mut command = Command::new(&python);
-            theirs.push(result(command.arg(&script).args([job.name, job.dtypes.0]).arg(&work))?);
-            ours.push(result(&mut our_command(&job, &binary, &work))?);
+            theirs.push(json_of(command.arg(&script).args([job.name, job.dtypes.0]).arg(&work))?);
+            ours.push(json_of(&mut our_command(&job, &binary, &work))?);
         }
         let rates = |runs: &[Value]| runs.iter().filter_map(|run| run[job.rate].as_f64()).collect::<Vec<_>>();
         let (base, rate) = (median(&rates(&theirs)), median(&rates(&ours)));
@@ -69,13 +69,6 @@ pub(super) fn run(args: &Args, peer: &str) -> Result<()> {
         eprintln!("{:<11} ferrotune {rate:.1}/s, {peer} {base:.1}/s: x{:.2}", job.name, rate / base);
     }
     Ok(())
-}
-
-/// The last JSON line that a command prints.
-fn result(command: &mut Command) -> Result<Value> {
-    let printed = shell::output(command)?;
-    let json = printed.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-    json.with_context(|| format!("{} printed no JSON", command.get_program().display()))
 }
 
 fn our_command(job: &Job, binary: &std::path::Path, work: &std::path::Path) -> Command {

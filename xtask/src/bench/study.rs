@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::Args;
-use crate::{pipeline, setup, shell};
+use super::journal::Journal;
+use super::{Args, json_of};
+use crate::{setup, shell};
 
 /// A set of pairs, how many of them are trained on and held out, and how long a prompt with an answer may be.
 struct Dataset {
@@ -72,15 +72,11 @@ const ANSWERS: &[&str] = &["--answers", "16", "--answer-tokens", "128"];
 
 pub(super) fn preference(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let folder = shell::cache()?.join("study-preference");
-    let file = folder.join("runs.jsonl");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let started = Instant::now();
+    let mut journal = Journal::open("study-preference", args.minutes)?;
     let wanted =
         (0..SEEDS).flat_map(|seed| DATASETS.iter().flat_map(move |d| LOSSES.map(|loss| (seed, d, loss))));
-    let mut binary = None;
     for (seed, dataset, loss) in wanted {
-        let rows = rows(&file)?;
+        let rows = journal.rows()?;
         let key = json!({"data": dataset.name, "loss": loss, "seed": seed, "settings": settings(dataset)});
         if rows.iter().any(|row| row["key"] == key) {
             continue;
@@ -88,28 +84,18 @@ pub(super) fn preference(args: &Args) -> Result<()> {
         // A run is not cut short: it is not begun where the last of its kind would not fit any more.
         let of_kind = |row: &&Value| row["key"]["data"] == dataset.name && row["key"]["loss"] == loss;
         let expected = rows.iter().rev().find(of_kind).and_then(|row| row["seconds"].as_f64()).unwrap_or(0.0);
-        if args.minutes.is_some_and(|m| started.elapsed().as_secs_f64() + expected > m * 60.0) {
-            eprintln!(
-                "stopping after {:.0} min; the same command goes on from here",
-                started.elapsed().as_secs_f64() / 60.0
-            );
+        if !journal.has_time_for(expected) {
             break;
         }
-        let binary = match &binary {
-            Some(binary) => binary,
-            None => binary.insert(pipeline::build("release")?),
-        };
-        let (train, held) = prepare(binary, &folder, &args.data, dataset)?;
-        let begun = Instant::now();
-        let outcome = run(binary, &folder, (&train, &held), loss, seed, dataset)?;
-        let row = json!({"key": key, "seconds": begun.elapsed().as_secs_f64(), "outcome": outcome});
-        let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
-        writeln!(out, "{row}")?;
-        eprintln!("{} {loss}, seed {seed}: {:.0} s", dataset.name, begun.elapsed().as_secs_f64());
+        let binary = journal.binary()?;
+        let (train, held) = prepare(&binary, &journal.folder, &args.data, dataset)?;
+        let (_, seconds) =
+            journal.run(&key, |folder| run(&binary, folder, (&train, &held), loss, seed, dataset))?;
+        eprintln!("{} {loss}, seed {seed}: {seconds:.0} s", dataset.name);
     }
     // The table is the command's result: people redirect it into docs/preference.md.
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", table(&rows(&file)?))?;
+    writeln!(stdout, "{}", table(&journal.rows()?))?;
     Ok(())
 }
 
@@ -117,13 +103,6 @@ pub(super) fn preference(args: &Args) -> Result<()> {
 fn settings(dataset: &Dataset) -> String {
     let Dataset { train, held, max_length, .. } = dataset;
     format!("{} {} {train} {held} {max_length}", SETTINGS.join(" "), ANSWERS.join(" "))
-}
-
-fn rows(file: &Path) -> Result<Vec<Value>> {
-    let Ok(text) = std::fs::read_to_string(file) else { return Ok(Vec::new()) };
-    let row =
-        |line: &str| serde_json::from_str(line).with_context(|| format!("{} is broken", file.display()));
-    text.lines().map(row).collect()
 }
 
 /// The dataset split by prompt, and cut to its sizes.
@@ -179,8 +158,7 @@ fn run(
         .args(["--seed", &seed.to_string(), "--config"])
         .arg(&config);
     command.arg("--data").arg(train).arg("--validation").arg(held).arg("--out").arg(&out).arg("--json");
-    let printed = shell::output(&mut command)?;
-    let json: Value = serde_json::from_str(printed.trim()).context("the run printed no JSON")?;
+    let json = json_of(&mut command)?;
     // What the table reads, and how far training came; not every step's seconds.
     let keep = ["steps", "best_step", "validations", "answer_tokens", "peak_rss_mib"];
     Ok(keep

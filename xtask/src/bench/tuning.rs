@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::Args;
+use super::journal::Journal;
+use super::{Args, json_of};
 use crate::{pipeline, setup, shell};
 
 const MODEL: &str = "smollm2-135m-instruct";
@@ -92,32 +92,19 @@ fn cells() -> Vec<Cell> {
 
 pub(super) fn study(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let folder = shell::cache()?.join("study-tuning");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let file = folder.join("cells.jsonl");
-    let started = Instant::now();
-    let mut binary = None;
+    let mut journal = Journal::open("study-tuning", args.minutes)?;
     for cell in cells() {
-        let rows = rows(&file)?;
+        let rows = journal.rows()?;
         if rows.iter().any(|row| row["key"] == cell.key()) {
             continue;
         }
         let longest = rows.iter().filter_map(|row| row["seconds"].as_f64()).fold(0.0, f64::max);
-        if args.minutes.is_some_and(|m| started.elapsed().as_secs_f64() + longest > m * 60.0) {
-            eprintln!("stopping here; the same command goes on");
+        if !journal.has_time_for(longest) {
             break;
         }
-        let binary = match &binary {
-            Some(binary) => binary,
-            None => binary.insert(pipeline::build("release")?),
-        };
-        prepare(binary, &folder, &args.data)?;
-        let begun = Instant::now();
-        let outcome = run(binary, &folder, &cell)?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let row = json!({"key": cell.key(), "seconds": seconds, "outcome": outcome});
-        let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
-        writeln!(out, "{row}")?;
+        let binary = journal.binary()?;
+        prepare(&binary, &journal.folder, &args.data)?;
+        let (outcome, seconds) = journal.run(&cell.key(), |folder| run(&binary, folder, &cell))?;
         eprintln!(
             "{} {} r {} lr {}: held-out loss {} to {} ({seconds:.0} s)",
             cell.data,
@@ -129,15 +116,8 @@ pub(super) fn study(args: &Args) -> Result<()> {
         );
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", tables(&rows(&file)?))?;
+    writeln!(stdout, "{}", tables(&journal.rows()?))?;
     Ok(())
-}
-
-fn rows(file: &Path) -> Result<Vec<Value>> {
-    let Ok(text) = std::fs::read_to_string(file) else { return Ok(Vec::new()) };
-    let row =
-        |line: &str| serde_json::from_str(line).with_context(|| format!("{} is broken", file.display()));
-    text.lines().map(row).collect()
 }
 
 /// Each dataset's rows as conversations, every so many held out; the documents to read on in; general text.
@@ -277,12 +257,6 @@ fn run(binary: &Path, folder: &Path, cell: &Cell) -> Result<Value> {
         "peak_rss_mib": tuned["peak_rss_mib"],
         "trainable_params": tuned["trainable_params"],
     }))
-}
-
-fn json_of(command: &mut Command) -> Result<Value> {
-    let printed = shell::output(command)?;
-    let line = printed.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-    line.context("the run printed no JSON")
 }
 
 fn number(value: &Value, digits: usize) -> String {

@@ -18,7 +18,7 @@ use ferrotune_types::{Conversation, Document, SpecialTokens};
 use serde_json::{Value, json};
 
 use super::{ChatFileArgs, Command, CurateArgs, DedupArgs, FieldArgs, InspectArgs, JudgeArgs, Output};
-use crate::files::write_atomic;
+use crate::files::{json_lines, write_atomic};
 use crate::progress::Progress;
 use crate::settings::from_toml;
 
@@ -273,13 +273,7 @@ pub fn conversations(file: &Path) -> Result<Vec<Conversation>> {
     let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
     warn(file, &dropped);
     let n = records.len();
-    let chats: Vec<Conversation> = records
-        .into_iter()
-        .filter_map(|r| match r.item {
-            Item::Chat(chat) => Some(chat),
-            _ => None,
-        })
-        .collect();
+    let chats: Vec<Conversation> = records.into_iter().filter_map(|r| r.item.into_chat()).collect();
     if chats.is_empty() {
         bail!("{} holds no conversation: {n} rows of {detection}", file.display());
     }
@@ -306,14 +300,7 @@ pub fn render(template: &ChatTemplate, args: &ChatFileArgs) -> Result<Output> {
 }
 
 fn judge_file(args: &JudgeArgs) -> Result<Output> {
-    let text = std::fs::read_to_string(&args.file)
-        .with_context(|| format!("cannot read {}", args.file.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let cases: Vec<Case> = lines
-        .map(|(i, line)| {
-            serde_json::from_str(line).with_context(|| format!("{}:{}", args.file.display(), i + 1))
-        })
-        .collect::<Result<_>>()?;
+    let cases: Vec<Case> = json_lines(&args.file, "", |_, case| Ok(case))?;
     let report = judge_with(&cases, args.judge_url.as_deref(), args.judge_model.as_deref(), args.seed)?;
     let text = format!(
         "tuned {}, base {}, tie {} of {}: {} (win rate {:.3}, 95% interval {:.3} to {:.3}, p = {:.4}; {} judge)",

@@ -9,10 +9,10 @@ use ferrotune_data::read::{self, ReadOptions, Shape};
 use ferrotune_data::{Item, Record, split as split_rows, write};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{CurateFacts, PipelineConfig, SplitFacts, planted};
 use crate::cli::data::{CurateProgress, recipe};
+use crate::files::json_lines;
 
 /// Curates the conversations by the configured recipe and the pairs by the recipe for preferences.
 pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts> {
@@ -208,20 +208,18 @@ fn records(path: &Path) -> Result<Vec<Record>> {
 
 /// The conversations that a stage wrote.
 pub(super) fn chats(path: &Path) -> Result<Vec<Conversation>> {
-    let one = |record: Record| match record.item {
-        Item::Chat(chat) => Some(chat),
-        _ => None,
-    };
-    Ok(if empty(path) { Vec::new() } else { records(path)?.into_iter().filter_map(one).collect() })
+    if empty(path) {
+        return Ok(Vec::new());
+    }
+    Ok(records(path)?.into_iter().filter_map(|r| r.item.into_chat()).collect())
 }
 
 /// The pairs that a stage wrote.
 pub(super) fn pairs(path: &Path) -> Result<Vec<PreferencePair>> {
-    let one = |record: Record| match record.item {
-        Item::Pair(pair) => Some(pair),
-        _ => None,
-    };
-    Ok(if empty(path) { Vec::new() } else { records(path)?.into_iter().filter_map(one).collect() })
+    if empty(path) {
+        return Ok(Vec::new());
+    }
+    Ok(records(path)?.into_iter().filter_map(|r| r.item.into_pair()).collect())
 }
 
 fn empty(path: &Path) -> bool {
@@ -265,19 +263,8 @@ impl Question {
 
 /// Reads `questions.jsonl`.
 pub(super) fn questions(path: &Path) -> Result<Vec<Question>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            let value: Value =
-                serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), i + 1))?;
-            let mut question: Question = serde_json::from_value(value).with_context(|| {
-                format!("{}:{}: a question needs `question` and `reference`", path.display(), i + 1)
-            })?;
-            if question.id.is_empty() {
-                question.id = format!("question-{}", i + 1);
-            }
-            Ok(question)
-        })
-        .collect()
+    json_lines(path, ": a question needs `question` and `reference`", |line, question: Question| {
+        let id = if question.id.is_empty() { format!("question-{line}") } else { question.id };
+        Ok(Question { id, ..question })
+    })
 }

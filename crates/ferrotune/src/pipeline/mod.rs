@@ -282,11 +282,7 @@ impl Run<'_> {
         let mut model = self.load(self.place)?;
         let train = self.pairs(&model, "preference_train", limits)?;
         let held = self.pairs(&model, "preference_validation", limits)?;
-        let mut adapter =
-            load_adapter(&mut model.decoder, &self.path("sft/adapter"), &LoadOptions::default())?;
-        for (_, tensor) in adapter.parameters() {
-            let _ = tensor.set_requires_grad(true);
-        }
+        let mut adapter = recipes::adapter_to_train(&mut model.decoder, &self.path("sft/adapter"))?;
         let settings = recipes::DpoConfig { seed: self.config.seed, ..self.config.dpo.clone() };
         let dir = self.path("dpo");
         let outcome = dpo(&model.decoder, &mut adapter, &train, &held, &settings, &dir, self.hash)?;

@@ -33,4 +33,4 @@ pub use rlaif::{RlaifConfig, RlaifPrompt, RlaifReport, rlaif};
 pub use run::{RunConfig, RunOutcome};
 pub use sft::{SftConfig, SftData, SftOutcome, sft};
 pub use trained::{Trained, whole_model};
-pub use words::{examples, lora_config, pair_examples};
+pub use words::{adapter_to_train, examples, lora_config, pair_examples};

@@ -193,10 +193,12 @@ impl Run {
     /// Whether a validation is due now: at the start, every so often, and at the end.
     pub(crate) fn validates(&self) -> bool {
         let step = self.state.step;
-        let due = step == 0
-            || step == self.n_steps
-            || self.config.eval_every > 0 && step.is_multiple_of(self.config.eval_every);
-        due && self.validations.last().is_none_or(|v| v.0 != step)
+        self.due(step) && self.validations.last().is_none_or(|v| v.0 != step)
+    }
+
+    fn due(&self, step: usize) -> bool {
+        let every = self.config.eval_every;
+        step == 0 || step == self.n_steps || every > 0 && step.is_multiple_of(every)
     }
 
     /// Takes a validation's figures, `eval_loss` among them, which the best step has lowest. False where the run is to
@@ -242,9 +244,7 @@ impl Run {
 
     /// Validations still to come, if none stops the run.
     pub(crate) fn validations_left(&self) -> usize {
-        let every = self.config.eval_every;
-        let due = |step: usize| step == 0 || step == self.n_steps || every > 0 && step.is_multiple_of(every);
-        (self.state.step..=self.n_steps).filter(|&step| due(step)).count()
+        (self.state.step..=self.n_steps).filter(|&step| self.due(step)).count()
     }
 
     /// Where in the data the run stands: what it will take, without taking it.
@@ -254,7 +254,7 @@ impl Run {
 
     /// A seed for this step's noise.
     pub(crate) fn noise_seed(&self) -> u64 {
-        self.config.seed.wrapping_mul(1_000_003).wrapping_add(self.state.step as u64)
+        step_seed(self.config.seed, self.state.step)
     }
 
     /// Bytes of gradients, of the optimiser's states, and of the best weights where validations keep them.
@@ -430,7 +430,12 @@ pub(crate) fn schedule(name: &str, warmup_steps: usize, n_steps: usize) -> Resul
 
 /// Seeds libtorch's generator, from which dropout draws, by the step, so that a resumed run draws the same.
 pub(crate) fn seed_step(seed: u64, step: usize) {
-    tch::manual_seed((seed as i64).wrapping_mul(1_000_003).wrapping_add(step as i64));
+    tch::manual_seed(step_seed(seed, step) as i64);
+}
+
+/// A seed of a step's own.
+fn step_seed(seed: u64, step: usize) -> u64 {
+    seed.wrapping_mul(1_000_003).wrapping_add(step as u64)
 }
 
 /// What an adapter trains.

@@ -1,8 +1,11 @@
 //! From what people wrote to what a step trains on.
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
-use ferrotune_peft::{LoraConfig, Targets};
+use ferrotune_model::Decoder;
+use ferrotune_peft::{Adapter, LoadOptions, LoraConfig, Targets, load};
 use ferrotune_tokenizer::{Limits, Made, SkipReason, Skipped, Tokenized, Tokenizer};
 use ferrotune_types::{Conversation, Example, PairExample, PreferencePair};
 use rayon::prelude::*;
@@ -52,6 +55,19 @@ pub fn pair_examples(
 
 fn not_rendered(id: &str, error: &ferrotune_data::DataError) -> Skipped {
     Skipped { id: id.to_owned(), reason: SkipReason::NotRendered, detail: error.to_string(), tokens: 0 }
+}
+
+/// A saved adapter on its base, ready to go on training.
+///
+/// # Errors
+/// A folder without an adapter, or one of another base.
+pub fn adapter_to_train(decoder: &mut Decoder, folder: &Path) -> Result<Adapter> {
+    let adapter = load(decoder, folder, &LoadOptions::default())
+        .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
+    for (_, tensor) in adapter.parameters() {
+        let _ = tensor.set_requires_grad(true);
+    }
+    Ok(adapter)
 }
 
 /// An adapter's config from what the command line says: `targets` is `all-linear`, a comma-separated list of

@@ -1,68 +1,15 @@
 //! `sft --full`, `sft --find-lr`, `classify` and adapters of every kind, by the command.
-#![cfg(feature = "torch")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-fn tiny() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama").display().to_string()
-}
-
-fn ferrotune(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ferrotune")).args(args).output().unwrap()
-}
-
-fn json_of(args: &[&str]) -> Vec<Value> {
-    let out = ferrotune(&[args, &["--json"]].concat());
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    let stdout = String::from_utf8(out.stdout).unwrap();
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn fails(args: &[&str], code: i32, expect: &str) {
-    let out = ferrotune(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
-    assert!(
-        stderr.contains(expect) && !stderr.contains("panicked"),
-        "{args:?} should say {expect:?}:\n{stderr}"
-    );
-}
-
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Files(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
-    fn rows(&self, name: &str, rows: impl IntoIterator<Item = Value>) -> String {
-        let text: String = rows.into_iter().map(|row| row.to_string() + "\n").collect();
-        std::fs::write(self.path(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn chats(&self) -> String {
-        let chat = |id: usize| {
-            json!({"id": format!("c{id}"), "messages": [
-                {"role": "user", "content": format!("Where is order {id}?")},
-                {"role": "assistant", "content": "It left us on Monday and arrives in 3 to 5 days."}
-            ]})
-        };
-        self.rows("chats.jsonl", (0..8).map(chat))
-    }
-}
+use super::{Files, chat, fails, json_of, tiny};
 
 #[test]
 fn the_model_itself_is_tuned_and_runs() {
     let files = Files::new();
-    let (chats, out, model) = (files.chats(), files.path("out"), tiny());
+    let (chats, out, model) = (files.rows("chats.jsonl", (0..8).map(chat)), files.path("out"), tiny());
     let whole =
         ["--full", "--freeze-layers", "1", "--optimizer", "adamw8bit", "--steps", "3", "--lr", "1e-3"];
     let tune = ["sft", "--model", &model, "--data", &chats, "--out", &out];
@@ -82,7 +29,7 @@ fn the_model_itself_is_tuned_and_runs() {
 #[test]
 fn a_sweep_trains_nothing() {
     let files = Files::new();
-    let (chats, out, model) = (files.chats(), files.path("out"), tiny());
+    let (chats, out, model) = (files.rows("chats.jsonl", (0..8).map(chat)), files.path("out"), tiny());
     let args = ["sft", "--model", &model, "--data", &chats, "--out", &out, "--find-lr", "--steps", "20"];
     let found = json_of(&args).remove(0);
     assert!(found["points"].as_array().unwrap().len() >= 5, "{found}");
@@ -92,7 +39,7 @@ fn a_sweep_trains_nothing() {
 #[test]
 fn every_kind_of_adapter_is_made_by_an_option() {
     let files = Files::new();
-    let (chats, model) = (files.chats(), tiny());
+    let (chats, model) = (files.rows("chats.jsonl", (0..8).map(chat)), tiny());
     for (name, options, key, expect) in [
         ("dora", vec!["--dora"], "use_dora", json!(true)),
         ("rslora", vec!["--rslora"], "use_rslora", json!(true)),

@@ -1,18 +1,8 @@
 //! `ferrotune pairs`, `ferrotune rlaif`, and how `ferrotune dpo` treats the pairs it is given.
-#![cfg(feature = "torch")]
-
-use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-fn tiny() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama").display().to_string()
-}
-
-fn ferrotune(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ferrotune")).args(args).output().unwrap()
-}
+use super::{Files, fails, ferrotune, tiny};
 
 /// Runs a command that must succeed; its one JSON document and what it said on stderr.
 fn json_of(args: &[&str]) -> (Value, String) {
@@ -22,34 +12,10 @@ fn json_of(args: &[&str]) -> (Value, String) {
     (serde_json::from_slice(&out.stdout).unwrap(), stderr)
 }
 
-fn fails(args: &[&str], expect: &str) {
-    let out = ferrotune(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert!(!out.status.success() && stderr.contains(expect), "{args:?} should say {expect:?}:\n{stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-}
-
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Files(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
-    fn with(&self, name: &str, rows: &[Value]) -> String {
-        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
-        std::fs::write(self.path(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn rows(&self, name: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.path(name)).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+/// The rows of a file that a command wrote.
+fn read(files: &Files, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(files.path(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 const NOUNS: [&str; 8] = ["kettle", "lamp", "ladder", "violin", "carpet", "hammer", "teapot", "bicycle"];
@@ -68,7 +34,7 @@ fn pairs_are_checked_set_aside_and_split() {
     let mut rows: Vec<Value> = (0..16).map(|i| pair(i, "Yes, and it is a good one too.")).collect();
     rows.push(json!({"prompt": "Is it?", "chosen": "No. ", "rejected": "No."}));
     rows.push(json!({"prompt": "May I?", "chosen": "I'm sorry, but I can't help.", "rejected": "Sure."}));
-    let file = files.with("pairs.jsonl", &rows);
+    let file = files.rows("pairs.jsonl", &rows);
     let (seen, _) = json_of(&["pairs", &file]);
     assert_eq!(seen["check"]["n_pairs"], 18);
     assert_eq!(seen["check"]["counts"], json!({"identical": 1, "refusal_chosen": 1}));
@@ -85,21 +51,22 @@ fn pairs_are_checked_set_aside_and_split() {
     let all = ["whole", "cut", "lost"].map(|key| fit[key].as_u64().unwrap());
     assert_eq!(all.iter().sum::<u64>(), 18, "{fit}");
     assert!(all[0] > 0 && all[1] + all[2] > 0, "{fit}");
-    let asked = |name: &str| files.rows(name).iter().map(|row| row["prompt"].to_string()).collect::<Vec<_>>();
+    let asked =
+        |name: &str| read(&files, name).iter().map(|row| row["prompt"].to_string()).collect::<Vec<_>>();
     let held = asked("out/held.jsonl");
     assert!(asked("out/train.jsonl").iter().all(|prompt| !held.contains(prompt)));
-    assert_eq!(files.rows("out/aside.jsonl")[0]["flag"]["flag"], "identical");
+    assert_eq!(read(&files, "out/aside.jsonl")[0]["flag"]["flag"], "identical");
     // What was written is read again as pairs.
     assert_eq!(json_of(&["pairs", &files.path("out/held.jsonl")]).0["check"]["n_pairs"], held.len());
 
-    fails(&["pairs", &file, "--set-aside", "identical"], "--out FOLDER");
-    fails(&["pairs", &file, "--set-aside", "same", "--out", &out], "unknown flag \"same\"");
+    fails(&["pairs", &file, "--set-aside", "identical"], 1, "--out FOLDER");
+    fails(&["pairs", &file, "--set-aside", "same", "--out", &out], 1, "unknown flag \"same\"");
 }
 
 #[test]
 fn scores_thumbs_and_logs_become_pairs() {
     let files = Files::new();
-    let scored = files.with(
+    let scored = files.rows(
         "scored.jsonl",
         &[
             json!({"id": "a", "prompt": "q", "answers": ["x y", "y", "z"], "scores": [3, 1, 2.5]}),
@@ -110,27 +77,27 @@ fn scores_thumbs_and_logs_become_pairs() {
     let (seen, stderr) = json_of(&["pairs", &scored, "--from", "scores", "--min-gap", "1", "--out", &out]);
     assert_eq!(seen["written"]["train"], 2);
     assert!(stderr.contains("row 2: no answer has a score"), "{stderr}");
-    assert_eq!(files.rows("scored/train.jsonl")[0]["meta"]["margin"], 2.0);
+    assert_eq!(read(&files, "scored/train.jsonl")[0]["meta"]["margin"], 2.0);
 
-    let log = files.with(
+    let log = files.rows(
         "log.jsonl",
         &[json!({"prompt": "q", "shown": [
         {"answer": "a", "outcome": "regenerated"}, {"answer": "b", "outcome": "copied"}]})],
     );
     assert_eq!(json_of(&["pairs", &log, "--from", "log"]).0["check"]["n_pairs"], 1);
     let thumb = |label: bool, answer: &str| json!({"prompt": "q", "completion": answer, "label": label});
-    let thumbs = files.with("thumbs.jsonl", &[thumb(true, "x"), thumb(false, "y")]);
+    let thumbs = files.rows("thumbs.jsonl", &[thumb(true, "x"), thumb(false, "y")]);
     assert_eq!(json_of(&["pairs", &thumbs, "--from", "thumbs"]).0["check"]["n_pairs"], 1);
-    fails(&["pairs", &log, "--from", "likes"], "known: pairs, scores, ranking, thumbs, log");
-    fails(&["pairs", &log, "--from", "scores"], "no row gave a pair");
+    fails(&["pairs", &log, "--from", "likes"], 1, "known: pairs, scores, ranking, thumbs, log");
+    fails(&["pairs", &log, "--from", "scores"], 1, "no row gave a pair");
 }
 
 #[test]
 fn thumbs_train_kto_as_they_are() {
     let files = Files::new();
     let thumb = |i: usize| json!({"prompt": format!("q {i}"), "completion": format!("answer {i}"), "label": i.is_multiple_of(2)});
-    let thumbs = files.with("thumbs.jsonl", &(0..6).map(thumb).collect::<Vec<_>>());
-    let held = files.with("held.jsonl", &[pair(0, "Yes."), pair(1, "Yes, it is.")]);
+    let thumbs = files.rows("thumbs.jsonl", (0..6).map(thumb));
+    let held = files.rows("held.jsonl", &[pair(0, "Yes."), pair(1, "Yes, it is.")]);
     let (seen, stderr) = json_of(&[
         "dpo",
         "--loss",
@@ -161,7 +128,7 @@ fn long_pairs_are_cut_unless_they_are_to_be_dropped() {
     let files = Files::new();
     let long = "word ".repeat(60);
     let rows: Vec<Value> = (0..4).map(|i| pair(i, if i % 2 == 0 { "Yes." } else { &long })).collect();
-    let file = files.with("pairs.jsonl", &rows);
+    let file = files.rows("pairs.jsonl", &rows);
     let run = |truncation: &[&str], out: &str| {
         let out = files.path(out);
         let args = [
@@ -197,7 +164,7 @@ fn long_pairs_are_cut_unless_they_are_to_be_dropped() {
 fn the_reference_may_be_another_model() {
     let files = Files::new();
     let rows: Vec<Value> = (0..4).map(|i| pair(i, "Yes, it is.")).collect();
-    let (file, held) = (files.with("pairs.jsonl", &rows), files.with("held.jsonl", &rows[..2]));
+    let (file, held) = (files.rows("pairs.jsonl", &rows), files.rows("held.jsonl", &rows[..2]));
     let run = |more: &[&str], out: &str| {
         let out = files.path(out);
         let args = [
@@ -261,6 +228,7 @@ fn the_reference_may_be_another_model() {
             "--out",
             &files.path("x"),
         ],
+        1,
         "goes with DPO",
     );
 }
@@ -269,7 +237,7 @@ fn the_reference_may_be_another_model() {
 fn answers_are_sampled_and_judged() {
     let files = Files::new();
     let ask = |i: usize| json!({"id": format!("q{i}"), "question": format!("May I return item {i}?"), "reference": "Yes, within 30 days."});
-    let prompts = files.with("prompts.jsonl", &(0..3).map(ask).collect::<Vec<_>>());
+    let prompts = files.rows("prompts.jsonl", (0..3).map(ask));
     let out = files.path("pairs.jsonl");
     let args = [
         "rlaif",
@@ -294,11 +262,12 @@ fn answers_are_sampled_and_judged() {
         .iter()
         .sum::<u64>();
     assert_eq!(sum, seen["comparisons"].as_u64().unwrap());
-    assert_eq!(files.rows("pairs.jsonl").len() as u64, seen["pairs"].as_u64().unwrap());
-    let open = files.with("open.jsonl", &[json!({"prompt": "Tell me a story."})]);
-    fails(&[&args[..], &["--prompts", &open]].concat(), "no reference answer");
+    assert_eq!(read(&files, "pairs.jsonl").len() as u64, seen["pairs"].as_u64().unwrap());
+    let open = files.rows("open.jsonl", &[json!({"prompt": "Tell me a story."})]);
+    fails(&[&args[..], &["--prompts", &open]].concat(), 1, "no reference answer");
     fails(
-        &[&args[..], &["--prompts", &files.with("odd.jsonl", &[json!({"text": "x"})])]].concat(),
+        &[&args[..], &["--prompts", &files.rows("odd.jsonl", &[json!({"text": "x"})])]].concat(),
+        1,
         "no question",
     );
 }

@@ -1,5 +1,10 @@
 //! The `ferrotune` command as scripts and people meet it: the JSON forms, and bad input.
 
+#[cfg(feature = "torch")]
+mod pairs;
+#[cfg(feature = "torch")]
+mod tune;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -34,6 +39,13 @@ fn fails(args: &[&str], code: i32, expect: &str) {
     assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
 }
 
+fn chat(id: usize) -> Value {
+    json!({"id": format!("c{id}"), "messages": [
+        {"role": "user", "content": format!("Where is order {id}?")},
+        {"role": "assistant", "content": "It left us on Monday and arrives in 3 to 5 days."}
+    ]})
+}
+
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -50,14 +62,13 @@ impl Files {
         self.path(name)
     }
 
+    /// A JSONL file of these rows.
+    fn rows(&self, name: &str, rows: impl IntoIterator<Item: ToString>) -> String {
+        self.with(name, rows.into_iter().map(|row| row.to_string() + "\n").collect::<String>())
+    }
+
     fn chats(&self) -> String {
-        let chat = |id: usize| {
-            json!({"id": format!("c{id}"), "messages": [
-                {"role": "user", "content": format!("Where is order {id}?")},
-                {"role": "assistant", "content": "It left us on Monday and arrives in 3 to 5 days."}
-            ]})
-        };
-        self.with("chats.jsonl", (0..6).map(|i| chat(i).to_string() + "\n").collect::<String>())
+        self.rows("chats.jsonl", (0..6).map(chat))
     }
 
     fn pairs(&self) -> String {
@@ -66,7 +77,7 @@ impl Files {
                 "chosen": [{"role": "assistant", "content": "Yes, within 30 days."}],
                 "rejected": [{"role": "assistant", "content": "No."}]})
         };
-        self.with("pairs.jsonl", (0..6).map(|i| pair(i).to_string() + "\n").collect::<String>())
+        self.rows("pairs.jsonl", (0..6).map(pair))
     }
 }
 

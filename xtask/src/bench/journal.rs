@@ -1,0 +1,67 @@
+//! The runs of a study, a line of a file in the cache each, so that it may be stopped and gone on with.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::{pipeline, shell};
+
+/// A study's folder, what was run before, and how long it may go on.
+pub(super) struct Journal {
+    pub(super) folder: PathBuf,
+    file: PathBuf,
+    minutes: Option<f64>,
+    started: Instant,
+    binary: Option<PathBuf>,
+}
+
+impl Journal {
+    /// In the cache under `name`; `minutes` after which no run is begun.
+    pub(super) fn open(name: &str, minutes: Option<f64>) -> Result<Self> {
+        let folder = shell::cache()?.join(name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let file = folder.join("runs.jsonl");
+        Ok(Journal { folder, file, minutes, started: Instant::now(), binary: None })
+    }
+
+    /// What was run: `key`, `seconds` and `outcome` of each.
+    pub(super) fn rows(&self) -> Result<Vec<Value>> {
+        let Ok(text) = std::fs::read_to_string(&self.file) else { return Ok(Vec::new()) };
+        let row = |line: &str| {
+            serde_json::from_str(line).with_context(|| format!("{} is broken", self.file.display()))
+        };
+        text.lines().map(row).collect()
+    }
+
+    /// Whether a run of so many seconds fits into the time; says so where it does not.
+    pub(super) fn has_time_for(&self, seconds: f64) -> bool {
+        let so_far = self.started.elapsed().as_secs_f64();
+        let fits = self.minutes.is_none_or(|minutes| so_far + seconds <= minutes * 60.0);
+        if !fits {
+            eprintln!("stopping after {:.0} min; the same command goes on from here", so_far / 60.0);
+        }
+        fits
+    }
+
+    /// The `ferrotune` command, built at the first run.
+    pub(super) fn binary(&mut self) -> Result<PathBuf> {
+        if self.binary.is_none() {
+            self.binary = Some(pipeline::build("release")?);
+        }
+        self.binary.clone().context("the build left no program")
+    }
+
+    /// Runs one and keeps what it gave; tells that and the seconds.
+    pub(super) fn run(&self, key: &Value, run: impl FnOnce(&Path) -> Result<Value>) -> Result<(Value, f64)> {
+        let begun = Instant::now();
+        let outcome = run(&self.folder)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let row = json!({"key": key, "seconds": seconds, "outcome": outcome});
+        let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&self.file)?;
+        writeln!(out, "{row}")?;
+        Ok((outcome, seconds))
+    }
+}
