@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Of `--peer trl`: which jobs, with commas.
     #[arg(long, default_value = "sft,sft-full,qlora,dpo")]
     jobs: String,
+    /// A release build of `ferrotune` to measure, instead of one built from this checkout.
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// A Python that has the peers; without it, a virtual environment in the cache is made.
     #[arg(long)]
     python: Option<PathBuf>,
@@ -100,6 +103,10 @@ fn python(args: &Args) -> Result<PathBuf> {
     args.python.clone().map_or_else(golden::peers, Ok)
 }
 
+fn binary(args: &Args) -> Result<PathBuf> {
+    args.binary.clone().map_or_else(|| pipeline::build("release"), Ok)
+}
+
 /// The last JSON line that a command prints.
 fn json_of(command: &mut Command) -> Result<Value> {
     let printed = shell::output(command)?;
@@ -115,7 +122,7 @@ struct Side {
 
 fn peer(args: &Args, jobs: &[&str]) -> Result<()> {
     let python = python(args)?;
-    let binary = pipeline::build("release")?;
+    let binary = binary(args)?;
     let work = shell::cache()?.join("bench");
     let script = shell::root().join("xtask/peers/baseline.py");
     shell::run(Command::new(&python).arg(&script).arg("prepare").arg(&work).arg(&args.data))?;

@@ -70,7 +70,9 @@ pub(crate) fn peers() -> Result<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(python);
     }
-    shell::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    if !python.is_file() {
+        shell::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
     shell::run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PEERS))?;
     std::fs::write(&stamp, wanted).context("cannot mark the peers as installed")?;
     Ok(python)

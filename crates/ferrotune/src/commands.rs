@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use ferrotune_data::Item;
 use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
-use ferrotune_peft::{LoadOptions, load as load_adapter, save as save_adapter};
+use ferrotune_peft::{LoadOptions, load as load_adapter};
 use ferrotune_preference::Kto;
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
@@ -16,7 +16,6 @@ use ferrotune_rag::{
     retrieve,
 };
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
-use ferrotune_train::Freeze;
 use ferrotune_types::{
     Conversation, Embed, Example, GenerateParams, LanguageModel, PairExample, PreferencePair,
 };
@@ -34,7 +33,7 @@ use crate::pipeline::{self, PipelineConfig, RunOptions};
 use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
 };
-use crate::tune_commands::{Tuned, save_rows, start_adapter};
+use crate::tune_commands::{Tuned, save_rows};
 
 /// Runs any command that is not light.
 ///
@@ -309,12 +308,11 @@ fn sft(args: &SftArgs) -> Result<Output> {
 fn dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let mut more = Vec::new();
+    let mut more = args.whole.settings();
     more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     more.extend(args.reference.clone().map(|id| ("reference", Value::from(id))));
     more.extend(args.reference_adapter.clone().map(|folder| ("reference_adapter", json!(folder))));
-    more.extend(args.eval_every.map(|every| ("eval_every", Value::from(every))));
     let mut config: DpoConfig = settings(tune, &more)?;
     if config.checkpoint_every == 0 {
         config.checkpoint_every = 50;
@@ -322,13 +320,16 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
-    let mut adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
-    let hash = run_hash(tune, place, &serde_json::to_value(&config)?)?;
+    let tuned = Tuned::start(tune, &args.whole, &mut model)?;
+    tuned.say(&model.decoder);
+    let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
+    let hash = run_hash(tune, place, &named)?;
     let before = answer_lengths(args, &model, &validation)?;
-    let outcome = recipes::dpo(&model.decoder, &mut adapter, &train, &validation, &config, &tune.out, &hash)?;
-    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let trained = tuned.trained();
+    let outcome = recipes::dpo(&model.decoder, trained, &train, &validation, &config, &tune.out, &hash)?;
+    let folder = tuned.save(&model, &tune.out)?;
     let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &validation, before)?;
-    Output::one(&json, format!("adapter: {}", tune.out.join("adapter").display()))
+    Output::one(&json, folder.display().to_string())
 }
 
 /// How long greedy answers to the first held-out prompts are, where that was asked for.
@@ -390,9 +391,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     if let Some(reference) = &args.reference {
         bail!("--reference {reference} goes with DPO; {name} has none, or the model as it is now");
     }
-    let more: Vec<(&str, Value)> =
-        args.eval_every.map(|every| ("eval_every", Value::from(every))).into_iter().collect();
-    let config: RunConfig = settings(tune, &more)?;
+    let config: RunConfig = settings(tune, &args.whole.settings())?;
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let data = if name == "kto" { thumb_data(args, &model)? } else { None };
@@ -400,8 +399,11 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
         Some(data) => [Vec::new(), data.pairs.clone()],
         None => tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?,
     };
-    let adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
-    let named = json!({"config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta});
+    let tuned = Tuned::start(tune, &args.whole, &mut model)?;
+    tuned.say(&model.decoder);
+    let named = json!({
+        "config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta, "whole": args.whole.named(),
+    });
     let hash = run_hash(tune, place, &named)?;
     let before = answer_lengths(args, &model, &held)?;
     let outcome = if name == "kto" {
@@ -409,14 +411,14 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
         let of_pairs = || ThumbData { train: thumbs(&train), validation: thumbs(&held), pairs: held.clone() };
         let data = data.unwrap_or_else(of_pairs);
         let loss = Kto { beta: args.beta.unwrap_or(Kto::default().beta), ..Kto::default() };
-        recipes::kto(&model.decoder, &adapter, &data, &loss, &config, &tune.out, &hash)?
+        recipes::kto(&model.decoder, tuned.trained(), &data, &loss, &config, &tune.out, &hash)?
     } else {
         let loss = FreeLoss::from_name(name, args.beta)?;
-        recipes::orpo(&model.decoder, &adapter, [&train, &held], &loss, &config, &tune.out, &hash)?
+        recipes::orpo(&model.decoder, tuned.trained(), [&train, &held], &loss, &config, &tune.out, &hash)?
     };
-    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let folder = tuned.save(&model, &tune.out)?;
     let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &held, before)?;
-    Output::one(&json, format!("adapter: {}", tune.out.join("adapter").display()))
+    Output::one(&json, folder.display().to_string())
 }
 
 /// Single answers with a thumb each, where the file holds such; held-out rows may be thumbs or pairs.
@@ -466,18 +468,21 @@ fn thumb_data(args: &DpoArgs, model: &LoadedModel) -> Result<Option<ThumbData>> 
 fn reward(args: &RewardArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let config: RunConfig = settings(tune, &[])?;
+    let config: RunConfig = settings(tune, &args.whole.settings())?;
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
-    let adapter = start_adapter(tune, &Freeze::Nothing, &mut model)?;
+    let tuned = Tuned::start(tune, &args.whole, &mut model)?;
+    tuned.say(&model.decoder);
     let head = recipes::reward_head(&model.decoder);
     let centering = Some(args.centering).filter(|&c| c != 0.0);
-    let named = json!({"config": serde_json::to_value(&config)?, "centering": centering});
+    let named = json!({
+        "config": serde_json::to_value(&config)?, "centering": centering, "whole": args.whole.named(),
+    });
     let hash = run_hash(tune, place, &named)?;
     let outcome = recipes::reward(
         &model.decoder,
-        &adapter,
+        tuned.trained(),
         &head,
         [&train, &held],
         centering,
@@ -485,9 +490,9 @@ fn reward(args: &RewardArgs) -> Result<Output> {
         &tune.out,
         &hash,
     )?;
-    save_adapter(&adapter, &tune.out.join("adapter"))?;
+    let folder = tuned.save(&model, &tune.out)?;
     save_rows(&head, &tune.out.join("score.safetensors"))?;
-    Output::one(&outcome, format!("adapter and score.safetensors: {}", tune.out.display()))
+    Output::one(&outcome, format!("{} and score.safetensors", folder.display()))
 }
 
 fn cpt(args: &CptArgs) -> Result<Output> {

@@ -1,22 +1,25 @@
 //! Every recipe on the tiny model: it learns what is planted, and says what is wrong.
 #![cfg(feature = "torch")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ferrotune::local_model::LocalModel;
 use ferrotune::model_store::{self, LoadedModel, Place};
 use ferrotune::recipes::{
     CptTexts, DpoConfig, FreeLoss, HeldPairs, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData,
-    ThumbData, ThumbExample, answer_tokens, class_head, classes, classify, cpt, dpo, examples, kto,
-    lora_config, orpo, pair_examples, reward, reward_head, sft,
+    ThumbData, ThumbExample, Trained, answer_tokens, class_head, classes, classify, cpt, dpo, examples, kto,
+    lora_config, orpo, pair_examples, reward, reward_head, sft, whole_model,
 };
 use ferrotune_model::generate::score;
 use ferrotune_peft::{Adapter, inject, quantize_base};
 use ferrotune_preference::Kto;
 use ferrotune_tokenizer::Limits;
+use ferrotune_train::Freeze;
 use ferrotune_types::{
     Conversation, Example, GenerateParams, LanguageModel, Message, PairExample, PreferencePair, Role,
 };
+use tch::Tensor;
 
 fn tiny() -> (LoadedModel, Adapter) {
     tch::set_num_threads(1); // the model is too small to share
@@ -210,11 +213,11 @@ fn reading_on_learns_the_own_text_and_reports_on_general_text() {
 
 #[test]
 fn a_stale_reference_is_refused() {
-    let (model, mut adapter) = tiny();
+    let (model, adapter) = tiny();
     let train = pairs(&model, 0..4);
     let dir = tempfile::tempdir().unwrap();
     let config = DpoConfig { steps: 1, reference: "base".to_owned(), ..DpoConfig::default() };
-    let mut run = |hash: &str| dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), hash);
+    let run = |hash: &str| dpo(&model.decoder, &adapter, &train, &[], &config, dir.path(), hash);
     assert!(run("model, data and template").unwrap().reference_seconds > 0.0);
     // The same run again finds its reference cached; any other is told so.
     assert_eq!(run("model, data and template").unwrap().reference_seconds, 0.0);
@@ -227,9 +230,9 @@ fn a_cached_reference_is_the_live_one() {
     let dir = tempfile::tempdir().unwrap();
     let config = DpoConfig { steps: 3, batch: 2, lr: 1e-2, shuffle: false, ..DpoConfig::default() };
     let run = || {
-        let (model, mut adapter) = tiny();
+        let (model, adapter) = tiny();
         let train = pairs(&model, 0..4);
-        dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), "h").unwrap()
+        dpo(&model.decoder, &adapter, &train, &[], &config, dir.path(), "h").unwrap()
     };
     let (live, cached) = (run(), run());
     assert!(live.reference_seconds > 0.0 && cached.reference_seconds == 0.0);
@@ -251,7 +254,7 @@ fn a_cached_reference_is_the_live_one() {
 
 #[test]
 fn held_out_pairs_tell_how_far_a_run_has_gone() {
-    let (model, mut adapter) = tiny();
+    let (model, adapter) = tiny();
     let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));
     let dir = tempfile::tempdir().unwrap();
     let config = DpoConfig { steps: 12, batch: 4, lr: 5e-3, eval_every: 6, ..DpoConfig::default() };
@@ -261,7 +264,7 @@ fn held_out_pairs_tell_how_far_a_run_has_gone() {
     assert_eq!((unmoved.n_pairs, unmoved.accuracy, unmoved.margin), (4, 0.5, 0.0));
     assert!(unmoved.kl.unwrap().abs() < 1e-6);
 
-    let outcome = dpo(&model.decoder, &mut adapter, &train, &held, &config, dir.path(), "h").unwrap();
+    let outcome = dpo(&model.decoder, &adapter, &train, &held, &config, dir.path(), "h").unwrap();
     let steps: Vec<usize> = outcome.validations.iter().map(|v| v.0).collect();
     assert_eq!(steps, [0, 6, 12]);
     let (_, last) = outcome.validations[2];
@@ -279,12 +282,71 @@ fn held_out_pairs_tell_how_far_a_run_has_gone() {
 }
 
 #[test]
+fn the_whole_model_is_aligned_too() {
+    let whole = |freeze: &str| {
+        let (mut model, adapter) = tiny();
+        adapter.detach(&mut model.decoder);
+        let params = whole_model(&model.decoder, &Freeze::parse(freeze)).unwrap();
+        (model, params)
+    };
+    let (model, params) = whole("1");
+    let frozen: Vec<(String, Tensor)> = model.decoder.named_tensors();
+    let before: Vec<Tensor> = frozen.iter().map(|(_, t)| t.detach().copy()).collect();
+    let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));
+    let dir = tempfile::tempdir().unwrap();
+    let config = DpoConfig { steps: 8, batch: 4, lr: 1e-3, ..DpoConfig::default() };
+    let outcome =
+        dpo(&model.decoder, Trained::Model(&params), &train, &held, &config, dir.path(), "h").unwrap();
+    assert!((outcome.losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{:?}", outcome.losses);
+    assert!(outcome.losses[7] < 0.6, "{:?}", outcome.losses);
+    let (_, last) = *outcome.validations.last().unwrap();
+    assert_eq!(last.accuracy, 1.0);
+    assert!(last.drift.kl.unwrap() > 1e-6, "{last:?}");
+    // What was frozen is what it was, bit for bit; the rest has moved.
+    let moves: BTreeSet<&str> = params.iter().map(|p| p.name.as_str()).collect();
+    for ((name, now), before) in frozen.iter().zip(&before) {
+        assert_eq!(now.equal(before), !moves.contains(name.as_str()), "{name}");
+    }
+
+    // The head moves with it where it is the embedding: the drift is still that from the reference's own head.
+    let (model, params) = whole("");
+    let batch = |pairs: &[&PairExample]| Ok(ferrotune_types::Batch::from_pairs(pairs)?);
+    let reference = HeldPairs::new(&model.decoder, &held, 2, batch).unwrap();
+    let kl = || reference.drift(&model.decoder).unwrap().kl.unwrap();
+    assert!(kl().abs() < 1e-6);
+    let dir = tempfile::tempdir().unwrap();
+    let orpo_loss = FreeLoss::from_name("orpo", None).unwrap();
+    let settings = settings(4, 1e-3);
+    let outcome = orpo(
+        &model.decoder,
+        Trained::Model(&params),
+        [&train, &held],
+        &orpo_loss,
+        &settings,
+        dir.path(),
+        "h",
+    )
+    .unwrap();
+    assert!(last_of(&outcome.losses) < outcome.losses[0], "{:?}", outcome.losses);
+    assert!(kl() > 1e-6);
+
+    let base = DpoConfig { reference: "base".to_owned(), ..config };
+    let error =
+        dpo(&model.decoder, Trained::Model(&params), &train, &[], &base, dir.path(), "h").unwrap_err();
+    assert!(error.to_string().contains("no adapter to switch off"), "{error}");
+}
+
+fn last_of(values: &[f64]) -> f64 {
+    *values.last().unwrap()
+}
+
+#[test]
 fn unknown_settings_of_a_preference_run_are_refused() {
-    let (model, mut adapter) = tiny();
+    let (model, adapter) = tiny();
     let train = pairs(&model, 0..2);
     let dir = tempfile::tempdir().unwrap();
-    let mut check = |config: DpoConfig, expect: &str| {
-        let error = dpo(&model.decoder, &mut adapter, &train, &[], &config, dir.path(), "h").unwrap_err();
+    let check = |config: DpoConfig, expect: &str| {
+        let error = dpo(&model.decoder, &adapter, &train, &[], &config, dir.path(), "h").unwrap_err();
         assert!(format!("{error:#}").contains(expect), "{error:#}");
     };
     let config = || DpoConfig { steps: 1, ..DpoConfig::default() };

@@ -36,7 +36,7 @@ fn the_first_steps_are_those_of_trl() {
     }
 
     // The training: the reference is the adapter as it began.
-    let mut adapter = load(&mut model.decoder, &here.join("trl_dpo"), &LoadOptions::default()).unwrap();
+    let adapter = load(&mut model.decoder, &here.join("trl_dpo"), &LoadOptions::default()).unwrap();
     for (_, tensor) in adapter.parameters() {
         let _ = tensor.set_requires_grad(true);
     }
@@ -56,7 +56,7 @@ fn the_first_steps_are_those_of_trl() {
         ..DpoConfig::default()
     };
     let dir = tempfile::tempdir().unwrap();
-    dpo(&model.decoder, &mut adapter, &made, &[], &config, dir.path(), "h").unwrap();
+    dpo(&model.decoder, &adapter, &made, &[], &config, dir.path(), "h").unwrap();
     let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
     for (ours, trl) in text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).zip(log) {
         for (name, trl) in trl.as_object().unwrap() {

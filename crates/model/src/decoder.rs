@@ -91,10 +91,18 @@ impl Decoder {
 
     /// Logits of chosen hidden states, (N, C) → (N, V), in the model's dtype.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        let logits = match &self.lm_head {
+        self.capped(match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => hidden.linear(&self.embedding, None::<&Tensor>),
-        };
+        })
+    }
+
+    /// As [`Self::logits`], with `weight` (V, C) in the place of the LM head's: one that was kept from before training.
+    pub fn logits_by(&self, hidden: &Tensor, weight: &Tensor) -> Tensor {
+        self.capped(hidden.linear(weight, self.lm_head.as_ref().and_then(|head| head.bias.as_ref())))
+    }
+
+    fn capped(&self, logits: Tensor) -> Tensor {
         match self.config.logits_softcap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,

@@ -117,9 +117,9 @@ impl Adapter {
     /// again, in place: one flag, no walk over the model.
     ///
     /// Do not switch between a forward pass and its backward pass.
-    pub fn set_enabled(&mut self, on: bool) {
+    pub fn set_enabled(&self, on: bool) {
         self.switch.enabled.store(on, Ordering::Relaxed);
-        self.whole.iter_mut().for_each(|w| w.set_enabled(on));
+        self.whole.iter().for_each(|w| w.set_enabled(on));
     }
 
     /// Whether it is on.
@@ -128,7 +128,7 @@ impl Adapter {
     }
 
     /// Runs `f` with the adapter off, then puts it as it was.
-    pub fn without<T>(&mut self, f: impl FnOnce() -> T) -> T {
+    pub fn without<T>(&self, f: impl FnOnce() -> T) -> T {
         let before = self.is_enabled();
         self.set_enabled(false);
         let out = f();

@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use ferrotune_model::{Decoder, Linear};
 use tch::Tensor;
 
@@ -20,32 +22,40 @@ pub(crate) struct WholeTensor {
     /// What the model uses, in the model's dtype, trained.
     pub(crate) live: Tensor,
     base: Tensor,
-    trained: Option<Tensor>,
+    /// Its own values while it is switched off.
+    trained: RefCell<Option<Tensor>>,
 }
 
 impl WholeTensor {
     /// A trained copy of `base`.
     fn new(name: String, base: &Tensor) -> Self {
         let live = base.detach().copy().set_requires_grad(true);
-        WholeTensor { key: name.clone(), name, live, base: base.shallow_clone(), trained: None }
+        WholeTensor { key: name.clone(), name, live, base: base.shallow_clone(), trained: RefCell::new(None) }
     }
 
     /// Points `live` at the base's values, or back at its own.
-    pub(crate) fn set_enabled(&mut self, on: bool) {
-        match (on, self.trained.take()) {
-            (true, Some(trained)) => self.live.set_data(&trained),
-            (false, None) => {
-                self.trained = Some(self.live.data());
-                self.live.set_data(&self.base);
+    pub(crate) fn set_enabled(&self, on: bool) {
+        // A handle on the same tensor: the model's changes with it.
+        let mut live = self.live.shallow_clone();
+        let trained = self.trained.take();
+        self.trained.replace(match (on, trained) {
+            (true, Some(trained)) => {
+                live.set_data(&trained);
+                None
             }
-            (_, unchanged) => self.trained = unchanged,
-        }
+            (false, None) => {
+                let trained = live.data();
+                live.set_data(&self.base);
+                Some(trained)
+            }
+            (_, unchanged) => unchanged,
+        });
     }
 
     /// Whether the trained values differ from the base's.
     pub(crate) fn differs(&self) -> bool {
-        let trained = self.trained.as_ref().unwrap_or(&self.live);
-        tch::no_grad(|| !trained.equal(&self.base))
+        let trained = self.trained.borrow();
+        tch::no_grad(|| !trained.as_ref().unwrap_or(&self.live).equal(&self.base))
     }
 }
 

@@ -60,7 +60,7 @@ fn off_is_the_base_and_on_is_the_adapter_again() {
     for (name, config) in variants() {
         let mut decoder = base(true);
         let (before, weights) = (logits(&decoder), weights(&decoder));
-        let mut adapter = inject(&mut decoder, &config, 3).unwrap();
+        let adapter = inject(&mut decoder, &config, 3).unwrap();
         tch::no_grad(|| {
             adapter.parameters().iter_mut().for_each(|(_, p)| {
                 let _ = p.g_add_scalar_(0.01);

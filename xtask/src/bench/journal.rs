@@ -7,24 +7,25 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{pipeline, shell};
+use super::Args;
+use crate::shell;
 
 /// A study's folder, what was run before, and how long it may go on.
-pub(super) struct Journal {
+pub(super) struct Journal<'a> {
     pub(super) folder: PathBuf,
     file: PathBuf,
-    minutes: Option<f64>,
+    args: &'a Args,
     started: Instant,
     binary: Option<PathBuf>,
 }
 
-impl Journal {
-    /// In the cache under `name`; `minutes` after which no run is begun.
-    pub(super) fn open(name: &str, minutes: Option<f64>) -> Result<Self> {
+impl<'a> Journal<'a> {
+    /// In the cache under `name`.
+    pub(super) fn open(name: &str, args: &'a Args) -> Result<Self> {
         let folder = shell::cache()?.join(name);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let file = folder.join("runs.jsonl");
-        Ok(Journal { folder, file, minutes, started: Instant::now(), binary: None })
+        Ok(Journal { folder, file, args, started: Instant::now(), binary: None })
     }
 
     /// What was run: `key`, `seconds` and `outcome` of each.
@@ -39,7 +40,7 @@ impl Journal {
     /// Whether a run of so many seconds fits into the time; says so where it does not.
     pub(super) fn has_time_for(&self, seconds: f64) -> bool {
         let so_far = self.started.elapsed().as_secs_f64();
-        let fits = self.minutes.is_none_or(|minutes| so_far + seconds <= minutes * 60.0);
+        let fits = self.args.minutes.is_none_or(|minutes| so_far + seconds <= minutes * 60.0);
         if !fits {
             eprintln!("stopping after {:.0} min; the same command goes on from here", so_far / 60.0);
         }
@@ -49,7 +50,7 @@ impl Journal {
     /// The `ferrotune` command, built at the first run.
     pub(super) fn binary(&mut self) -> Result<PathBuf> {
         if self.binary.is_none() {
-            self.binary = Some(pipeline::build("release")?);
+            self.binary = Some(super::binary(self.args)?);
         }
         self.binary.clone().context("the build left no program")
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{Args, json_of, median, python};
-use crate::{pipeline, shell};
+use crate::shell;
 
 /// A job that a peer and Ferrotune do in turns.
 struct Job {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, peer: &str) -> Result<()> {
         "sentence-transformers" => same("embed", "docs_per_s").collect(),
         _ => vec![Job { name: "chats", dtypes: ("fp32", "fp32"), rate: "chats_per_s" }],
     };
-    let (python, binary) = (python(args)?, pipeline::build("release")?);
+    let (python, binary) = (python(args)?, super::binary(args)?);
     if peer == "llama-cpp" && !shell::works(&python.display().to_string(), &["-c", "import llama_cpp"]) {
         // Not among the others' peers: it is compiled on the spot, for minutes.
         shell::run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "llama-cpp-python"]))?;

@@ -72,7 +72,7 @@ const ANSWERS: &[&str] = &["--answers", "16", "--answer-tokens", "128"];
 
 pub(super) fn preference(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let mut journal = Journal::open("study-preference", args.minutes)?;
+    let mut journal = Journal::open("study-preference", args)?;
     let wanted =
         (0..SEEDS).flat_map(|seed| DATASETS.iter().flat_map(move |d| LOSSES.map(|loss| (seed, d, loss))));
     for (seed, dataset, loss) in wanted {

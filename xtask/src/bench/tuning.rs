@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::journal::Journal;
 use super::{Args, json_of};
-use crate::{pipeline, setup, shell};
+use crate::{setup, shell};
 
 const MODEL: &str = "smollm2-135m-instruct";
 /// Every cell: so many steps of so many examples, no step cut short, in bf16.
@@ -92,7 +92,7 @@ fn cells() -> Vec<Cell> {
 
 pub(super) fn study(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let mut journal = Journal::open("study-tuning", args.minutes)?;
+    let mut journal = Journal::open("study-tuning", args)?;
     for cell in cells() {
         let rows = journal.rows()?;
         if rows.iter().any(|row| row["key"] == cell.key()) {
@@ -359,7 +359,7 @@ pub(super) fn estimates(args: &Args) -> Result<()> {
 
 fn measure(args: &Args, configs: &[Config], packing: bool) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let binary = pipeline::build("release")?;
+    let binary = super::binary(args)?;
     let work = shell::cache()?.join("bench-cost");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let data = args.data.join("llama_factory/alpaca_en_demo.json");

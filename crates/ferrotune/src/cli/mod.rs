@@ -388,7 +388,7 @@ pub struct TuneArgs {
     /// Conversations, or for dpo preference pairs; any usual shape.
     #[arg(long)]
     pub data: PathBuf,
-    /// Where the adapter, its metrics and the loss plot go.
+    /// Where the adapter or the model, its metrics and the loss plot go.
     #[arg(long)]
     pub out: PathBuf,
     /// TOML with the settings of the recipe; options on the command line win.
@@ -605,6 +605,8 @@ pub struct CptArgs {
 pub struct RewardArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
+    #[command(flatten)]
+    pub whole: WholeArgs,
     /// Pulls scores towards zero; 0 does not.
     #[arg(long, default_value_t = 0.01)]
     pub centering: f64,
@@ -618,6 +620,8 @@ pub struct RewardArgs {
 pub struct DpoArgs {
     #[command(flatten)]
     pub tune: TuneArgs,
+    #[command(flatten)]
+    pub whole: WholeArgs,
     /// How strongly the policy is held to the reference.
     #[arg(long)]
     pub beta: Option<f64>,
@@ -634,9 +638,6 @@ pub struct DpoArgs {
     /// Held-out pairs to validate on.
     #[arg(long)]
     pub validation: Option<PathBuf>,
-    /// Steps between validations (default: at the start and the end only).
-    #[arg(long)]
-    pub eval_every: Option<usize>,
     /// Answer so many held-out prompts before and after, to see whether answers grow longer.
     #[arg(long, default_value_t = 0, requires = "validation")]
     pub answers: usize,

@@ -282,10 +282,10 @@ impl Run<'_> {
         let mut model = self.load(self.place)?;
         let train = self.pairs(&model, "preference_train", limits)?;
         let held = self.pairs(&model, "preference_validation", limits)?;
-        let mut adapter = recipes::adapter_to_train(&mut model.decoder, &self.path("sft/adapter"))?;
+        let adapter = recipes::adapter_to_train(&mut model.decoder, &self.path("sft/adapter"))?;
         let settings = recipes::DpoConfig { seed: self.config.seed, ..self.config.dpo.clone() };
         let dir = self.path("dpo");
-        let outcome = dpo(&model.decoder, &mut adapter, &train, &held, &settings, &dir, self.hash)?;
+        let outcome = dpo(&model.decoder, &adapter, &train, &held, &settings, &dir, self.hash)?;
         save_adapter(&adapter, &self.path("adapter"))?;
         let before = outcome.validations.first().map(|v| v.1).unwrap_or_default();
         let kept =

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::{Adapter, LoadOptions, load as load_adapter};
+use ferrotune_peft::{LoadOptions, load as load_adapter};
 use ferrotune_preference::{
     Divergence, Drift, Loss, MetricMeans, Metrics, Objective, PairLogps, pair_metrics, sum_answers,
 };
@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
-use super::run::{Run, RunConfig, fixed_batches, n_steps, params};
+use super::run::{Run, RunConfig, fixed_batches, n_steps};
+use super::trained::Trained;
 use crate::files::{hash_parts, write_atomic};
 use crate::model_store::{self, Place};
 use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
@@ -69,6 +70,8 @@ pub struct DpoConfig {
     pub max_grad_norm: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// `adamw`, or `adamw8bit`, whose moments take 2 bytes a number instead of 8.
+    pub optimizer: String,
     /// Batches in a fresh random order every epoch.
     pub shuffle: bool,
     /// Steps between validations; 0 validates at the start and the end only.
@@ -112,6 +115,7 @@ impl Default for DpoConfig {
             warmup_steps: 0,
             max_grad_norm: 1.0,
             weight_decay: 0.0,
+            optimizer: "adamw".to_owned(),
             shuffle: true,
             eval_every: 0,
             best: "accuracy".to_owned(),
@@ -156,7 +160,7 @@ impl DpoConfig {
             warmup_steps: self.warmup_steps,
             max_grad_norm: self.max_grad_norm,
             weight_decay: self.weight_decay,
-            optimizer: RunConfig::default().optimizer,
+            optimizer: self.optimizer.clone(),
             shuffle: self.shuffle,
             eval_every: self.eval_every,
             patience: self.patience,
@@ -216,14 +220,15 @@ struct Reference {
     rejected: Vec<f32>,
 }
 
-/// Trains `adapter`, which hangs on `decoder`, on preference pairs, and leaves the best validated state in it.
+/// Trains an adapter, which hangs on `decoder`, or the model's own tensors, on preference pairs, and leaves the best
+/// validated state in them.
 ///
 /// # Errors
 /// No pairs; an unknown loss; a step-0 loss other than the formula's; a loss that is no number; a full disk;
 /// [`Interrupted`].
-pub fn dpo(
+pub fn dpo<'a>(
     decoder: &Decoder,
-    adapter: &mut Adapter,
+    trained: impl Into<Trained<'a>>,
     train: &[PairExample],
     validation: &[PairExample],
     config: &DpoConfig,
@@ -237,6 +242,12 @@ pub fn dpo(
     if !["accuracy", "loss"].contains(&config.best.as_str()) {
         bail!("unknown figure {:?} for the best validation; known: accuracy, loss", config.best);
     }
+    let trained = trained.into();
+    if matches!(trained, Trained::Model(_)) && config.reference == "base" {
+        bail!(
+            "a model that is trained whole has no adapter to switch off: its reference is start or another model"
+        );
+    }
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     // Fixed batches: which pairs share a batch is settled once, so the reference's figures belong to a batch.
@@ -246,7 +257,7 @@ pub fn dpo(
     let n_steps = n_steps(config.steps, config.epochs, train.len().div_ceil(accumulation) as f64);
 
     // The reference, before anything moves. Batches that no step comes to are left out.
-    adapter.set_training(false);
+    trained.set_training(false);
     let wanted = Sampler::new(train.len(), config.seed, config.shuffle)
         .take((n_steps * accumulation).min(train.len()))
         .into_iter()
@@ -255,7 +266,7 @@ pub fn dpo(
     let started = Instant::now();
     let cache = dir.join("reference.json");
     let (reference, mut held, cached) =
-        with_reference(decoder, adapter, other.as_ref(), config, |decoder| {
+        with_reference(decoder, &trained, other.as_ref(), config, |decoder| {
             let (train, cached) = reference(decoder, &train, &wanted, loss.ld_alpha, &cache, run_hash)?;
             anyhow::Ok((train, HeldPairs::new(decoder, validation, config.batch, lay)?, cached))
         })?;
@@ -265,10 +276,10 @@ pub fn dpo(
     }
     drop(other);
 
-    let mut run = Run::start("dpo", params(adapter), &config.run(n_steps), train.len(), dir, run_hash)?;
+    let mut run = Run::start("dpo", trained.params(1.0), &config.run(n_steps), train.len(), dir, run_hash)?;
     let words = reference_words(config);
     run.say(&format!("the reference is {words}"));
-    if adapter.config.lora_dropout > 0.0 {
+    if matches!(trained, Trained::Adapter(adapter) if adapter.config.lora_dropout > 0.0) {
         run.say("LoRA's dropout is off in preference tuning");
     }
     let mut n_tokens = run.series("num_tokens").last().copied().unwrap_or(0.0);
@@ -470,20 +481,14 @@ fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<Decoder>>
 /// Runs `f` with the reference in place.
 fn with_reference<T>(
     decoder: &Decoder,
-    adapter: &mut Adapter,
+    trained: &Trained<'_>,
     other: Option<&Decoder>,
     config: &DpoConfig,
     f: impl FnOnce(&Decoder) -> T,
 ) -> T {
-    // A fresh LoRA adds exactly nothing, so its products can be left out.
-    let fresh = |l: &ferrotune_peft::LoraLayer| {
-        l.magnitude.is_none() && l.b.count_nonzero(None).int64_value(&[]) == 0
-    };
     match other {
         Some(other) => f(other),
-        None if config.reference == "base" || adapter.layers().iter().all(fresh) => {
-            adapter.without(|| f(decoder))
-        }
+        None if config.reference == "base" || trained.adds_nothing() => trained.without(|| f(decoder)),
         None => f(decoder),
     }
 }

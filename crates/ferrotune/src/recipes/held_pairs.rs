@@ -16,6 +16,8 @@ const KL_POSITIONS: usize = 2048;
 #[derive(Debug)]
 pub struct HeldPairs {
     batches: Vec<(Batch, Seen)>,
+    /// The reference's LM head, (V, C), where training moves the model's.
+    head: Option<Tensor>,
 }
 
 /// What the reference says of a batch's pairs.
@@ -64,7 +66,10 @@ impl HeldPairs {
             drop(forward);
             Ok((batch, seen))
         };
-        Ok(HeldPairs { batches: batches.into_iter().map(seen).collect::<Result<_>>()? })
+        let batches: Vec<(Batch, Seen)> = batches.into_iter().map(seen).collect::<Result<_>>()?;
+        let head = decoder.head_weight();
+        let moves = head.requires_grad() && !batches.is_empty();
+        Ok(HeldPairs { batches, head: moves.then(|| head.detach().copy()) })
     }
 
     /// Whether there is none.
@@ -98,11 +103,14 @@ impl HeldPairs {
             let scored = score_targets(decoder, &forward, false);
             let (chosen, rejected) = (seen.sums.0.shallow_clone(), seen.sums.1.shallow_clone());
             sum.add(&PairLogps::new(sums(batch, &scored.logps)?, (chosen, rejected), &lengths(batch))?);
-            // A head that trains has moved too; the reference's logits could not be had from its hidden states.
-            if seen.rows.numel() > 0 && !decoder.head_weight().requires_grad() {
+            if seen.rows.numel() > 0 {
                 let _guard = tch::no_grad_guard();
                 let hidden = forward.graded().detach().index_select(0, &seen.rows);
-                sum.add_kl(&token_kl(&decoder.logits(&hidden), &decoder.logits(&seen.hidden))?);
+                let reference = match &self.head {
+                    Some(head) => decoder.logits_by(&seen.hidden, head),
+                    None => decoder.logits(&seen.hidden),
+                };
+                sum.add_kl(&token_kl(&decoder.logits(&hidden), &reference)?);
             }
             also(batch, seen, &scored.logps)?;
         }

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
 use ferrotune_preference::{Kto, kto_metrics, mismatched};
 use ferrotune_train::{Forward, Sampler, Scored};
 use ferrotune_types::{Batch, Example, PairExample};
@@ -18,7 +17,8 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, score_targets};
-use super::run::{Run, RunConfig, RunOutcome, n_steps, params};
+use super::run::{Run, RunConfig, RunOutcome, n_steps};
+use super::trained::Trained;
 
 /// An answer to a prompt and what people thought of it. The answer is the last run of trained tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,14 +61,14 @@ struct Rows {
     borrowed_reference: Tensor,
 }
 
-/// Trains `adapter`, which hangs on `decoder`, and leaves the best validated state in it.
+/// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and leaves the best validated state in them.
 ///
 /// # Errors
 /// No rows, or a batch of 1 (there is no other answer to borrow); a setting out of range; a loss that is no
 /// number; a full disk; [`crate::progress::Interrupted`].
-pub fn kto(
+pub fn kto<'a>(
     decoder: &Decoder,
-    adapter: &Adapter,
+    trained: impl Into<Trained<'a>>,
     data: &ThumbData,
     loss: &Kto,
     config: &RunConfig,
@@ -84,7 +84,8 @@ pub fn kto(
             config.batch
         );
     }
-    adapter.set_training(false); // as in TRL: dropout would put noise into every log-ratio
+    let trained = trained.into();
+    trained.set_training(false); // as in TRL: dropout would put noise into every log-ratio
     let mut order: Vec<&ThumbExample> = data.train.iter().collect();
     if config.shuffle {
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
@@ -105,7 +106,7 @@ pub fn kto(
     let held = held.chunks(config.batch).filter(|rows| rows.len() > 1);
     let validation: Vec<Rows> = held.map(|rows| Rows::of(decoder, rows)).collect::<Result<_>>()?;
     let pairs = HeldPairs::new(decoder, &data.pairs, config.batch, |pairs| Ok(Batch::from_pairs(pairs)?))?;
-    let mut run = Run::start("kto", params(adapter), config, train.len(), dir, run_hash)?;
+    let mut run = Run::start("kto", trained.params(1.0), config, train.len(), dir, run_hash)?;
     run.say("the reference is the model as it was when preference tuning began, frozen");
 
     loop {

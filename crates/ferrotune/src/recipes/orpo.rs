@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
 use ferrotune_preference::{Cpo, MetricMeans, Metrics, Orpo, PairLoss, orpo as odds_ratio, pair_metrics_of};
 use ferrotune_train::Forward;
 use ferrotune_types::{Batch, PairExample, Segment};
@@ -15,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, lengths, score_targets, sums};
-use super::run::{Run, RunConfig, RunOutcome, fixed_batches, params};
+use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
+use super::trained::Trained;
 
 /// What is minimised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,13 +48,13 @@ impl FreeLoss {
     }
 }
 
-/// Trains `adapter`, which hangs on `decoder`, and leaves the best validated state in it.
+/// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and leaves the best validated state in them.
 ///
 /// # Errors
 /// No pairs; a setting out of range; a loss that is no number; a full disk; [`crate::progress::Interrupted`].
-pub fn orpo(
+pub fn orpo<'a>(
     decoder: &Decoder,
-    adapter: &Adapter,
+    trained: impl Into<Trained<'a>>,
     [train, validation]: [&[PairExample]; 2],
     loss: &FreeLoss,
     config: &RunConfig,
@@ -64,13 +64,14 @@ pub fn orpo(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    adapter.set_training(false); // as in TRL: dropout would put noise into what pairs are compared by
+    let trained = trained.into();
+    trained.set_training(false); // as in TRL: dropout would put noise into what pairs are compared by
     let whole_text = matches!(loss, FreeLoss::Orpo { .. });
     let lay = |pairs: &[&PairExample]| pair_batch(pairs, whole_text);
     let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
     // No reference enters the loss; how far the run goes from where it began is told all the same.
     let held = HeldPairs::new(decoder, validation, config.batch, lay)?;
-    let mut run = Run::start("orpo", params(adapter), config, train.len(), dir, run_hash)?;
+    let mut run = Run::start("orpo", trained.params(1.0), config, train.len(), dir, run_hash)?;
 
     loop {
         if run.validates() && !held.is_empty() {

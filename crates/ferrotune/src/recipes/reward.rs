@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::Adapter;
 use ferrotune_preference::{bradley_terry, reward_metrics};
 use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, PairExample, Segment};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome, fixed_batches, params};
+use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
+use super::trained::Trained;
 
 /// The row that scores, (1, C) in fp32, zero at first, so that every answer begins with the same score.
 pub fn reward_head(decoder: &Decoder) -> Tensor {
@@ -19,15 +19,15 @@ pub fn reward_head(decoder: &Decoder) -> Tensor {
     Tensor::zeros(size, (Kind::Float, decoder.device)).set_requires_grad(true)
 }
 
-/// Trains `adapter`, which hangs on `decoder`, and `head` ([`reward_head`]) to score the chosen answer above the
-/// rejected one, and leaves the best validated state in them. `centering` pulls scores towards zero (0.01 is usual).
+/// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and `head` ([`reward_head`]) to score the
+/// chosen answer above the rejected one, and leaves the best validated state in them. `centering` pulls scores towards zero (0.01 is usual).
 ///
 /// # Errors
 /// No pairs; a loss that is no number; a full disk; [`crate::progress::Interrupted`].
 #[expect(clippy::too_many_arguments, reason = "model, data, settings and place are four things")]
-pub fn reward(
+pub fn reward<'a>(
     decoder: &Decoder,
-    adapter: &Adapter,
+    trained: impl Into<Trained<'a>>,
     head: &Tensor,
     [train, validation]: [&[PairExample]; 2],
     centering: Option<f64>,
@@ -40,10 +40,11 @@ pub fn reward(
     }
     let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), last_token_batch)?;
     let validation = fixed_batches(validation, config.batch, None, last_token_batch)?;
-    let mut params = params(adapter);
+    let trained = trained.into();
+    let mut params = trained.params(1.0);
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("reward", params, config, train.len(), dir, run_hash)?;
-    adapter.set_training(false); // as in TRL: dropout would put noise into the scores that are compared
+    trained.set_training(false); // as in TRL: dropout would put noise into the scores that are compared
 
     loop {
         if run.validates() && !validation.is_empty() {

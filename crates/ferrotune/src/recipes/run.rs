@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ferrotune_peft::Adapter;
 use ferrotune_train::{
     AdamW, AdamWConfig, CHECKPOINT_VERSION, EarlyStop, MetricLog, Param, RunState, Sampler, Schedule, Turn,
     check_loss, clip_grad_norm, latest_checkpoint, load_checkpoint, save_checkpoint,
@@ -436,11 +435,6 @@ pub(crate) fn seed_step(seed: u64, step: usize) {
 /// A seed of a step's own.
 fn step_seed(seed: u64, step: usize) -> u64 {
     seed.wrapping_mul(1_000_003).wrapping_add(step as u64)
-}
-
-/// What an adapter trains.
-pub(crate) fn params(adapter: &Adapter) -> Vec<Param> {
-    adapter.parameters().into_iter().map(|(name, tensor)| Param::new(name, tensor)).collect()
 }
 
 /// Rows in fixed batches of `batch`, shuffled once where a seed is given.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use ferrotune_model::{Decoder, Weight};
-use ferrotune_peft::Adapter;
+use ferrotune_peft::{Adapter, LoraLayer};
 use ferrotune_train::{Freeze, Param, unfreeze};
 
 /// What a run trains.
@@ -38,6 +38,20 @@ impl Trained<'_> {
                 .map(|p| Param { name: p.name.clone(), tensor: p.tensor.shallow_clone(), ..*p })
                 .collect(),
         }
+    }
+
+    /// Runs `f` with the adapter off; of the model itself nothing can be switched off.
+    pub(crate) fn without<T>(&self, f: impl FnOnce() -> T) -> T {
+        match self {
+            Trained::Adapter(adapter) => adapter.without(f),
+            Trained::Model(_) => f(),
+        }
+    }
+
+    /// Whether it is an adapter that adds exactly nothing yet, so that its products can be left out.
+    pub(crate) fn adds_nothing(&self) -> bool {
+        let fresh = |l: &LoraLayer| l.magnitude.is_none() && l.b.count_nonzero(None).int64_value(&[]) == 0;
+        matches!(self, Trained::Adapter(adapter) if adapter.layers().iter().all(fresh))
     }
 
     /// Turns dropout on or off; the model itself has none.
