@@ -112,6 +112,7 @@ pub(crate) fn has_avx512() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
         && std::arch::is_x86_feature_detected!("avx512dq")
+        && std::arch::is_x86_feature_detected!("fma")
 }
 
 /// How many sums run side by side: the widest vector of fp32, twice.
@@ -155,23 +156,24 @@ pub(crate) fn max(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// eˣ to about 1e-7 of its value, in arithmetic that vectorises: x = n·ln 2 + r, e^r by its series.
+/// eˣ to about 1e-7 of its value, in arithmetic that vectorises: x = n·ln 2 + r, e^r by its series. Each step is one
+/// fused operation, so the bits are the same on every machine.
 ///
 /// Below −87 it is 0; what is no number stays none.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to a whole number
     let clamped = x.clamp(-88.0, 88.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND; // its lowest bits are n
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND); // its lowest bits are n
     let n = shifted - ROUND;
-    let r = (clamped - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let series = 1.987_569_1e-4;
-    let series = series * r + 1.398_199_9e-3;
-    let series = series * r + 8.333_452e-3;
-    let series = series * r + 4.166_579_6e-2;
-    let series = series * r + 0.166_666_65;
-    let series = series * r + 0.5;
-    let value = series * (r * r) + r + 1.0;
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, clamped));
+    let series = 1.987_569_1e-4f32;
+    let series = series.mul_add(r, 1.398_199_9e-3);
+    let series = series.mul_add(r, 8.333_452e-3);
+    let series = series.mul_add(r, 4.166_579_6e-2);
+    let series = series.mul_add(r, 0.166_666_65);
+    let series = series.mul_add(r, 0.5);
+    let value = series.mul_add(r * r, r) + 1.0;
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.0 { 0.0 } else { value * power }
 }

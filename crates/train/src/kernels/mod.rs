@@ -52,11 +52,11 @@ macro_rules! for_each_width {
             fn plain<E: Element>($($argument: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
                 fn avx512<E: Element>($($argument: $type),*) $(-> $out)? {
                     plain::<E>($($argument),*)
                 }
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 fn avx2<E: Element>($($argument: $type),*) $(-> $out)? {
                     plain::<E>($($argument),*)
                 }
@@ -64,7 +64,7 @@ macro_rules! for_each_width {
                     // SAFETY: the machine has these instructions.
                     return unsafe { avx512::<E>($($argument),*) };
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
+                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
                     // SAFETY: as above.
                     return unsafe { avx2::<E>($($argument),*) };
                 }
