@@ -20,7 +20,7 @@ mod silu_rows;
 
 pub(crate) use adamw_rows::{AdamRow, AdamShared, adamw_rows, takes as adamw_takes};
 pub(crate) use adamw8_rows::{Adam8Row, adamw8_row};
-pub(crate) use attention_rows::{Seen, softmax_backward, softmax_seen};
+pub(crate) use attention_rows::{softmax_backward, softmax_seen};
 pub(crate) use head_rows::{HeadRow, head_rows};
 pub(crate) use norm_rows::{rms_backward, rms_forward, rms_normed};
 pub(crate) use rotary_rows::{Heads, join_heads, split_heads, split_qkv, unsplit_qkv};
