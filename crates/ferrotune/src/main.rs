@@ -41,6 +41,11 @@ fn hand_over() -> ExitCode {
     if ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"].iter().all(|name| std::env::var_os(name).is_none()) {
         command.env("GOMP_SPINCOUNT", "20000");
     }
+    // oneDNN keeps what it compiled for the last 1,024 products, some hundred kilobytes each, and every new batch
+    // length brings products of new sizes. A pass needs a few dozen.
+    if std::env::var_os("ONEDNN_PRIMITIVE_CACHE_CAPACITY").is_none() {
+        command.env("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128");
+    }
     #[cfg(unix)]
     let error = std::os::unix::process::CommandExt::exec(&mut command);
     #[cfg(not(unix))]

@@ -1,6 +1,7 @@
 use ferrotune_types::Segment;
 use tch::{Kind, Tensor};
 
+use crate::device;
 use crate::linear::Joined;
 use crate::rope::Rope;
 use crate::{Linear, Norm};
@@ -190,10 +191,11 @@ impl Attention {
         let causal = n == m && window.is_none();
         let mask =
             if causal && self.softcap.is_none() { None } else { Some(causal_mask(n, m, window, q.device())) };
-        // libtorch's bf16 attention on CPUs takes 2.6 times as long as its fp32 one, forward and backward, at
-        // lengths of about 100: the two casts cost less.
+        // libtorch's bf16 attention on CPUs without units for it takes 2.6 times as long as its fp32 one, forward and
+        // backward, at lengths of about 100: the two casts cost less.
         let kind = q.kind();
-        let widen = kind == Kind::BFloat16 && q.device() == tch::Device::Cpu && n > 1;
+        let widen =
+            kind == Kind::BFloat16 && q.device() == tch::Device::Cpu && n > 1 && !device::multiplies_bf16();
         let batch = |t: &Tensor| {
             let t = if widen { t.to_kind(Kind::Float) } else { t.shallow_clone() };
             t.unsqueeze(0).transpose(1, 2) // (1, H, n, D)

@@ -66,3 +66,19 @@ pub fn keep_freed_memory() {
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }
+
+/// Whether the CPU has units that multiply tiles of bf16 (Intel's AMX).
+pub(crate) fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        // Leaf 7 tells of AMX-BF16 in bit 22 of EDX and of AMX-TILE in bit 24.
+        *FOUND.get_or_init(|| {
+            let tiles = 1 << 22 | 1 << 24;
+            std::arch::x86_64::__cpuid(0).eax >= 7
+                && std::arch::x86_64::__cpuid_count(7, 0).edx & tiles == tiles
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

@@ -212,6 +212,11 @@ impl PassCost {
         needed + needed / 4
     }
 
+    /// Whether the pass is the one written out by hand, whose bytes are counted exactly.
+    pub fn is_exact(&self) -> bool {
+        self.lean
+    }
+
     /// Bytes that all blocks keep for their backward passes.
     fn tape_bytes(&self, load: &PassLoad) -> usize {
         let (t, e) = (load.tokens, self.element);
@@ -267,6 +272,8 @@ fn joined_b(block: &ferrotune_model::Block) -> usize {
 pub struct HeldMemory {
     /// In use: the heap without what the allocator keeps free for later, and what is resident of files and libraries.
     pub used: usize,
+    /// Resident now: with what the allocator keeps free.
+    pub resident: usize,
     /// The most that was resident so far.
     pub peak: usize,
 }
@@ -281,7 +288,7 @@ impl HeldMemory {
         };
         let bytes = |key: &str| kib(key).unwrap_or(0) * 1024;
         let (resident, files) = (bytes("VmRSS:"), bytes("RssFile:"));
-        HeldMemory { used: in_use().map_or(resident, |heap| heap + files), peak: bytes("VmHWM:") }
+        HeldMemory { used: in_use().map_or(resident, |heap| heap + files), resident, peak: bytes("VmHWM:") }
     }
 }
 

@@ -53,13 +53,14 @@ pub(crate) fn forecast(
     };
     let cost = PassCost::of(decoder, &first, config.activation_checkpointing);
     let pass = loads.iter().map(|load| cost.pass_bytes(load)).max().unwrap_or(0);
-    let needed = held.used + states + pass;
+    let mut needed = held.used + states + pass;
     let (step_seconds, seconds) = if steps < TIMED_FROM {
         (None, None)
     } else {
         let flops: f64 = loads.iter().map(|load| cost.flops(load)).sum();
         let validated: f64 = validation.iter().map(|b| cost.forward_flops(&PassLoad::of(b))).sum();
-        let (rate, update) = timed(decoder, run, &first, &cost, config)?;
+        let Timed { rate, update, load } = timed(decoder, run, &first, &cost, config)?;
+        needed = after_a_pass(held, states, &cost, &load, pass);
         let trained = flops / rate + update.as_secs_f64() * steps as f64;
         let validations = run.validations_left() as f64 * validated / rate;
         (Some(trained / steps as f64), Some(trained + validations))
@@ -74,14 +75,30 @@ pub(crate) fn forecast(
     })
 }
 
-/// Multiplications and additions a second of a pass, and the time of an update.
-fn timed(
-    decoder: &Decoder,
-    run: &Run,
-    batch: &Batch,
-    cost: &PassCost,
-    config: &SftConfig,
-) -> Result<(f64, Duration)> {
+/// What will be needed, from what a pass of the size `load` has taken by now: that holds what no count of tensors
+/// tells, such as code that libtorch compiles for every size and its buffers. To it come the states that are not there
+/// yet, and what the largest pass, of `largest` bytes, takes more than this one.
+fn after_a_pass(held: HeldMemory, states: usize, cost: &PassCost, load: &PassLoad, largest: usize) -> usize {
+    let now = HeldMemory::now();
+    let counted = cost.pass_bytes(load);
+    let taken = now.resident.saturating_sub(held.used);
+    // What autograd keeps is counted roughly: the pass that was run tells by how much.
+    let share = if cost.is_exact() { 1.0 } else { (taken as f64 / counted.max(1) as f64).max(1.0) };
+    let more = share * largest.saturating_sub(counted) as f64;
+    now.resident + states.saturating_sub(now.used.saturating_sub(held.used)) + more as usize
+}
+
+/// What a pass over a part of the data showed.
+struct Timed {
+    /// Multiplications and additions a second.
+    rate: f64,
+    /// The time of an update.
+    update: Duration,
+    /// The size of the pass.
+    load: PassLoad,
+}
+
+fn timed(decoder: &Decoder, run: &Run, batch: &Batch, cost: &PassCost, config: &SftConfig) -> Result<Timed> {
     let fits = cost.flops(&PassLoad::of(batch)) <= TIMED_FLOPS;
     let shorter;
     let batch = if fits {
@@ -98,7 +115,8 @@ fn timed(
         best = best.min(started.elapsed());
         run.forget_gradients();
     }
-    Ok((cost.flops(&PassLoad::of(batch)) / best.as_secs_f64(), run.time_update()?))
+    let load = PassLoad::of(batch);
+    Ok(Timed { rate: cost.flops(&load) / best.as_secs_f64(), update: run.time_update()?, load })
 }
 
 /// The first part of a batch, about `share` of it.

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::bytes::{self, Input, Panels};
 use super::kernels::{Stored, Width};
 use super::parallel::parallel;
+use super::tiles::Tiles;
 use crate::{Int8Weight, Linear, PackedWeight as _, Weight};
 
 /// A linear layer as the kernels see it, y = x Wᵀ + b.
@@ -84,9 +85,12 @@ impl<'a> Matrix<'a> {
                 });
             }
             Rows::Bf16(w) => {
-                let input = bf16::arrange(width, x, k);
+                let (input, tiles) = (bf16::arrange(width, x, k), Tiles::new(x, k));
                 self.share(x, target, |rows, y| {
-                    bf16::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
+                    let w = &w[rows.start * k..rows.end * k];
+                    if !tiles.as_ref().is_some_and(|tiles| tiles.product(w, y)) {
+                        bf16::product(width, w, &input, k, y);
+                    }
                 });
             }
             Rows::I8(Int8Rows { weight, sums, scales, width }) => {

@@ -10,7 +10,8 @@
 //! is no plan, and libtorch takes the steps as it takes everything else.
 //!
 //! **Invariants.** A row of a product is summed by one thread in a fixed order, so numbers do not depend on the
-//! number of threads. The loops are compiled for several kinds of CPU; which one runs is asked at run time.
+//! number of threads. Nor do they depend on a row's neighbours, but for bf16 on a CPU that multiplies tiles: there
+//! eight rows and more are summed in another order than fewer, and differ in the last bits. The loops are compiled for several kinds of CPU; which one runs is asked at run time.
 
 mod attend;
 mod bytes;
@@ -23,6 +24,7 @@ mod pack;
 mod parallel;
 mod plan;
 mod step;
+mod tiles;
 mod vectors;
 
 pub(crate) use head::log_sum_exps;
