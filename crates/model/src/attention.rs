@@ -6,6 +6,9 @@ use crate::linear::Joined;
 use crate::rope::Rope;
 use crate::{Linear, Norm};
 
+/// Texts of so many tokens are attended to in bf16 where the CPU multiplies tiles of it.
+const TILED: i64 = 256;
+
 /// Grouped-query attention (arXiv 2305.13245) over a flat stream of segments.
 #[derive(Debug)]
 pub struct Attention {
@@ -192,10 +195,13 @@ impl Attention {
         let mask =
             if causal && self.softcap.is_none() { None } else { Some(causal_mask(n, m, window, q.device())) };
         // libtorch's bf16 attention on CPUs without units for it takes 2.6 times as long as its fp32 one, forward and
-        // backward, at lengths of about 100: the two casts cost less.
+        // backward, at lengths of about 100: the two casts cost less. With units for tiles of bf16 its forward pass
+        // takes a third of fp32's, and its backward pass twice as long on short texts.
         let kind = q.kind();
-        let widen =
-            kind == Kind::BFloat16 && q.device() == tch::Device::Cpu && n > 1 && !device::multiplies_bf16();
+        let widen = kind == Kind::BFloat16
+            && q.device() == tch::Device::Cpu
+            && n > 1
+            && !(n >= TILED && device::multiplies_bf16());
         let batch = |t: &Tensor| {
             let t = if widen { t.to_kind(Kind::Float) } else { t.shallow_clone() };
             t.unsqueeze(0).transpose(1, 2) // (1, H, n, D)

@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -85,11 +86,11 @@ impl<'a> Matrix<'a> {
                 });
             }
             Rows::Bf16(w) => {
-                let (input, tiles) = (bf16::arrange(width, x, k), Tiles::new(x, k));
+                let (input, tiles) = (OnceLock::new(), Tiles::new(x, k));
                 self.share(x, target, |rows, y| {
                     let w = &w[rows.start * k..rows.end * k];
                     if !tiles.as_ref().is_some_and(|tiles| tiles.product(w, y)) {
-                        bf16::product(width, w, &input, k, y);
+                        bf16::product(width, w, input.get_or_init(|| bf16::arrange(width, x, k)), k, y);
                     }
                 });
             }

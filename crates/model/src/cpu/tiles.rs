@@ -5,17 +5,21 @@
 //! sixteen sums in fp32. An input goes in as two bf16, the second what the first leaves over, so it keeps 16 bits and
 //! the products stay near those in fp32. The weights then pass by as fast as memory gives them, whatever the inputs.
 
+#![expect(clippy::inline_always, reason = "it must be compiled with its caller's vector instructions")]
+
 use half::bf16;
+
+use super::vectors::for_each_width;
 
 /// Inputs that go together, and weight rows.
 const LINES: usize = 16;
 /// Numbers of a line.
 const DEPTH: usize = 32;
 
-/// A line for each pair of neighbouring numbers, with that pair of every input.
+/// A line for each pair of neighbouring numbers, with that pair of every input: the first in the lower half.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
-struct Tile([[[bf16; 2]; LINES]; LINES]);
+struct Tile([[u32; LINES]; LINES]);
 
 /// Inputs of (m, k) as tiles.
 pub(super) struct Tiles {
@@ -33,14 +37,14 @@ impl Tiles {
             return None;
         }
         let group = |inputs: &[f32]| {
-            let empty = [Tile([[[bf16::ZERO; 2]; LINES]; LINES]); 2];
-            let mut tiles = vec![empty; k / DEPTH];
+            let mut tiles = vec![[Tile([[0; LINES]; LINES]); 2]; k / DEPTH];
             for (i, input) in inputs.chunks_exact(k).enumerate() {
                 for (tile, numbers) in tiles.iter_mut().zip(input.as_chunks::<DEPTH>().0) {
-                    for (at, &x) in numbers.iter().enumerate() {
-                        let high = bf16::from_f32(x);
-                        tile[0].0[at / 2][i][at % 2] = high;
-                        tile[1].0[at / 2][i][at % 2] = bf16::from_f32(x - high.to_f32());
+                    let (mut high, mut low) = ([0; LINES], [0; LINES]);
+                    split(numbers, &mut high, &mut low);
+                    for line in 0..LINES {
+                        tile[0].0[line][i] = high[line];
+                        tile[1].0[line][i] = low[line];
                     }
                 }
             }
@@ -73,6 +77,28 @@ impl Tiles {
         }
         true
     }
+}
+
+for_each_width! {
+    /// Numbers as what bf16 holds of them, and the rest as bf16; two neighbours in one.
+    fn split(x: &[f32; DEPTH], high: &mut [u32; LINES], low: &mut [u32; LINES]) {
+        let (mut upper, mut rest) = ([0u32; DEPTH], [0u32; DEPTH]);
+        for ((&x, upper), rest) in x.iter().zip(&mut upper).zip(&mut rest) {
+            *upper = rounded(x);
+            *rest = rounded(x - f32::from_bits(*upper << 16));
+        }
+        for line in 0..LINES {
+            high[line] = upper[2 * line] | upper[2 * line + 1] << 16;
+            low[line] = rest[2 * line] | rest[2 * line + 1] << 16;
+        }
+    }
+}
+
+/// The upper half of an fp32, rounded to nearest, ties to even.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
 }
 
 /// Of two tiles of rows: the sums with the inputs' first parts and with their second, row by row, input by input.
