@@ -232,6 +232,8 @@ fn run(binary: &Path, folder: &Path, cell: &Cell) -> Result<Value> {
     let mut command = Command::new(binary);
     command.arg("perplexity");
     match cell.method {
+        // Where no step was better than none, the adapter that was kept adds nothing, and loading refuses it.
+        _ if tuned["best_step"] == 0 && adapter.is_none() => command.arg(MODEL),
         Method::Full => command.arg(out.join("sft/model")),
         Method::Cpt => command.arg(MODEL).arg("--adapter").arg(out.join("cpt/adapter")),
         _ => command.arg(MODEL).arg("--adapter").arg(out.join("sft/adapter")),
