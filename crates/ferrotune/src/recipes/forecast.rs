@@ -53,17 +53,16 @@ pub(crate) fn forecast(
     };
     let cost = PassCost::of(decoder, &first, config.activation_checkpointing);
     let pass = loads.iter().map(|load| cost.pass_bytes(load)).max().unwrap_or(0);
-    let mut needed = held.used + states + pass;
-    let (step_seconds, seconds) = if steps < TIMED_FROM {
-        (None, None)
+    let (needed, step_seconds, seconds) = if steps < TIMED_FROM {
+        (held.used + states + pass, None, None)
     } else {
         let flops: f64 = loads.iter().map(|load| cost.flops(load)).sum();
         let validated: f64 = validation.iter().map(|b| cost.forward_flops(&PassLoad::of(b))).sum();
         let Timed { rate, update, load } = timed(decoder, run, &first, &cost, config)?;
-        needed = after_a_pass(held, states, &cost, &load, pass);
         let trained = flops / rate + update.as_secs_f64() * steps as f64;
         let validations = run.validations_left() as f64 * validated / rate;
-        (Some(trained / steps as f64), Some(trained + validations))
+        let needed = after_a_pass(held, states, &cost, &load, pass);
+        (needed, Some(trained / steps as f64), Some(trained + validations))
     };
     Ok(Estimate {
         peak_mib: mib(needed.max(held.peak)),
@@ -98,6 +97,7 @@ struct Timed {
     load: PassLoad,
 }
 
+/// Times a pass over a batch, or its first part, and an update.
 fn timed(decoder: &Decoder, run: &Run, batch: &Batch, cost: &PassCost, config: &SftConfig) -> Result<Timed> {
     let fits = cost.flops(&PassLoad::of(batch)) <= TIMED_FLOPS;
     let shorter;

@@ -20,7 +20,8 @@ pub fn reward_head(decoder: &Decoder) -> Tensor {
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and `head` ([`reward_head`]) to score the
-/// chosen answer above the rejected one, and leaves the best validated state in them. `centering` pulls scores towards zero (0.01 is usual).
+/// chosen answer above the rejected one, and leaves the best validated state in them. `centering` pulls scores towards
+/// zero (0.01 is usual).
 ///
 /// # Errors
 /// No pairs; a loss that is no number; a full disk; [`crate::progress::Interrupted`].

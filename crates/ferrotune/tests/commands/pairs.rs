@@ -92,31 +92,21 @@ fn scores_thumbs_and_logs_become_pairs() {
     fails(&["pairs", &log, "--from", "scores"], 1, "no row gave a pair");
 }
 
+/// `ferrotune dpo` on `data` in batches of two into `out`, and what it said.
+fn dpo(files: &Files, data: &str, out: &str, more: &[&str]) -> (Value, String) {
+    let (tiny, out) = (tiny(), files.path(out));
+    let args = ["dpo", "--model", &tiny, "--data", data, "--batch", "2", "--dtype", "fp32", "--out", &out];
+    json_of(&[&args[..], more].concat())
+}
+
 #[test]
 fn thumbs_train_kto_as_they_are() {
     let files = Files::new();
     let thumb = |i: usize| json!({"prompt": format!("q {i}"), "completion": format!("answer {i}"), "label": i.is_multiple_of(2)});
     let thumbs = files.rows("thumbs.jsonl", (0..6).map(thumb));
     let held = files.rows("held.jsonl", &[pair(0, "Yes."), pair(1, "Yes, it is.")]);
-    let (seen, stderr) = json_of(&[
-        "dpo",
-        "--loss",
-        "kto",
-        "--model",
-        &tiny(),
-        "--data",
-        &thumbs,
-        "--validation",
-        &held,
-        "--batch",
-        "2",
-        "--steps",
-        "2",
-        "--dtype",
-        "fp32",
-        "--out",
-        &files.path("kto"),
-    ]);
+    let more = ["--loss", "kto", "--validation", &held, "--steps", "2"];
+    let (seen, stderr) = dpo(&files, &thumbs, "kto", &more);
     assert!(stderr.contains("6 of 6 rows"), "{stderr}");
     assert_eq!(seen["steps"], 2);
     let last = seen["validations"].as_array().unwrap().last().unwrap();
@@ -130,25 +120,7 @@ fn long_pairs_are_cut_unless_they_are_to_be_dropped() {
     let rows: Vec<Value> = (0..4).map(|i| pair(i, if i % 2 == 0 { "Yes." } else { &long })).collect();
     let file = files.rows("pairs.jsonl", &rows);
     let run = |truncation: &[&str], out: &str| {
-        let out = files.path(out);
-        let args = [
-            "dpo",
-            "--model",
-            &tiny(),
-            "--data",
-            &file,
-            "--max-length",
-            "120",
-            "--batch",
-            "2",
-            "--steps",
-            "1",
-            "--dtype",
-            "fp32",
-            "--out",
-            &out,
-        ];
-        json_of(&[&args[..], truncation].concat())
+        dpo(&files, &file, out, &[&["--max-length", "120", "--steps", "1"], truncation].concat())
     };
     let (seen, said) = run(&[], "kept");
     assert!(said.contains("4 of 4 rows") && said.contains("truncated"), "{said}");
@@ -166,31 +138,9 @@ fn the_reference_may_be_another_model() {
     let rows: Vec<Value> = (0..4).map(|i| pair(i, "Yes, it is.")).collect();
     let (file, held) = (files.rows("pairs.jsonl", &rows), files.rows("held.jsonl", &rows[..2]));
     let run = |more: &[&str], out: &str| {
-        let out = files.path(out);
-        let args = [
-            "dpo",
-            "--model",
-            &tiny(),
-            "--data",
-            &file,
-            "--validation",
-            &held,
-            "--batch",
-            "2",
-            "--steps",
-            "2",
-            "--dtype",
-            "fp32",
-            "--lr",
-            "1e-2",
-            "--answers",
-            "2",
-            "--answer-tokens",
-            "8",
-            "--out",
-            &out,
-        ];
-        json_of(&[&args[..], more].concat())
+        let answers = ["--answers", "2", "--answer-tokens", "8"];
+        let settings = ["--validation", &held, "--steps", "2", "--lr", "1e-2"];
+        dpo(&files, &file, out, &[&settings[..], &answers, more].concat())
     };
     let (first, _) = run(&[], "first");
     assert!((first["losses"][0].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-6);

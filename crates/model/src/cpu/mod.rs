@@ -11,7 +11,8 @@
 //!
 //! **Invariants.** A row of a product is summed by one thread in a fixed order, so numbers do not depend on the
 //! number of threads. Nor do they depend on a row's neighbours, but for bf16 on a CPU that multiplies tiles: there
-//! eight rows and more are summed in another order than fewer, and differ in the last bits. The loops are compiled for several kinds of CPU; which one runs is asked at run time.
+//! eight rows and more are summed in another order than fewer, and differ in the last bits. The loops are compiled for
+//! several kinds of CPU; which one runs is asked at run time.
 
 mod attend;
 mod bytes;
