@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Of a study: begin no run that would last longer than this in all.
     #[arg(long, requires = "study")]
     minutes: Option<f64>,
+    /// Of the study `preference`: runs at a time, which share the cores.
+    #[arg(long, default_value_t = 1, requires = "study")]
+    side_by_side: usize,
     /// What a tuning step costs as rank, batch and length grow, and by which method; Ferrotune alone.
     #[arg(long, conflicts_with_all = ["peer", "study"])]
     cost: bool,

@@ -1,7 +1,8 @@
-//! The runs of a study, a line of a file in the cache each, so that it may be stopped and gone on with.
+//! The runs of a study, a line of `docs/studies/NAME.jsonl` each: a study takes hours, so it may be stopped, gone on with
+//! on another machine from what was committed, and read by anyone. Who wants it afresh deletes the file.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -10,8 +11,12 @@ use serde_json::{Value, json};
 use super::Args;
 use crate::shell;
 
+/// Where the runs of all studies are kept, from the root.
+const FOLDER: &str = "docs/studies";
+
 /// A study's folder, what was run before, and how long it may go on.
 pub(super) struct Journal<'a> {
+    /// In the cache, for data and what a run leaves.
     pub(super) folder: PathBuf,
     file: PathBuf,
     args: &'a Args,
@@ -20,11 +25,12 @@ pub(super) struct Journal<'a> {
 }
 
 impl<'a> Journal<'a> {
-    /// In the cache under `name`.
     pub(super) fn open(name: &str, args: &'a Args) -> Result<Self> {
-        let folder = shell::cache()?.join(name);
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let file = folder.join("runs.jsonl");
+        let folder = shell::cache()?.join(format!("study-{name}"));
+        let file = shell::root().join(FOLDER).join(format!("{name}.jsonl"));
+        for folder in [&folder, &shell::root().join(FOLDER)] {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
         Ok(Journal { folder, file, args, started: Instant::now(), binary: None })
     }
 
@@ -56,13 +62,14 @@ impl<'a> Journal<'a> {
     }
 
     /// Runs one and keeps what it gave; tells that and the seconds.
-    pub(super) fn run(&self, key: &Value, run: impl FnOnce(&Path) -> Result<Value>) -> Result<(Value, f64)> {
+    pub(super) fn run(&self, key: &Value, run: impl FnOnce() -> Result<Value>) -> Result<(Value, f64)> {
         let begun = Instant::now();
-        let outcome = run(&self.folder)?;
+        let outcome = run()?;
         let seconds = begun.elapsed().as_secs_f64();
         let row = json!({"key": key, "seconds": seconds, "outcome": outcome});
         let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&self.file)?;
-        writeln!(out, "{row}")?;
+        // In one piece: others may write beside it.
+        out.write_all(format!("{row}\n").as_bytes())?;
         Ok((outcome, seconds))
     }
 }

@@ -1,5 +1,5 @@
 //! `cargo xtask bench --study preference`: does preference tuning align? One run for each seed, dataset and loss, each a
-//! line of a file in the cache, so that the study may be stopped and gone on with; then the table of what is there.
+//! line of the study's journal, so that it may be stopped and gone on with; then the table of what is there.
 //!
 //! The order is by seed, then dataset, then loss: whatever has been run is a whole table with fewer seeds.
 
@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::journal::Journal;
@@ -70,33 +71,81 @@ const SETTINGS: &[&str] = &[
 /// Greedy answers to held-out prompts before and after, and their longest.
 const ANSWERS: &[&str] = &["--answers", "16", "--answer-tokens", "128"];
 
+/// A run of the study.
+struct Cell {
+    seed: u64,
+    dataset: &'static Dataset,
+    loss: &'static str,
+}
+
+impl Cell {
+    fn key(&self) -> Value {
+        let Cell { seed, dataset, loss } = self;
+        json!({"data": dataset.name, "loss": loss, "seed": seed, "settings": settings(dataset)})
+    }
+
+    /// Whether a row of the journal is this run with any seed.
+    fn is_like(&self, row: &Value) -> bool {
+        row["key"]["data"] == self.dataset.name && row["key"]["loss"] == self.loss
+    }
+}
+
 pub(super) fn preference(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let mut journal = Journal::open("study-preference", args)?;
-    let wanted =
-        (0..SEEDS).flat_map(|seed| DATASETS.iter().flat_map(move |d| LOSSES.map(|loss| (seed, d, loss))));
-    for (seed, dataset, loss) in wanted {
-        let rows = journal.rows()?;
-        let key = json!({"data": dataset.name, "loss": loss, "seed": seed, "settings": settings(dataset)});
-        if rows.iter().any(|row| row["key"] == key) {
-            continue;
-        }
-        // A run is not cut short: it is not begun where the last of its kind would not fit any more.
-        let of_kind = |row: &&Value| row["key"]["data"] == dataset.name && row["key"]["loss"] == loss;
-        let expected = rows.iter().rev().find(of_kind).and_then(|row| row["seconds"].as_f64()).unwrap_or(0.0);
-        if !journal.has_time_for(expected) {
-            break;
-        }
+    let mut journal = Journal::open("preference", args)?;
+    let done = journal.rows()?;
+    let cells: Vec<Cell> = (0..SEEDS)
+        .flat_map(|seed| DATASETS.iter().map(move |dataset| (seed, dataset)))
+        .flat_map(|(seed, dataset)| LOSSES.map(|loss| Cell { seed, dataset, loss }))
+        .filter(|cell| done.iter().all(|row| row["key"] != cell.key()))
+        .collect();
+    if !cells.is_empty() {
         let binary = journal.binary()?;
-        let (train, held) = prepare(&binary, &journal.folder, &args.data, dataset)?;
-        let (_, seconds) =
-            journal.run(&key, |folder| run(&binary, folder, (&train, &held), loss, seed, dataset))?;
-        eprintln!("{} {loss}, seed {seed}: {seconds:.0} s", dataset.name);
+        for dataset in &DATASETS {
+            prepare(&binary, &journal.folder, &args.data, dataset)?;
+        }
+        // One run on one core makes better use of it than of half of two.
+        let workers = args.side_by_side.clamp(1, cells.len());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(workers);
+        let (journal, binary, left) = (&journal, &binary, &Mutex::new(cells.into_iter()));
+        std::thread::scope(|scope| {
+            let work = |worker| scope.spawn(move || work(journal, binary, left, worker, threads));
+            let at_work: Vec<_> = (0..workers).map(work).collect();
+            at_work
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a run of the study panicked")))
+        })?;
     }
     // The table is the command's result: people redirect it into docs/preference.md.
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", table(&journal.rows()?))?;
     Ok(())
+}
+
+/// Runs one after another of what is left, until nothing is or the time is up.
+fn work(
+    journal: &Journal<'_>,
+    binary: &Path,
+    left: &Mutex<impl Iterator<Item = Cell>>,
+    worker: usize,
+    threads: usize,
+) -> Result<()> {
+    let scratch = journal.folder.join(format!("worker-{worker}"));
+    std::fs::create_dir_all(&scratch)?;
+    loop {
+        let next = left.lock().map_or(None, |mut left| left.next());
+        let Some(cell) = next else { return Ok(()) };
+        // A run is not cut short: it is not begun where the last of its kind would not fit any more.
+        let before = journal.rows()?;
+        let expected =
+            before.iter().rev().find(|row| cell.is_like(row)).and_then(|row| row["seconds"].as_f64());
+        if !journal.has_time_for(expected.unwrap_or(0.0)) {
+            return Ok(());
+        }
+        let (_, seconds) =
+            journal.run(&cell.key(), || run(binary, &journal.folder, &scratch, &cell, threads))?;
+        eprintln!("{} {}, seed {}: {seconds:.0} s", cell.dataset.name, cell.loss, cell.seed);
+    }
 }
 
 /// By which two runs are the same one.
@@ -105,26 +154,28 @@ fn settings(dataset: &Dataset) -> String {
     format!("{} {} {train} {held} {max_length}", SETTINGS.join(" "), ANSWERS.join(" "))
 }
 
+/// A dataset's pairs to train on and those held out.
+fn parts(folder: &Path, dataset: &Dataset) -> [PathBuf; 2] {
+    let file = |name, n| folder.join(dataset.name).join(format!("{name}-{n}.jsonl"));
+    [file("train", dataset.train), file("held", dataset.held)]
+}
+
 /// The dataset split by prompt, and cut to its sizes.
-fn prepare(binary: &Path, folder: &Path, data: &Path, dataset: &Dataset) -> Result<(PathBuf, PathBuf)> {
+fn prepare(binary: &Path, folder: &Path, data: &Path, dataset: &Dataset) -> Result<()> {
     let out = folder.join(dataset.name);
-    let cut = |name: &str, n: usize| -> Result<PathBuf> {
+    let [train, held] = parts(folder, dataset);
+    if train.is_file() && held.is_file() {
+        return Ok(());
+    }
+    let cut = |name: &str, n: usize, path: &Path| -> Result<()> {
         let text = std::fs::read_to_string(out.join(format!("{name}.jsonl")))?;
         let kept: Vec<&str> = text.lines().take(n).collect();
         if kept.len() < n {
             bail!("{} gave {} pairs for {name}, {n} are wanted", dataset.file, kept.len());
         }
-        let path = out.join(format!("{name}-{n}.jsonl"));
-        std::fs::write(&path, kept.join("\n") + "\n")?;
-        Ok(path)
+        std::fs::write(path, kept.join("\n") + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))
     };
-    let (train, held) = (
-        out.join(format!("train-{}.jsonl", dataset.train)),
-        out.join(format!("held-{}.jsonl", dataset.held)),
-    );
-    if train.is_file() && held.is_file() {
-        return Ok((train, held));
-    }
     let share = dataset.held as f64 / (dataset.train + dataset.held) as f64;
     let mut command = Command::new(binary);
     command
@@ -133,22 +184,20 @@ fn prepare(binary: &Path, folder: &Path, data: &Path, dataset: &Dataset) -> Resu
         .args(["--held-out", &share.to_string(), "--out"])
         .arg(&out);
     shell::output(&mut command)?;
-    Ok((cut("train", dataset.train)?, cut("held", dataset.held)?))
+    cut("train", dataset.train, &train)?;
+    cut("held", dataset.held, &held)
 }
 
-fn run(
-    binary: &Path,
-    folder: &Path,
-    (train, held): (&Path, &Path),
-    loss: &str,
-    seed: u64,
-    dataset: &Dataset,
-) -> Result<Value> {
-    let out = folder.join("run");
-    let config = folder.join("recipe.toml");
+/// Runs one: data from `folder`, what it leaves into `scratch`.
+fn run(binary: &Path, folder: &Path, scratch: &Path, cell: &Cell, threads: usize) -> Result<Value> {
+    let Cell { seed, dataset, loss } = cell;
+    let [train, held] = parts(folder, dataset);
+    let out = scratch.join("run");
+    let config = scratch.join("recipe.toml");
     std::fs::write(&config, format!("eval_every = {}\n", (dataset.train / BATCH).div_ceil(2)))?;
     let mut command = Command::new(binary);
-    match loss {
+    command.env("OMP_NUM_THREADS", threads.to_string());
+    match *loss {
         "reward" => command.arg("reward"),
         loss => command.args(["dpo", "--loss", loss]).args(ANSWERS),
     };

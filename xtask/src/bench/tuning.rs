@@ -92,7 +92,7 @@ fn cells() -> Vec<Cell> {
 
 pub(super) fn study(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
-    let mut journal = Journal::open("study-tuning", args)?;
+    let mut journal = Journal::open("tuning", args)?;
     for cell in cells() {
         let rows = journal.rows()?;
         if rows.iter().any(|row| row["key"] == cell.key()) {
@@ -104,7 +104,7 @@ pub(super) fn study(args: &Args) -> Result<()> {
         }
         let binary = journal.binary()?;
         prepare(&binary, &journal.folder, &args.data)?;
-        let (outcome, seconds) = journal.run(&cell.key(), |folder| run(&binary, folder, &cell))?;
+        let (outcome, seconds) = journal.run(&cell.key(), || run(&binary, &journal.folder, &cell))?;
         eprintln!(
             "{} {} r {} lr {}: held-out loss {} to {} ({seconds:.0} s)",
             cell.data,
@@ -323,8 +323,21 @@ impl Config {
     }
 }
 
-/// What a step costs as rank, batch and length grow: packed rows, so that every step has the same tokens.
+/// Models of other sizes, which `peers/sizes.py` makes of random weights.
+const SIZES: [&str; 3] = ["smollm2-360m", "qwen2.5-0.5b", "smollm2-1.7b"];
+
+/// What a step costs as model, rank, batch and length grow: packed rows, so that every step has the same tokens.
 pub(super) fn cost(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::default())?;
+    let (python, work) = (super::python(args)?, shell::cache()?.join("bench"));
+    for (script, last) in [("baseline.py", args.data.as_path()), ("sizes.py", work.join("hf").as_path())] {
+        let mut command = Command::new(&python);
+        command.arg(shell::root().join("xtask/peers").join(script));
+        if script == "baseline.py" {
+            command.arg("prepare");
+        }
+        shell::run(command.arg(&work).arg(last))?;
+    }
     let base = "--lora-r 16 --lora-alpha 32 --batch 2 --max-length 512";
     let mut configs = vec![Config::new("rank 16, 2 rows of 512", base)];
     for rank in [4, 64, 256] {
@@ -342,6 +355,11 @@ pub(super) fn cost(args: &Args) -> Result<()> {
     configs.push(Config::new("full", "--full --batch 2 --max-length 512"));
     configs.push(Config::new("full, 8-bit AdamW", "--full --optimizer adamw8bit --batch 2 --max-length 512"));
     configs.push(Config::new("QLoRA", &format!("{base} --quantize nf4")));
+    for size in SIZES {
+        let model = format!("{base} --model {}", work.join(size).display());
+        configs.push(Config::new(format!("{size}'s size"), &model));
+        configs.push(Config::new(format!("{size}'s size, QLoRA"), &format!("{model} --quantize nf4")));
+    }
     measure(args, &configs, true)
 }
 
@@ -376,12 +394,15 @@ fn measure(args: &Args, configs: &[Config], packing: bool) -> Result<()> {
     for dtype in args.dtypes.split(',') {
         for config in configs {
             let mut command = Command::new(&binary);
-            command.arg("sft").arg("--data").arg(&data).args(["--model", MODEL, "--dtype", dtype, "--json"]);
+            command.arg("sft").arg("--data").arg(&data).args(["--dtype", dtype, "--json"]);
             command
                 .args(["--steps", "8", "--lr", "1e-4", "--schedule", "constant", "--out"])
                 .arg(work.join("out"));
             // A later option wins, so a configuration may change its base.
             command.args(last_of_each(&config.options));
+            if !config.options.iter().any(|option| option == "--model") {
+                command.args(["--model", MODEL]);
+            }
             if packing {
                 command.arg("--packing");
             }

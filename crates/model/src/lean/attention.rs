@@ -1,0 +1,201 @@
+use std::ops::Range;
+
+use ferrotune_types::Segment;
+use tch::Tensor;
+
+use crate::kernels::{Heads, softmax_backward, softmax_seen};
+
+/// Tokens that see none outside: a plain segment, or a prefix and the segments that share it.
+pub(crate) struct Island {
+    pub(crate) range: Range<usize>,
+    runs: Vec<Run>,
+}
+
+/// Tokens of an island of which each sees the island's first `prefix` tokens, and of the run those up to itself.
+struct Run {
+    own: Range<usize>,
+    prefix: usize,
+}
+
+/// Queries that are scored at once; the keys after them are left out.
+const QUERIES: usize = 128;
+/// Keys are scored in such steps where there are more: products of the same sizes are prepared once.
+const KEYS: usize = 64;
+/// Islands up to this length keep their probabilities for the backward pass; longer ones compute them again,
+/// because they grow with the length's square.
+const KEPT: usize = 1024;
+
+/// A batch's islands in order; `None` where a segment does not stand right behind its prefix or that prefix's
+/// other segments.
+pub(crate) fn islands(segments: &[Segment]) -> Option<Vec<Island>> {
+    let mut islands: Vec<Island> = Vec::new();
+    for segment in segments {
+        let Range { start, end } = segment.range;
+        let Some(prefix) = &segment.prefix else {
+            let runs = vec![Run { own: 0..end - start, prefix: 0 }];
+            islands.push(Island { range: start..end, runs });
+            continue;
+        };
+        let island = islands.last_mut().filter(|island| island.range.start == prefix.start)?;
+        let (own, n_prefix) = (start - island.range.start..end - island.range.start, prefix.len());
+        island.range.end = end;
+        match island.runs.last_mut() {
+            // The first segment behind its prefix only continues it.
+            Some(run) if run.prefix == 0 && run.own == (0..n_prefix) && own.start == n_prefix => {
+                run.own.end = own.end;
+            }
+            _ => island.runs.push(Run { own, prefix: n_prefix }),
+        }
+    }
+    Some(islands)
+}
+
+/// Queries of a run that are scored at once, by their places in the run, and how many of the run's keys are scored:
+/// at least those that the last of the queries sees.
+struct Block {
+    queries: Range<usize>,
+    keys: usize,
+}
+
+impl Run {
+    /// Keys that its last token sees.
+    fn n_keys(&self) -> usize {
+        self.prefix + self.own.len()
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        let (n, prefix, most) = (self.own.len(), self.prefix, self.n_keys());
+        (0..n).step_by(QUERIES).map(move |start| {
+            let end = (start + QUERIES).min(n);
+            Block { queries: start..end, keys: (prefix + end).next_multiple_of(KEYS).min(most) }
+        })
+    }
+
+    /// What it sees of an island's keys or values, (Hkv, n, D): its prefix, then its own.
+    fn seen(&self, t: &Tensor) -> Tensor {
+        let own = part(t, &self.own, 1);
+        if self.own.start == self.prefix {
+            return part(t, &(0..self.own.end), 1);
+        }
+        Tensor::cat(&[part(t, &(0..self.prefix), 1), own], 1)
+    }
+
+    /// Adds a gradient of [`Self::seen`] to that of the island's.
+    fn unseen(&self, t: &Tensor, gradient: &Tensor) {
+        if self.own.start == self.prefix {
+            let _ = part(t, &(0..self.own.end), 1).g_add_(gradient);
+            return;
+        }
+        let _ = part(t, &(0..self.prefix), 1).g_add_(&part(gradient, &(0..self.prefix), 1));
+        let _ = part(t, &self.own, 1).g_add_(&part(gradient, &(self.prefix..self.n_keys()), 1));
+    }
+
+    /// A block's queries of (Hkv, n·G, D).
+    fn rows(&self, t: &Tensor, block: &Block, heads: Heads) -> Tensor {
+        let start = self.own.start;
+        part(t, &(start + block.queries.start..start + block.queries.end), heads.group)
+    }
+}
+
+/// Probabilities of an island's blocks of queries, run after run.
+pub(crate) type Kept = Vec<Tensor>;
+
+/// q (Hkv, n, G·D by island), k, v → attended values laid out as q, and the probabilities that are worth keeping.
+pub(crate) fn forward(
+    [q, k, v]: &[Tensor; 3],
+    islands: &[Island],
+    heads: Heads,
+    scale: f64,
+    keep: bool,
+) -> (Tensor, Vec<Kept>) {
+    let out = q.empty_like();
+    let mut kept = Vec::new();
+    for island in islands {
+        let n = island.range.len();
+        let [q, k, v, out] = [q, k, v, &out].map(|t| view(t, island, heads));
+        let mut own = Kept::new();
+        for run in &island.runs {
+            let (k, v) = (run.seen(&k), run.seen(&v));
+            for block in run.blocks() {
+                let p = probabilities(&q, &k, run, &block, heads, scale);
+                run.rows(&out, &block, heads).copy_(&p.bmm(&part(&v, &(0..block.keys), 1)));
+                if keep && n <= KEPT {
+                    own.push(p);
+                }
+            }
+        }
+        kept.push(own);
+    }
+    (out, kept)
+}
+
+/// The gradients of q, k and v from g, that of [`forward`]'s result.
+pub(crate) fn backward(
+    [q, k, v]: &[Tensor; 3],
+    kept: Vec<Kept>,
+    g: &Tensor,
+    islands: &[Island],
+    heads: Heads,
+    scale: f64,
+) -> [Tensor; 3] {
+    let out = [q.empty_like(), k.zeros_like(), v.zeros_like()];
+    for (island, kept) in islands.iter().zip(kept) {
+        let [q, k, v, g] = [q, k, v, g].map(|t| view(t, island, heads));
+        let [dq, dk, dv] = out.each_ref().map(|t| view(t, island, heads));
+        let mut kept = kept.into_iter();
+        for run in &island.runs {
+            let (k_seen, v_seen) = (run.seen(&k), run.seen(&v));
+            let blocks: Vec<Block> = run.blocks().collect();
+            let mut own: Vec<Tensor> = kept.by_ref().take(blocks.len()).collect();
+            // The last block sees all keys: its gradients are the sums that the others' are added to.
+            let mut sums: Option<(Tensor, Tensor)> = None;
+            for block in blocks.iter().rev() {
+                let p = own.pop().unwrap_or_else(|| probabilities(&q, &k_seen, run, block, heads, scale));
+                let keys = |t: &Tensor| part(t, &(0..block.keys), 1);
+                let g = run.rows(&g, block, heads);
+                let ds = g.bmm(&keys(&v_seen).transpose(1, 2));
+                softmax_backward(&p, &ds, first_seen(run, block), heads.group, scale);
+                run.rows(&dq, block, heads).copy_(&ds.bmm(&keys(&k_seen)));
+                let more = (ds.transpose(1, 2).bmm(&run.rows(&q, block, heads)), p.transpose(1, 2).bmm(&g));
+                match &sums {
+                    None => sums = Some(more),
+                    Some((dk, dv)) => drop((keys(dk).g_add_(&more.0), keys(dv).g_add_(&more.1))),
+                }
+            }
+            if let Some((dk_seen, dv_seen)) = sums {
+                run.unseen(&dk, &dk_seen);
+                run.unseen(&dv, &dv_seen);
+            }
+        }
+    }
+    out
+}
+
+/// How many keys the first of a block's queries sees; each query after it sees one more.
+fn first_seen(run: &Run, block: &Block) -> usize {
+    run.prefix + block.queries.start + 1
+}
+
+/// (Hkv, queries·G, keys).
+fn probabilities(q: &Tensor, k: &Tensor, run: &Run, block: &Block, heads: Heads, scale: f64) -> Tensor {
+    let scores = run.rows(q, block, heads).bmm(&part(k, &(0..block.keys), 1).transpose(1, 2));
+    softmax_seen(&scores, first_seen(run, block), heads.group, scale);
+    scores
+}
+
+/// Probabilities that an island of `n` tokens keeps for its backward pass, for each head.
+pub fn n_kept(n: usize) -> usize {
+    let run = Run { own: 0..n, prefix: 0 };
+    if n > KEPT { 0 } else { run.blocks().map(|block| block.queries.len() * block.keys).sum() }
+}
+
+/// An island's part of a tensor of (T, …) as (Hkv, n or n·G, D).
+pub(super) fn view(t: &Tensor, island: &Island, heads: Heads) -> Tensor {
+    let part = t.narrow(0, island.range.start as i64, island.range.len() as i64);
+    part.view([heads.n_kv as i64, -1, heads.dim as i64])
+}
+
+/// Tokens of (Hkv, n·each, D), `each` rows a token.
+fn part(t: &Tensor, tokens: &Range<usize>, each: usize) -> Tensor {
+    t.narrow(1, (tokens.start * each) as i64, (tokens.len() * each) as i64)
+}
