@@ -156,6 +156,22 @@ fn an_overfitting_run_stops_says_so_and_keeps_its_best() {
 }
 
 #[test]
+fn a_run_that_only_does_harm_leaves_what_was_and_says_so() {
+    let (model, adapter) = with_adapter(0.0);
+    let before: Vec<Tensor> = adapter.parameters().iter().map(|(_, t)| t.detach().copy()).collect();
+    let data = SftData { validation: examples(4, 0, 59), ..data(4) };
+    let config = SftConfig { eval_every: 1, ..settings(6, 10.0) };
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = sft(&model.decoder, &adapter, &data, &config, dir.path(), "h").unwrap();
+    assert_eq!(outcome.best_step, 0, "{:?}", outcome.validations);
+    let note = outcome.note.unwrap();
+    assert!(note.contains("lower learning rate"), "{note}");
+    for ((name, now), before) in adapter.parameters().iter().zip(&before) {
+        assert!(now.equal(before), "{name} moved");
+    }
+}
+
+#[test]
 fn what_a_run_takes_is_told_before() {
     let (model, adapter) = with_adapter(0.0);
     let dir = tempfile::tempdir().unwrap();
@@ -181,46 +197,11 @@ fn an_example_without_a_trained_token_is_named() {
     assert!(error.contains("known: adamw, adamw8bit"), "{error}");
 }
 
-/// A word-level tokenizer for the tiny BERT: five special tokens and w0 to w42.
-fn words(folder: &Path) -> Tokenizer {
-    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-    let mut vocabulary = serde_json::Map::new();
-    for (id, word) in
-        special.iter().map(|s| (*s).to_owned()).chain((0..43).map(|i| format!("w{i}"))).enumerate()
-    {
-        vocabulary.insert(word, id.into());
-    }
-    let added: Vec<_> = special
-        .iter()
-        .enumerate()
-        .map(|(id, content)| {
-            serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        })
-        .collect();
-    let piece = |id: &str, token: bool| {
-        let kind = if token { "SpecialToken" } else { "Sequence" };
-        serde_json::json!({kind: {"id": id, "type_id": 0}})
-    };
-    let around = |id: usize, token: &str| serde_json::json!({"id": token, "ids": [id], "tokens": [token]});
-    let tokenizer = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
-        "post_processor": {"type": "TemplateProcessing",
-            "single": [piece("[CLS]", true), piece("A", false), piece("[SEP]", true)],
-            "pair": [piece("[CLS]", true), piece("A", false), piece("[SEP]", true), piece("B", false)],
-            "special_tokens": {"[CLS]": around(2, "[CLS]"), "[SEP]": around(3, "[SEP]")}},
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
-    });
-    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    Tokenizer::from_dir(folder).unwrap()
-}
-
 #[test]
 fn hidden_words_are_learnt() {
     tch::set_num_threads(1);
     let dir = tempfile::tempdir().unwrap();
-    let tokenizer = words(dir.path());
+    let tokenizer = Tokenizer::from_dir(fixture("tiny/words")).unwrap();
     // Every second word follows from the one before it.
     let text = |i: u32| {
         let pairs = (0..40).map(|t| (i * 5 + t * 3) % 20).map(|w| format!("w{w} w{}", w + 20));

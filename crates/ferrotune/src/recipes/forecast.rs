@@ -68,7 +68,7 @@ pub(crate) fn forecast(
         peak_mib: mib(needed.max(held.peak)),
         held_mib: mib(held.used),
         states_mib: mib(states),
-        pass_mib: mib(pass),
+        pass_mib: mib(needed.saturating_sub(held.used + states)),
         step_seconds,
         seconds,
     })

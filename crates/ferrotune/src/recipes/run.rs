@@ -93,9 +93,13 @@ pub struct RunOutcome {
     pub step_seconds: Vec<f64>,
     /// The most memory held.
     pub peak_rss_mib: f64,
-    /// In words, where validation has turned.
+    /// In words, where validation has turned, or was never better than before the first step.
     pub note: Option<String>,
 }
+
+/// What is said of a run whose best validation is the one before its first step.
+const UNTOUCHED: &str = "no validation was better than the one before the first step, so the weights kept are those of \
+                         the start and an adapter adds nothing: try a lower learning rate";
 
 /// What a single step's figures begin with among the state's; all others are a validation's.
 const STEP: &str = "step/";
@@ -390,7 +394,8 @@ impl Run {
                 param.tensor.detach().copy_(best);
             }
         }
-        let note = self.state.early_stop.words();
+        let untouched = (best_step == 0 && self.state.step > 0).then(|| UNTOUCHED.to_owned());
+        let note = untouched.or_else(|| self.state.early_stop.words());
         if let Some(note) = &note {
             self.progress.say(note);
         }

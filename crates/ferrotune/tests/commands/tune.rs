@@ -1,4 +1,4 @@
-//! `sft --full`, `sft --find-lr`, `classify` and adapters of every kind, by the command.
+//! `sft --full`, `sft --find-lr`, `classify`, `mlm` and adapters of every kind, by the command.
 
 use std::path::{Path, PathBuf};
 
@@ -101,4 +101,42 @@ fn texts_and_their_tokens_get_classes() {
     let bad =
         files.rows("bad.jsonl", [json!({"text": "a", "label": "x"}), json!({"text": "b", "label": "x"})]);
     fails(&["classify", "--model", &model, "--data", &bad, "--out", &out], 1, "needs at least 2");
+}
+
+#[test]
+fn hidden_words_are_learnt_and_the_model_saved() {
+    let files = Files::new();
+    let encoder = files.path("encoder");
+    std::fs::create_dir(&encoder).unwrap();
+    for from in [
+        "golden/tiny_models/bert_mlm/config.json",
+        "golden/tiny_models/bert_mlm/model.safetensors",
+        "tiny/words/tokenizer.json",
+    ] {
+        let from = super::root().join("fixtures").join(from);
+        std::fs::copy(&from, Path::new(&encoder).join(from.file_name().unwrap())).unwrap();
+    }
+    // Every second word follows from the one before it.
+    let text = |i: usize| {
+        let pairs = (0..16).map(|t| (i * 5 + t * 3) % 20).map(|w| format!("w{w} w{}", w + 20));
+        json!({"text": pairs.collect::<Vec<_>>().join(" ")})
+    };
+    let (texts, out) = (files.rows("texts.jsonl", (0..40).map(text)), files.path("out"));
+    let tune = ["mlm", "--model", &encoder, "--data", &texts, "--out", &out, "--dtype", "fp32"];
+    let more = ["--steps", "60", "--batch", "8", "--lr", "1e-2", "--max-length", "34"];
+    let outcome = json_of(&[tune.as_slice(), &more].concat()).remove(0);
+    let validations = outcome["validations"].as_array().unwrap();
+    let loss = |i: usize| validations[i][1]["eval_loss"].as_f64().unwrap();
+    assert!(loss(validations.len() - 1) < 0.9 * loss(0), "{outcome}");
+    // What was saved is a model like the one it came from.
+    let (saved, again) = (format!("{out}/model"), files.path("again"));
+    let tune = ["mlm", "--model", &saved, "--data", &texts, "--out", &again, "--dtype", "fp32"];
+    let outcome = json_of(&[tune.as_slice(), &["--steps", "1"]].concat()).remove(0);
+    let begins = outcome["validations"][0][1]["eval_loss"].as_f64().unwrap();
+    assert!(begins < 0.9 * loss(0), "begins at {begins}");
+    fails(
+        &["mlm", "--model", &encoder, "--data", &files.with("e.txt", ""), "--out", &out],
+        1,
+        "no text to train on",
+    );
 }
