@@ -1,7 +1,7 @@
 use ferrotune_types::Segment;
 use tch::{Kind, Tensor};
 
-use crate::device;
+use crate::device::{self, Bf16Products};
 use crate::linear::Joined;
 use crate::rope::Rope;
 use crate::{Linear, Norm};
@@ -194,14 +194,8 @@ impl Attention {
         let causal = n == m && window.is_none();
         let mask =
             if causal && self.softcap.is_none() { None } else { Some(causal_mask(n, m, window, q.device())) };
-        // libtorch's bf16 attention on CPUs without units for it takes 2.6 times as long as its fp32 one, forward and
-        // backward, at lengths of about 100: the two casts cost less. With units for tiles of bf16 its forward pass
-        // takes a third of fp32's, and its backward pass twice as long on short texts.
         let kind = q.kind();
-        let widen = kind == Kind::BFloat16
-            && q.device() == tch::Device::Cpu
-            && n > 1
-            && !(n >= TILED && device::multiplies_bf16());
+        let widen = widens(q, n);
         let batch = |t: &Tensor| {
             let t = if widen { t.to_kind(Kind::Float) } else { t.shallow_clone() };
             t.unsqueeze(0).transpose(1, 2) // (1, H, n, D)
@@ -252,6 +246,18 @@ impl Attention {
         let mask = causal_mask(n, n, self.sliding_window, q.device());
         self.probabilities(&q.transpose(0, 1), &k.transpose(0, 1), Some(&mask))
     }
+}
+
+/// Whether n queries, as `q` is stored, had better be attended to in fp32.
+///
+/// libtorch's bf16 attention on CPUs without units for it takes 2.6 times as long as its fp32 one, forward and backward,
+/// at lengths of about 100: the two casts cost less. With units for tiles of bf16 its forward pass takes a third of
+/// fp32's, and its backward pass twice as long on short texts.
+pub(crate) fn widens(q: &Tensor, n: i64) -> bool {
+    q.kind() == Kind::BFloat16
+        && q.device() == tch::Device::Cpu
+        && n > 1
+        && !(n >= TILED && device::multiplies_bf16() == Bf16Products::Tiles)
 }
 
 /// (n, m) booleans: query i, which is key m − n + i, sees the keys up to itself, at most `window` of them.

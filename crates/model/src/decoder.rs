@@ -1,9 +1,13 @@
+use std::ops::Range;
+
 use ferrotune_types::{Batch, Segment};
 use tch::{Device, Kind, Tensor};
 
 use crate::block::{linear_tensors, norm_tensors};
+use crate::lean;
+use crate::linear::product;
 use crate::rope::Rope;
-use crate::{Block, DecoderConfig, Linear, ModelError, Norm, RopeScaling, WeightMap};
+use crate::{Block, DecoderConfig, Linear, ModelError, Norm, RopeScaling, Weight, WeightMap};
 
 /// A causal language model: embedding, blocks, final norm, LM head.
 ///
@@ -83,8 +87,12 @@ impl Decoder {
     pub fn hidden(&self, batch: &Batch) -> Result<Tensor, ModelError> {
         let pass = self.pass(batch)?;
         let mut x = self.embed(batch);
-        for block in &self.blocks {
-            x = block.forward(&x, &pass);
+        if !records_gradients() && lean::reads(self, batch) {
+            x = lean::read(self, batch, &pass, x, |_, _, _, _| {});
+        } else {
+            for block in &self.blocks {
+                x = block.forward(&x, &pass);
+            }
         }
         Ok(self.norm.forward(&x))
     }
@@ -93,13 +101,38 @@ impl Decoder {
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         self.capped(match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => hidden.linear(&self.embedding, None::<&Tensor>),
+            None => product(hidden, &self.embedding, None),
         })
     }
 
-    /// As [`Self::logits`], with `weight` (V, C) in the place of the LM head's: one that was kept from before training.
+    /// As [`Self::logits`], of some of the vocabulary only, (N, tokens). It saves nothing where the head is not plain.
+    pub(crate) fn logits_of(&self, hidden: &Tensor, tokens: Range<i64>) -> Tensor {
+        let part = |t: &Tensor, dim| t.narrow(dim, tokens.start, tokens.end - tokens.start);
+        match self.plain_head() {
+            Some((weight, bias)) => {
+                self.capped(product(hidden, &part(weight, 0), bias.map(|bias| part(bias, 0)).as_ref()))
+            }
+            None => part(&self.logits(hidden), 1).contiguous(),
+        }
+    }
+
+    /// Weight and bias of the LM head, where nothing else belongs to it.
+    pub fn plain_head(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        match &self.lm_head {
+            None => Some((&self.embedding, None)),
+            Some(head) if head.has_adapter() => None,
+            Some(head) => match &head.weight {
+                Weight::Dense(weight) => Some((weight, head.bias.as_ref())),
+                Weight::Packed(_) => None,
+            },
+        }
+    }
+
+    /// As [`Self::logits`], with `weight` (V, C) in the place of the LM head's: one that was kept from before training,
+    /// or its own in another dtype, which is then `hidden`'s as well.
     pub fn logits_by(&self, hidden: &Tensor, weight: &Tensor) -> Tensor {
-        self.capped(hidden.linear(weight, self.lm_head.as_ref().and_then(|head| head.bias.as_ref())))
+        let bias = self.lm_head.as_ref().and_then(|head| head.bias.as_ref());
+        self.capped(product(hidden, weight, bias.map(|b| b.to_kind(weight.kind())).as_ref()))
     }
 
     fn capped(&self, logits: Tensor) -> Tensor {
@@ -223,6 +256,12 @@ impl Decoder {
         }
         out
     }
+}
+
+/// Whether autograd would record now, which tch does not tell.
+pub fn records_gradients() -> bool {
+    let leaf = Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    (&leaf + 1.0).requires_grad()
 }
 
 /// For every token, the length of the sequence that it belongs to; for a shared prefix, of the longest one.

@@ -1,6 +1,7 @@
 use ferrotune_types::Segment;
 use tch::{Device, Kind, Tensor};
 
+use crate::attention::widens;
 use crate::encoder::EncoderPass;
 use crate::rope::Rope;
 use crate::{Activation, EncoderConfig, GateUp, Linear, ModelError, Norm, Qkv, WeightMap};
@@ -132,8 +133,9 @@ impl EncoderLayer {
             let (start, n) = (run[0].range.start as i64, run[0].range.len() as i64);
             let texts = run.len() as i64;
             // (texts, H, n, D)
-            let part = |t: &Tensor| t.narrow(0, start, texts * n).view_as_texts(texts, n);
-            let mask = self.mask(n, pass.relative_bias, x.kind(), x.device());
+            let kind = if widens(x, n) { Kind::Float } else { x.kind() };
+            let part = |t: &Tensor| t.narrow(0, start, texts * n).view_as_texts(texts, n).to_kind(kind);
+            let mask = self.mask(n, pass.relative_bias, kind, x.device());
             let out = Tensor::scaled_dot_product_attention(
                 &part(&q),
                 &part(&k),
@@ -144,7 +146,7 @@ impl EncoderLayer {
                 None::<f64>,
                 false,
             );
-            outputs.push(out.transpose(1, 2).reshape([texts * n, -1]));
+            outputs.push(out.transpose(1, 2).reshape([texts * n, -1]).to_kind(x.kind()));
         }
         let merged = if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(&outputs, 0) };
         self.o_proj.forward(&merged)

@@ -1,5 +1,8 @@
 use tch::{Kind, Tensor};
 
+use crate::decoder::records_gradients;
+use crate::kernels::{wide, widens};
+
 /// A linear layer, y = x Wᵀ + b, that an adapter may replace.
 ///
 /// It keeps its place in the model as the checkpoint names it (`model.layers.0.self_attn.q_proj`), because
@@ -69,6 +72,16 @@ pub enum Update {
     Opaque,
 }
 
+/// x Wᵀ + b, where no gradient is asked for in the dtype that the CPU multiplies best. (With one, autograd would keep
+/// the widened weight.)
+pub(crate) fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    if widens(x.kind(), x.device()) && !records_gradients() {
+        wide(x).linear(&wide(weight), bias.map(wide).as_ref()).to_kind(x.kind())
+    } else {
+        x.linear(weight, bias)
+    }
+}
+
 impl Linear {
     /// A plain layer.
     pub fn new(name: impl Into<String>, weight: Tensor, bias: Option<Tensor>) -> Self {
@@ -86,7 +99,7 @@ impl Linear {
     /// x of (…, in) → (…, out), without any adapter.
     pub fn base(&self, x: &Tensor) -> Tensor {
         match &self.weight {
-            Weight::Dense(w) => x.linear(w, self.bias.as_ref()),
+            Weight::Dense(w) => product(x, w, self.bias.as_ref()),
             Weight::Packed(w) => match &self.bias {
                 Some(b) => w.matmul(x) + b,
                 None => w.matmul(x),
@@ -140,10 +153,14 @@ impl Weight {
     /// Bytes that it takes.
     pub fn n_bytes(&self) -> usize {
         match self {
-            Weight::Dense(w) => w.numel() * w.kind().elt_size_in_bytes(),
+            Weight::Dense(w) => bytes_of(w),
             Weight::Packed(w) => w.n_bytes(),
         }
     }
+}
+
+fn bytes_of(t: &Tensor) -> usize {
+    t.numel() * t.kind().elt_size_in_bytes()
 }
 
 /// The weights of several layers with one input, kept as one tensor of which each layer's weight is a view:
@@ -190,18 +207,21 @@ impl Joined {
             }
         }
         let (weight, bias) = self.whole(linears)?;
-        Some(x.linear(weight, bias))
+        Some(product(x, weight, bias))
     }
 
     /// The joined weight and bias, where the layers' own are still views of them.
     pub(crate) fn whole(&self, linears: &[&Linear]) -> Option<(&Tensor, Option<&Tensor>)> {
-        let mut address = self.weight.data_ptr() as usize;
+        let mut weights = self.weight.data_ptr() as usize;
+        let mut biases = self.bias.as_ref().map(|bias| bias.data_ptr() as usize);
         for linear in linears {
             let Weight::Dense(weight) = &linear.weight else { return None };
-            if weight.data_ptr() as usize != address || linear.bias.is_some() != self.bias.is_some() {
+            let bias = linear.bias.as_ref().map(|bias| bias.data_ptr() as usize);
+            if weight.data_ptr() as usize != weights || bias != biases {
                 return None;
             }
-            address += weight.numel() * weight.kind().elt_size_in_bytes();
+            weights += bytes_of(weight);
+            biases = biases.zip(linear.bias.as_ref()).map(|(address, bias)| address + bytes_of(bias));
         }
         Some((&self.weight, self.bias.as_ref()))
     }

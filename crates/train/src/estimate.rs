@@ -1,9 +1,10 @@
+use ferrotune_model::kernels::widens;
+use ferrotune_model::lean::{Lean, n_kept};
 use ferrotune_model::{Decoder, GateUp, Mlp, Qkv, Update, Weight};
 use ferrotune_types::Batch;
 use serde::{Deserialize, Serialize};
 
 use crate::HeadOptions;
-use crate::lean::{Lean, n_kept};
 
 /// What a run is expected to take, told before its first step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -83,8 +84,9 @@ pub struct PassCost {
     q_width: usize,
     qkv_width: usize,
     inner: usize,
-    /// Bytes of an activation.
+    /// Bytes of an activation, and of what is widened of one for products (`kernels::wide`): 0 or 4.
     element: usize,
+    widened: usize,
     head_trains: bool,
     embedding_trains: bool,
     lean: bool,
@@ -110,6 +112,8 @@ impl PassCost {
     pub fn of(decoder: &Decoder, batch: &Batch, checkpointing: bool) -> Self {
         let config = &decoder.config;
         let element = decoder.kind.elt_size_in_bytes();
+        let lean = Lean::fits(decoder, batch);
+        let widened = if lean && widens(decoder.kind, decoder.device) { 4 } else { 0 };
         let blocks: Vec<BlockCost> = decoder
             .blocks
             .iter()
@@ -153,9 +157,10 @@ impl PassCost {
             qkv_width: (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim,
             inner: config.intermediate_size,
             element,
+            widened,
             head_trains: decoder.head_weight().requires_grad(),
             embedding_trains,
-            lean: Lean::fits(decoder, batch),
+            lean,
             checkpointing,
         }
     }
@@ -203,9 +208,11 @@ impl PassCost {
         let chunk = load.graded.min(HeadOptions::default().chunk as usize);
         // A trained head takes its softmax in fp32, and its gradient stands beside the sum.
         let fp32 = if self.head_trains { 3 * 4 * chunk * self.v } else { 0 };
-        let head = chunk * self.v * e + fp32;
+        let wide = e + self.widened;
+        let head = chunk * self.v * wide + fp32 + self.v * self.c * self.widened;
         let table = if self.embedding_trains || self.head_trains { 2 * self.v * self.c * e } else { 0 };
-        let moment = (e * feed_forward.max(attention)).max(head) + table;
+        let weight = self.blocks.iter().map(|b| b.weights).max().unwrap_or(0) / 2 * self.widened;
+        let moment = (wide * feed_forward.max(attention)).max(head) + table + weight;
         let unpacked = self.blocks.iter().map(|b| b.unpacked).max().unwrap_or(0);
         let needed = kept + moment + unpacked + 4 * e * load.graded * self.c;
         // Passes of many sizes leave gaps in the heap that no later tensor fits: about a quarter, fitted to four runs.
@@ -319,7 +326,6 @@ mod tests {
 
     use super::tiny::{VOCAB, tiny};
     use super::*;
-    use crate::lean::Lean;
 
     fn batch(lengths: &[usize]) -> Batch {
         let example = |n: usize| {

@@ -1,9 +1,9 @@
-use ferrotune_model::Decoder;
+use ferrotune_model::lean::Lean;
+use ferrotune_model::{Decoder, records_gradients};
 use ferrotune_types::Batch;
 use tch::{Kind, Tensor};
 
 use crate::head::backward_head_weight;
-use crate::lean::Lean;
 use crate::{HeadOptions, Scored, TrainError};
 
 /// One forward pass with what its backward pass needs.
@@ -174,12 +174,6 @@ fn predictors(batch: &Batch, decoder: &Decoder) -> Result<Tensor, TrainError> {
         )));
     }
     Ok(Tensor::from_slice(&predictors).to_device(decoder.device))
-}
-
-/// Whether autograd would record now, which tch does not tell.
-fn records_gradients() -> bool {
-    let leaf = Tensor::zeros([1], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
-    (&leaf + 1.0).requires_grad()
 }
 
 /// A scalar whose gradient with respect to `x` is `gradient`.

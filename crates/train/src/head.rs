@@ -1,8 +1,7 @@
 use ferrotune_model::Decoder;
+use ferrotune_model::kernels::{self, HeadRow, head_rows, wide};
+use ferrotune_model::lean::accumulate;
 use tch::{Device, Kind, Tensor};
-
-use crate::kernels::{self, HeadRow, head_rows};
-use crate::lean::accumulate;
 
 /// What the LM head says of N graded tokens, and how each would change with its hidden state.
 #[derive(Debug)]
@@ -45,10 +44,11 @@ impl Default for HeadOptions {
 /// and never more than `chunk` rows of them exist. With a soft cap z = cap · tanh(u / cap) the probabilities
 /// are multiplied by 1 − (z / cap)² on the way.
 ///
-/// Logits are computed in the model's dtype and reduced in fp32.
+/// Logits are computed in the model's dtype, or in fp32 where the CPU multiplies that faster, and reduced in fp32.
 pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: HeadOptions) -> Scored {
     let _guard = tch::no_grad_guard();
-    let weight = decoder.head_weight();
+    let weight = wide(&decoder.head_weight());
+    let plain = decoder.plain_head().is_some();
     let graded = graded.detach();
     let n = graded.size()[0];
     // One pass over the logits instead of a dozen, where the kernels run.
@@ -61,7 +61,7 @@ pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: Head
         let length = options.chunk.max(1).min(n - start);
         let hidden = graded.narrow(0, start, length);
         let target = targets.narrow(0, start, length).unsqueeze(-1);
-        let logits = decoder.logits(&hidden);
+        let logits = if plain { decoder.logits_by(&wide(&hidden), &weight) } else { decoder.logits(&hidden) };
         if by_rows {
             let ids = Vec::<i64>::try_from(targets.narrow(0, start, length)).unwrap_or_default();
             let said = head_rows(&logits, &ids, options.gradient, options.metrics);
@@ -73,7 +73,7 @@ pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: Head
                 correct.push(column(|row| f32::from(u8::from(row.correct))).to_kind(Kind::Bool));
             }
             if options.gradient {
-                gradients.push(logits.matmul(&weight));
+                gradients.push(logits.to_kind(weight.kind()).matmul(&weight).to_kind(decoder.kind));
             }
             continue;
         }
@@ -107,14 +107,14 @@ pub fn score(decoder: &Decoder, graded: &Tensor, targets: &Tensor, options: Head
         if let Some(slope) = slope {
             slope_z *= slope;
         }
-        gradients.push(slope_z.matmul(&weight));
+        gradients.push(slope_z.matmul(&weight).to_kind(decoder.kind));
     }
     let join = |parts: Vec<Tensor>| (!parts.is_empty()).then(|| Tensor::cat(&parts, 0));
     Scored {
         targets: targets.shallow_clone(),
         logps: Tensor::cat(&logps, 0),
         hidden_gradient: join(gradients)
-            .unwrap_or_else(|| Tensor::zeros([0], (weight.kind(), weight.device()))),
+            .unwrap_or_else(|| Tensor::zeros([0], (decoder.kind, weight.device()))),
         entropy: join(entropies),
         correct: join(correct),
         mean_logit: join(means),
@@ -134,13 +134,15 @@ pub(crate) fn backward_head_weight(
 ) {
     let _guard = tch::no_grad_guard();
     let weight = decoder.head_weight();
+    let (widened, plain) = (wide(&weight), decoder.plain_head().is_some());
     let graded = graded.detach();
     let n = graded.size()[0];
     for start in (0..n).step_by(chunk.max(1) as usize) {
         let length = chunk.max(1).min(n - start);
         let rows = |t: &Tensor| t.narrow(0, start, length);
-        let hidden = rows(&graded);
-        let logits = decoder.logits(&hidden);
+        let hidden = wide(&rows(&graded));
+        let logits =
+            if plain { decoder.logits_by(&hidden, &widened) } else { decoder.logits(&rows(&graded)) };
         let target = rows(&scored.targets).unsqueeze(-1);
         // (n, V): d ln p / d z, one at the target less softmax, each row times its weight.
         let mut slope = logits.softmax(-1, Kind::Float).neg_();

@@ -36,7 +36,6 @@ mod sft;
 mod masked_lm;
 
 mod kernels;
-mod lean;
 
 mod adamw;
 mod blockwise;

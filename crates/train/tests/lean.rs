@@ -91,21 +91,31 @@ fn run(decoder: &Decoder, forward: Forward<'_>, trained: &mut [(String, Tensor)]
     (scored.logps.copy(), gradients.collect())
 }
 
-fn check(base: &[&str], targets: &[&str], kind: Kind, (value, gradient): (f64, f64)) {
+fn check(base: &[&str], targets: &[&str], kind: Kind, within: (f64, f64)) {
     let mut decoder = tiny(base, kind);
-    let mut trained = adapt(&mut decoder, targets);
+    let trained = adapt(&mut decoder, targets);
+    check_decoder(&decoder, trained, base.is_empty(), within);
+}
+
+fn check_decoder(
+    decoder: &Decoder,
+    mut trained: Vec<(String, Tensor)>,
+    longest_too: bool,
+    (value, gradient): (f64, f64),
+) {
+    let kind = decoder.kind;
     trained.extend(decoder.named_tensors().into_iter().filter(|(_, t)| t.requires_grad()));
     for (name, batch) in batches() {
         // Once is enough for the longest.
-        if name == "very long" && (kind != Kind::Float || !base.is_empty()) {
+        if name == "very long" && (kind != Kind::Float || !longest_too) {
             continue;
         }
-        let recorded = Forward::recorded(&decoder, &batch, false).unwrap();
-        let (logps, expected) = run(&decoder, recorded, &mut trained);
+        let recorded = Forward::recorded(decoder, &batch, false).unwrap();
+        let (logps, expected) = run(decoder, recorded, &mut trained);
         for checkpointing in [false, true] {
-            let lean = Forward::run(&decoder, &batch, checkpointing).unwrap();
+            let lean = Forward::run(decoder, &batch, checkpointing).unwrap();
             assert!(!lean.graded().requires_grad(), "{name}: autograd recorded a pass that should be lean");
-            let (ours, found) = run(&decoder, lean, &mut trained);
+            let (ours, found) = run(decoder, lean, &mut trained);
             let off = (&ours - &logps).abs().max().double_value(&[]);
             assert!(off < value, "{name}: ln p is off by {off:e}");
             for (((at, _), x), y) in trained.iter().zip(&expected).zip(&found) {
@@ -136,6 +146,18 @@ fn lora_on_some_layers_of_the_upper_blocks() {
 fn base_weights_norms_and_embedding_trained() {
     check(&["proj", "norm", "embed"], &[], Kind::Float, (2e-5, 3e-5));
     check(&["layers.1.mlp", "2.input_layernorm"], &["q_proj", "down_proj"], Kind::Float, (2e-5, 2e-5));
+}
+
+/// Biases that an adapter puts in the place of the base's: the joined layers' own must not be used any more.
+#[test]
+fn biases_of_an_adapter() {
+    let mut decoder = tiny(&[], Kind::Float);
+    let trained = adapt(&mut decoder, &["q_proj", "up_proj"]);
+    for linear in decoder.linears_mut() {
+        linear.bias =
+            linear.bias.as_ref().map(|bias| (bias.detach() * -1.5 + 0.1).detach().set_requires_grad(true));
+    }
+    check_decoder(&decoder, trained, false, (2e-5, 3e-5));
 }
 
 #[test]

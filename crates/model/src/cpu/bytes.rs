@@ -11,7 +11,7 @@
 //! AVX-512 VNNI multiplies bytes, so there q + 2¹⁵ = 256 · high + low, and Σ w q = 256 · Σ w high + Σ w low − 2¹⁵ · Σ w.
 //! That is right modulo 2³² whatever the parts are, and the whole fits.
 
-use super::vectors::for_each_width;
+use crate::kernels::for_each_width;
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;

@@ -1,7 +1,7 @@
 //! Element-wise functions without branches, so that loops over them become vectors.
 
-use super::vectors::for_each_width;
 use crate::Activation;
+use crate::kernels::{exp, for_each_width};
 
 for_each_width! {
     /// `gate[i] = act(gate[i]) · up[i]`, or `act(gate[i])` alone.
@@ -38,50 +38,12 @@ for_each_width! {
 }
 
 for_each_width! {
-    /// ln Σ exp(x), and the greatest x.
-    pub(super) fn log_sum_exp(x: &[f32]) -> (f32, f32) {
-        // Sixteen lanes, which the compiler makes vectors of.
-        let (chunks, rest) = x.as_chunks::<16>();
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        for chunk in chunks {
-            lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = lane.max(*x));
-        }
-        let greatest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sums = [0.0f32; 16];
-        for chunk in chunks {
-            sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += exp(x - greatest));
-        }
-        let sum = sums.iter().sum::<f32>() + rest.iter().map(|x| exp(x - greatest)).sum::<f32>();
-        (sum.ln() + greatest, greatest)
-    }
-}
-
-for_each_width! {
     /// cap · tanh(x / cap).
     pub(super) fn softcap(x: &mut [f32], cap: f32) {
         for x in x.iter_mut() {
             *x = tanh(*x / cap) * cap;
         }
     }
-}
-
-/// eˣ to a unit or two in the last place: x is split into a power of two and a remainder (Cephes' `expf`).
-#[inline]
-fn exp(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³: what is added to it is rounded to a whole number
-    let x = x.clamp(-87.3, 88.3);
-    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
-    let n = shifted - MAGIC;
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
-    let power = shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23;
-    p * f32::from_bits(power)
 }
 
 #[inline]
@@ -130,12 +92,6 @@ mod tests {
         let mut got = x.clone();
         softmax(&mut got);
         check(&got, t.softmax(-1, tch::Kind::Float), 1e-6, "softmax");
-        for x in [&x[..], &x[..40], &x[..7]] {
-            let (got, greatest) = log_sum_exp(x);
-            let expect = Tensor::from_slice(x).logsumexp([0i64].as_slice(), true);
-            check(&[got], expect, 1e-6, "log_sum_exp");
-            assert_eq!(Some(&greatest), x.last());
-        }
         let mut got = x.clone();
         softcap(&mut got, 30.0);
         check(&got, (&t / 30.0).tanh() * 30.0, 5e-6, "softcap");

@@ -5,6 +5,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::bytes::{self, Input, Panels};
+use super::compact::Compact;
 use super::kernels::{Stored, Width};
 use super::parallel::parallel;
 use super::tiles::Tiles;
@@ -21,12 +22,19 @@ pub(super) struct Matrix<'a> {
     bias: Option<Vec<f32>>,
 }
 
+/// Inputs up to which a compact weight is read in the place of the plain one: for more, widening takes as long as reading.
+pub(super) const COMPACT_ROWS: usize = 4;
+/// Rows of a compact weight that are widened at a time: few enough for the nearest cache, and a whole tile of the loops.
+const WIDENED: usize = 4;
+
 /// (n, k), as it is stored.
 #[derive(Debug)]
 enum Rows<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     I8(Int8Rows<'a>),
+    /// fp32, and the same in fewer bits, for few inputs.
+    Compact(&'a [f32], Compact),
 }
 
 /// Panels of whole numbers, with a factor for each row.
@@ -74,17 +82,20 @@ impl<'a> Matrix<'a> {
         Some(Matrix { n: n as usize, k: k as usize, weight: rows, bias: bias.map(floats) })
     }
 
+    /// Puts fp32 weights that came from fewer bits back into them, where that changes none.
+    pub(super) fn compact(&mut self) {
+        if let Rows::F32(w) = self.weight
+            && let Some(compact) = Compact::of(w, self.k)
+        {
+            self.weight = Rows::Compact(w, compact);
+        }
+    }
+
     /// x of (m, k) → columns `at..at + n` of `out`, whose m rows have `stride`.
     pub(super) fn forward(&self, width: Width, x: &[f32], out: &mut [f32], at: usize, stride: usize) {
         let k = self.k;
         let target = Target { out, at, stride };
         match &self.weight {
-            Rows::F32(w) => {
-                let input = f32::arrange(width, x, k);
-                self.share(x, target, |rows, y| {
-                    f32::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
-                });
-            }
             Rows::Bf16(w) => {
                 let (input, tiles) = (OnceLock::new(), Tiles::new(x, k));
                 self.share(x, target, |rows, y| {
@@ -92,6 +103,28 @@ impl<'a> Matrix<'a> {
                     if !tiles.as_ref().is_some_and(|tiles| tiles.product(w, y)) {
                         bf16::product(width, w, input.get_or_init(|| bf16::arrange(width, x, k)), k, y);
                     }
+                });
+            }
+            Rows::Compact(_, compact) if x.len() <= COMPACT_ROWS * k => {
+                let input = f32::arrange(width, x, k);
+                self.share(x, target, |rows, y| {
+                    let (n, m) = (rows.len(), y.len() / rows.len());
+                    let (mut wide, mut part) = (vec![0.0; WIDENED * k], vec![0.0; WIDENED * m]);
+                    for start in (0..n).step_by(WIDENED) {
+                        let height = WIDENED.min(n - start);
+                        let (wide, part) = (&mut wide[..height * k], &mut part[..height * m]);
+                        compact.widen(rows.start + start..rows.start + start + height, k, wide);
+                        f32::product(width, wide, &input, k, part);
+                        for (y, part) in y.chunks_exact_mut(n).zip(part.chunks_exact(height)) {
+                            y[start..start + height].copy_from_slice(part);
+                        }
+                    }
+                });
+            }
+            Rows::F32(w) | Rows::Compact(w, _) => {
+                let input = f32::arrange(width, x, k);
+                self.share(x, target, |rows, y| {
+                    f32::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
                 });
             }
             Rows::I8(Int8Rows { weight, sums, scales, width }) => {

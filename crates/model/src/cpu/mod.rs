@@ -6,7 +6,8 @@
 //! stored in: fp32, bf16, or 8 bits with a scale for each row (whose products run in whole numbers).
 //!
 //! [`Plan`] is a decoder laid out for that: borrowed weights, norms as plain numbers. It knows dense and 8-bit
-//! layers. Where a decoder has others (an adapter, NF4, a mixture of experts), is in fp16, or lies on a GPU, there
+//! layers. fp32 weights that came from fewer bits go back into them ([`Plan::compact`]), which changes no number. Where a
+//! decoder has others (an adapter, NF4, a mixture of experts), is in fp16, or lies on a GPU, there
 //! is no plan, and libtorch takes the steps as it takes everything else.
 //!
 //! **Invariants.** A row of a product is summed by one thread in a fixed order, so numbers do not depend on the
@@ -16,7 +17,7 @@
 
 mod attend;
 mod bytes;
-mod head;
+mod compact;
 mod kernels;
 mod math;
 mod matrix;
@@ -28,7 +29,6 @@ mod step;
 mod tiles;
 mod vectors;
 
-pub(crate) use head::log_sum_exps;
 pub(crate) use matrix::{floats, int8_product};
 pub(crate) use pack::{Packed, pack};
 pub(crate) use plan::Plan;

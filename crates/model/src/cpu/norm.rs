@@ -1,6 +1,6 @@
 use super::matrix::floats;
-use super::vectors::for_each_width;
 use crate::Norm;
+use crate::kernels::for_each_width;
 
 /// A norm with its weight as plain numbers.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use super::bytes::{DEPTH, ROWS};
 use super::kernels::Stored;
 use super::matrix::{Columns, elements};
 use super::parallel::parallel;
-use super::vectors::for_each_width;
+use crate::kernels::for_each_width;
 
 /// A weight in 8 bits: what [`crate::Int8Weight`] keeps.
 pub(crate) struct Packed {

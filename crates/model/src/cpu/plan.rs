@@ -2,7 +2,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::kernels::Width;
-use super::matrix::{Matrix, elements};
+use super::matrix::{COMPACT_ROWS, Matrix, elements};
 use super::norm::PlainNorm;
 use crate::{Activation, Attention, Block, Decoder, Mlp, Norm};
 
@@ -65,6 +65,20 @@ impl<'a> Plan<'a> {
         Some(Plan { decoder, width, layers, norm, head, embedding_scale })
     }
 
+    /// Puts fp32 weights that came from fewer bits back into them. It takes as long as a few steps, and every step after
+    /// it reads less memory.
+    pub(crate) fn compact(&mut self) {
+        for layer in &mut self.layers {
+            layer.matrices().for_each(Matrix::compact);
+        }
+        self.head.compact();
+    }
+
+    /// Whether [`Self::compact`] speeds up steps of so many rows.
+    pub(crate) fn compacts(rows: usize) -> bool {
+        rows <= COMPACT_ROWS
+    }
+
     /// Whether a batch of so many rows is better run here than by libtorch.
     pub(crate) fn takes(rows: usize) -> bool {
         rows <= MAX_ROWS
@@ -119,6 +133,11 @@ impl<'a> Layer<'a> {
             mlp: PlainMlp { up, gated, down: Matrix::of(down)?, activation: *activation },
             local_rope: block.local_rope,
         })
+    }
+
+    fn matrices(&mut self) -> impl Iterator<Item = &mut Matrix<'a>> {
+        let mlp = &mut self.mlp;
+        self.qkv.iter_mut().chain([&mut self.o_proj, &mut mlp.down]).chain(&mut mlp.up)
     }
 }
 

@@ -5,11 +5,9 @@
 //! sixteen sums in fp32. An input goes in as two bf16, the second what the first leaves over, so it keeps 16 bits and
 //! the products stay near those in fp32. The weights then pass by as fast as memory gives them, whatever the inputs.
 
-#![expect(clippy::inline_always, reason = "it must be compiled with its caller's vector instructions")]
-
 use half::bf16;
 
-use super::vectors::for_each_width;
+use crate::kernels::{Bf16, Element as _, for_each_width};
 
 /// Inputs that go together, and weight rows.
 const LINES: usize = 16;
@@ -84,21 +82,15 @@ for_each_width! {
     fn split(x: &[f32; DEPTH], high: &mut [u32; LINES], low: &mut [u32; LINES]) {
         let (mut upper, mut rest) = ([0u32; DEPTH], [0u32; DEPTH]);
         for ((&x, upper), rest) in x.iter().zip(&mut upper).zip(&mut rest) {
-            *upper = rounded(x);
-            *rest = rounded(x - f32::from_bits(*upper << 16));
+            let high = Bf16::put(x);
+            *upper = u32::from(high.bits());
+            *rest = u32::from(Bf16::put(x - high.get()).bits());
         }
         for line in 0..LINES {
             high[line] = upper[2 * line] | upper[2 * line + 1] << 16;
             low[line] = rest[2 * line] | rest[2 * line + 1] << 16;
         }
     }
-}
-
-/// The upper half of an fp32, rounded to nearest, ties to even.
-#[inline(always)]
-fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
 }
 
 /// Of two tiles of rows: the sums with the inputs' first parts and with their second, row by row, input by input.
@@ -120,7 +112,7 @@ mod amx {
         const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
         const XFEATURE_XTILEDATA: libc::c_long = 18;
         *HERE.get_or_init(|| {
-            crate::device::multiplies_bf16()
+            crate::device::multiplies_bf16() == crate::device::Bf16Products::Tiles
                 // SAFETY: the call takes two numbers and changes only what this process may use.
                 && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0
         })

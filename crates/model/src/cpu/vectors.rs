@@ -275,38 +275,3 @@ pub(super) mod plain {
         x.map(total)
     }
 }
-
-/// Compiles a function for AVX-512, for AVX2 and for any machine, and picks when it is called. It does the same
-/// operations in the same order, so it gives the same bits everywhere.
-macro_rules! for_each_width {
-    ($(#[$doc:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
-        $(#[$doc])*
-        $visible fn $name($($argument: $type),*) $(-> $out)? {
-            #[inline(always)]
-            fn plain($($argument: $type),*) $(-> $out)? $body
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-                fn avx512($($argument: $type),*) $(-> $out)? {
-                    plain($($argument),*)
-                }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($argument: $type),*) $(-> $out)? {
-                    plain($($argument),*)
-                }
-                use std::arch::is_x86_feature_detected as has;
-                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
-                    // SAFETY: the machine has these instructions.
-                    return unsafe { avx512($($argument),*) };
-                }
-                if has!("avx2") {
-                    // SAFETY: as above.
-                    return unsafe { avx2($($argument),*) };
-                }
-            }
-            plain($($argument),*)
-        }
-    };
-}
-
-pub(super) use for_each_width;

@@ -36,13 +36,13 @@ impl KvCache {
         KvCache { layers, starts, end, capacity }
     }
 
-    /// Writes a prompt's keys and values, (n, Hkv, D) each, into row `row` of a block, to end in slot `end`.
+    /// Writes a prompt's keys and values, (Hkv, n, D) each, into row `row` of a block, to end in slot `end`.
     pub(super) fn fill(&self, layer_idx: usize, row: usize, k: &Tensor, v: &Tensor) {
-        let n = k.size()[0];
+        let n = k.size()[1];
         let (keys, values) = &self.layers[layer_idx];
         let slots = |t: &Tensor| t.get(row as i64).narrow(1, self.end - n, n);
-        slots(keys).copy_(&k.transpose(0, 1));
-        slots(values).copy_(&v.transpose(0, 1));
+        slots(keys).copy_(k);
+        slots(values).copy_(v);
     }
 
     /// Makes room for one more token a row.

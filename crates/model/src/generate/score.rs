@@ -1,7 +1,7 @@
 use ferrotune_types::{Batch, LogLikelihood, Segment};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::cpu::{floats, log_sum_exps};
+use crate::kernels::{self, RunningHead, head_part};
 use crate::{Decoder, ModelError};
 
 /// How likely a continuation is.
@@ -57,8 +57,10 @@ pub fn score(decoder: &Decoder, prefix: &[u32], continuations: &[&[u32]]) -> Res
     })
 }
 
-/// Rows of logits that are held at once: a vocabulary of 50,000 in fp32 makes 50 MB of them.
+/// Rows of logits that are held at once, of the whole vocabulary or of [`PART`] of it.
 const CHUNK: i64 = 256;
+/// Of the vocabulary's tokens: their logits for a chunk of rows are reduced before they leave the caches.
+const PART: i64 = 4096;
 
 /// For every target of the batch, in order: its ln p, and whether no other token is likelier.
 pub(super) fn target_logprobs(
@@ -68,29 +70,31 @@ pub(super) fn target_logprobs(
 ) -> Result<Vec<(f32, bool)>, ModelError> {
     let (predictors, targets): (Vec<i64>, Vec<i64>) =
         batch.targets().map(|(predictor, target, _)| (predictor as i64, batch.ids()[target])).unzip();
-    let device = decoder.device;
-    let (predictors, targets) =
-        (Tensor::from_slice(&predictors).to_device(device), Tensor::from_slice(&targets).to_device(device));
-    let mut out = Vec::new();
-    let n = predictors.size()[0];
-    let mut start = 0;
-    while start < n {
-        let m = CHUNK.min(n - start);
-        let rows = hidden.index_select(0, &predictors.narrow(0, start, m));
-        let wanted = targets.narrow(0, start, m).unsqueeze(1);
-        let logits = decoder.logits(&rows);
-        let logit = logits.gather(1, &wanted, false).to_kind(Kind::Float);
-        if let Some(totals) = log_sum_exps(&logits) {
-            let logit = floats(&logit);
-            out.extend(totals.iter().zip(logit).map(|(&(total, greatest), x)| (x - total, x >= greatest)));
+    let predictors = Tensor::from_slice(&predictors).to_device(decoder.device);
+    let vocabulary = decoder.config.vocab_size as i64;
+    let part = if decoder.plain_head().is_some() { PART } else { vocabulary };
+    let by_parts = decoder.device == Device::Cpu && kernels::computes(decoder.kind);
+    let mut out = Vec::with_capacity(targets.len());
+    for (chunk, targets) in targets.chunks(CHUNK as usize).enumerate() {
+        let rows = predictors.narrow(0, chunk as i64 * CHUNK, targets.len() as i64);
+        let rows = hidden.index_select(0, &rows);
+        if by_parts {
+            let mut heads = vec![RunningHead::NOTHING; targets.len()];
+            for start in (0..vocabulary).step_by(part as usize) {
+                let tokens = start..(start + part).min(vocabulary);
+                head_part(&decoder.logits_of(&rows, tokens), targets, start, &mut heads);
+            }
+            out.extend(heads.into_iter().map(RunningHead::of_target));
         } else {
+            let wanted = Tensor::from_slice(targets).to_device(decoder.device).unsqueeze(1);
+            let logits = decoder.logits(&rows);
+            let logit = logits.gather(1, &wanted, false).to_kind(Kind::Float);
             let logits = logits.to_kind(Kind::Float);
             let (greatest, _) = logits.max_dim(-1, true);
             let logprobs = &logit - logits.logsumexp([-1i64].as_slice(), true);
             let is_best = Vec::<bool>::try_from(logit.ge_tensor(&greatest).view(-1))?;
             out.extend(Vec::<f32>::try_from(logprobs.view(-1))?.into_iter().zip(is_best));
         }
-        start += m;
     }
     Ok(out)
 }

@@ -3,8 +3,12 @@ use tch::Tensor;
 
 use super::cache::KvCache;
 use crate::cpu::{Plan, RopeRows, StepInput, floats};
+use crate::lean;
 use crate::rope::Rope;
 use crate::{Block, Decoder, ModelError};
+
+/// Steps after which it pays to make weights compact: for fewer it would take longer than it saves.
+const COMPACT_AFTER: usize = 8;
 
 /// Rows of text that grow together: their cache, and the decoder that feeds it.
 #[derive(Debug)]
@@ -13,6 +17,8 @@ pub(super) struct Rows<'a> {
     cache: KvCache,
     /// The decoder laid out for the CPU's kernels, where they know it.
     plan: Option<Plan<'a>>,
+    /// Steps taken that compact weights would have served.
+    n_steps: usize,
     /// Rotary tables of the positions from 0 on, of which a step looks its rows up.
     ropes: (Option<Rope>, Option<Rope>),
     /// How many positions they hold.
@@ -43,24 +49,31 @@ impl<'a> Rows<'a> {
         let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let cache = KvCache::new(decoder, &lengths, max_new_tokens);
         let mut x = decoder.embed(&batch);
-        for (layer_idx, block) in decoder.blocks.iter().enumerate() {
-            let attention = &block.attention;
-            x = block.forward_with(&x, |x| {
-                let (q, k, v) = attention.project(x, pass.rope_of(block));
-                for (row, segment) in batch.segments().iter().enumerate() {
-                    let part =
-                        |t: &Tensor| t.narrow(0, segment.range.start as i64, segment.range.len() as i64);
-                    cache.fill(layer_idx, row, &part(&k), &part(&v));
-                }
-                attention.o_proj.forward(&attention.attend_segments(&q, &k, &v, batch.segments()))
-            });
+        if lean::reads(decoder, &batch) {
+            x = lean::read(decoder, &batch, &pass, x, |layer, row, k, v| cache.fill(layer, row, k, v));
+        } else {
+            for (layer_idx, block) in decoder.blocks.iter().enumerate() {
+                let attention = &block.attention;
+                x = block.forward_with(&x, |x| {
+                    let (q, k, v) = attention.project(x, pass.rope_of(block));
+                    for (row, segment) in batch.segments().iter().enumerate() {
+                        let (start, n) = (segment.range.start as i64, segment.range.len() as i64);
+                        let part = |t: &Tensor| t.narrow(0, start, n).transpose(0, 1);
+                        cache.fill(layer_idx, row, &part(&k), &part(&v));
+                    }
+                    attention.o_proj.forward(&attention.attend_segments(&q, &k, &v, batch.segments()))
+                });
+            }
         }
         let last: Vec<i64> = batch.segments().iter().map(|s| s.range.end as i64 - 1).collect();
         let last = x.index_select(0, &Tensor::from_slice(&last).to_device(decoder.device));
         let logits = decoder.logits(&decoder.norm.forward(&last));
         let texts = if decoder.long_rope_from().is_some() { prompts.to_vec() } else { Vec::new() };
         let plan = Plan::new(decoder);
-        Ok((Rows { decoder, cache, plan, ropes: (None, None), n_ropes: 0, texts }, floats(&logits)))
+        Ok((
+            Rows { decoder, cache, plan, n_steps: 0, ropes: (None, None), n_ropes: 0, texts },
+            floats(&logits),
+        ))
     }
 
     /// Appends one token to every row and gives the logits after it, (rows, V).
@@ -80,6 +93,12 @@ impl<'a> Rows<'a> {
                 let (rows, logits) = Rows::prefill(decoder, &texts, 128)?;
                 *self = rows;
                 return Ok(logits);
+            }
+        }
+        if Plan::compacts(ids.len()) {
+            self.n_steps += 1;
+            if let Some(plan) = self.plan.as_mut().filter(|_| self.n_steps == COMPACT_AFTER) {
+                plan.compact();
             }
         }
         self.cache.reserve();
@@ -200,6 +219,27 @@ mod tests {
                     let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                     assert!(a.len() == b.len() && worst < tolerance, "{what} step {step}: {worst:e}");
                 }
+            }
+        });
+    }
+
+    #[test]
+    fn compact_weights_change_no_bit() {
+        // A checkpoint in bf16, run in fp32.
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+        let decoder = load_decoder(&Source::Directory(folder), Kind::Float, Device::Cpu).unwrap().decoder;
+        tch::no_grad(|| {
+            for n in [1, 3] {
+                let prompts: Vec<Vec<u32>> = (0..n).map(|row| vec![5, 6 + row, 7]).collect();
+                let (mut compact, _) = Rows::prefill(&decoder, &prompts, 20).unwrap();
+                let (mut plain, _) = Rows::prefill(&decoder, &prompts, 20).unwrap();
+                plain.n_steps = COMPACT_AFTER;
+                for step in 0..COMPACT_AFTER as i64 + 4 {
+                    let ids: Vec<i64> = (0..i64::from(n)).map(|row| 3 + (row * 5 + step * 3) % 40).collect();
+                    assert_eq!(compact.step(&ids).unwrap(), plain.step(&ids).unwrap(), "step {step}");
+                }
+                assert!(format!("{:?}", compact.plan).contains("Bf16(["), "it was not compact");
+                assert!(!format!("{:?}", plain.plan).contains("Bf16(["));
             }
         });
     }

@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use super::element::{Element, LANES, Rows, elements, exp, max, sum};
+use super::element::{Element, LANES, Rows, elements, exp, max, sum_zipped};
 use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
@@ -50,7 +50,7 @@ for_each_width! {
     fn softmax_row<E: Element>(row: &mut [E], seen: usize, scale: f32, buffer: &mut [f32]) {
         let (row, rest) = row.split_at_mut(seen);
         let buffer = &mut buffer[..row.len()];
-        let top = max(row.len(), |j| row[j].get());
+        let top = max(row);
         let mut lanes = [0f32; LANES];
         let (chunks, last) = row.as_chunks::<LANES>();
         let (out, out_last) = buffer.as_chunks_mut::<LANES>();
@@ -60,10 +60,14 @@ for_each_width! {
                 lanes[lane] += out[lane];
             }
         }
-        for ((out, x), lane) in out_last.iter_mut().zip(last).zip(&mut lanes) {
-            *out = exp((x.get() - top) * scale);
-            *lane += *out;
+        // As a whole chunk too: one by one, so many take as long as all the others.
+        let mut rest_of_row = [f32::NEG_INFINITY; LANES];
+        rest_of_row.iter_mut().zip(last).for_each(|(to, x)| *to = x.get());
+        for (x, lane) in rest_of_row.iter_mut().zip(&mut lanes) {
+            *x = exp((*x - top) * scale);
+            *lane += *x;
         }
+        out_last.copy_from_slice(&rest_of_row[..out_last.len()]);
         let inverse = 1.0 / lanes.iter().sum::<f32>();
         for (x, out) in row.iter_mut().zip(&*buffer) {
             *x = E::put(out * inverse);
@@ -76,7 +80,7 @@ for_each_width! {
     fn backward_row<E: Element>(p: &[E], g: &mut [E], seen: usize, scale: f32) {
         let p = &p[..seen];
         let (g, rest) = g.split_at_mut(seen);
-        let dot = sum(p.len(), |j| p[j].get() * g[j].get());
+        let dot = sum_zipped([p, &*g], p, |p, g, _| p * g);
         for (p, g) in p.iter().zip(g) {
             *g = E::put(p.get() * (g.get() - dot) * scale);
         }

@@ -155,42 +155,46 @@ pub fn has_avx512() -> bool {
 /// How many sums run side by side: the widest vector of fp32, twice.
 pub(crate) const LANES: usize = 32;
 
-/// Σ f(i) over 0..n in [`LANES`] lanes.
+/// Σ f(x) in [`LANES`] lanes.
 #[inline(always)]
-pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum<E: Element>(x: &[E], f: impl Fn(f32) -> f32) -> f32 {
+    sum_zipped([x, x], x, |x, _, _| f(x))
+}
+
+/// Σ f(x, y, z) over three slices of one length, in [`LANES`] lanes.
+#[inline(always)]
+pub fn sum_zipped<E: Element, F: Element>(
+    [x, y]: [&[E]; 2],
+    z: &[F],
+    f: impl Fn(f32, f32, f32) -> f32,
+) -> f32 {
+    let n = x.len().min(y.len()).min(z.len());
+    let ((x, x_rest), (y, y_rest)) = (x[..n].as_chunks::<LANES>(), y[..n].as_chunks::<LANES>());
+    let (z, z_rest) = z[..n].as_chunks::<LANES>();
     let mut lanes = [0f32; LANES];
-    let whole = n - n % LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += f(i + lane);
+    for ((x, y), z) in x.iter().zip(y).zip(z) {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane].get(), y[lane].get(), z[lane].get());
         }
-        i += LANES;
     }
-    for (lane, i) in (whole..n).enumerate() {
-        lanes[lane] += f(i);
+    for (((lane, x), y), z) in lanes.iter_mut().zip(x_rest).zip(y_rest).zip(z_rest) {
+        *lane += f(x.get(), y.get(), z.get());
     }
     lanes.iter().sum()
 }
 
-/// max x(i) over 0..n; −∞ where there is none.
+/// The greatest; −∞ where there is none.
 #[inline(always)]
-pub fn max(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn max<E: Element>(x: &[E]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let whole = n - n % LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, best) in lanes.iter_mut().enumerate() {
-            let x = f(i + lane);
-            *best = if x > *best { x } else { *best };
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = greater(lanes[lane], chunk[lane].get());
         }
-        i += LANES;
     }
-    for i in whole..n {
-        let x = f(i);
-        lanes[0] = if x > lanes[0] { x } else { lanes[0] };
-    }
-    lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    rest.iter().map(|x| x.get()).chain(lanes).fold(f32::NEG_INFINITY, greater)
 }
 
 /// eˣ to about 1e-7 of its value, in arithmetic that vectorises: x = n·ln 2 + r, e^r by its series. Each step is one

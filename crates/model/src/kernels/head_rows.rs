@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use super::element::{Element, Rows, elements, exp, max, sum};
+use super::element::{Element, Rows, elements, exp, max, sum, sum_zipped};
 use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
@@ -77,8 +77,8 @@ fn add_part<E: Element>(logits: &Tensor, targets: &[i64], first: i64, heads: &mu
 for_each_width! {
     /// The greatest, and Σ exp(x − greatest).
     fn part_row<E: Element>(row: &[E]) -> (f32, f32) {
-        let top = max(row.len(), |j| row[j].get());
-        (top, sum(row.len(), |j| exp(row[j].get() - top)))
+        let top = max(row);
+        (top, sum(row, |x| exp(x - top)))
     }
 }
 
@@ -110,17 +110,17 @@ for_each_width! {
     ) -> HeadRow {
         let n = row.len().min(buffer.len());
         let (row, buffer) = (&mut row[..n], &mut buffer[..n]);
-        let top = max(n, |j| row[j].get());
+        let top = max(row);
         let own = row[target].get();
         for (out, x) in buffer.iter_mut().zip(&*row) {
             *out = exp(x.get() - top);
         }
-        let total = sum(n, |j| buffer[j]);
+        let total = sum(buffer, |x| x);
         let log_total = top + total.ln();
         let mut said = HeadRow { logp: own - log_total, correct: own == top, ..HeadRow::default() };
         if metrics {
-            said.mean = sum(n, |j| row[j].get()) / n as f32;
-            said.entropy = log_total - top - sum(n, |j| buffer[j] * (row[j].get() - top)) / total;
+            said.mean = sum(row, |x| x) / n as f32;
+            said.entropy = log_total - top - sum_zipped([&*buffer, &*buffer], row, |p, _, x| p * (x - top)) / total;
             said.correct = own == top && row.iter().position(|x| x.get() == top) == Some(target);
         }
         if gradient {

@@ -16,9 +16,10 @@ mod norm_rows;
 mod parallel;
 mod rotary_rows;
 mod silu_rows;
+mod wide;
 
 pub(crate) use attention_rows::{softmax_backward, softmax_seen};
-pub use element::{Bf16, Element, Rows, elements, exp, has_avx512, max, sum};
+pub use element::{Bf16, Element, Rows, elements, exp, has_avx512, max, sum, sum_zipped};
 pub use head_rows::{HeadRow, head_rows};
 pub(crate) use head_rows::{RunningHead, head_part};
 pub(crate) use norm_rows::{rms_backward, rms_forward, rms_normed};
@@ -80,4 +81,5 @@ macro_rules! for_each_width {
     };
 }
 
+pub use wide::{wide, widens};
 pub use {by_kind, for_each_width};

@@ -1,6 +1,6 @@
 use tch::{Kind, Tensor};
 
-use super::element::{Element, Rows, elements, sum};
+use super::element::{Element, Rows, elements, sum, sum_zipped};
 use super::parallel::{parallel, rows_worth};
 use super::{by_kind, for_each_width};
 
@@ -63,7 +63,7 @@ fn backward<E: Element>(x: &Tensor, w: &Tensor, inverse: &Tensor, g: &Tensor, in
 
 for_each_width! {
     fn forward_row<E: Element>(x: &[E], w: &[f32], eps: f32, y: &mut [E]) -> f32 {
-        let square = sum(x.len(), |j| x[j].get() * x[j].get());
+        let square = sum(x, |x| x * x);
         let inverse = 1.0 / (square / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
             *y = E::put(x.get() * inverse * w);
@@ -84,7 +84,7 @@ for_each_width! {
     fn backward_row<E: Element>(x: &[E], w: &[f32], inverse: f32, g: &[E], into: &mut [E]) {
         let n = x.len().min(w.len()).min(g.len());
         let (x, w, g) = (&x[..n], &w[..n], &g[..n]);
-        let dot = sum(n, |j| g[j].get() * w[j] * x[j].get());
+        let dot = sum_zipped([g, x], w, |g, x, w| g * w * x);
         let pull = dot * inverse * inverse * inverse / n as f32;
         for (((into, x), w), g) in into.iter_mut().zip(x).zip(w).zip(g) {
             *into = E::put(into.get() + (inverse * g.get() * w - pull * x.get()));

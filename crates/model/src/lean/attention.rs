@@ -3,7 +3,7 @@ use std::ops::Range;
 use ferrotune_types::Segment;
 use tch::Tensor;
 
-use crate::kernels::{Heads, softmax_backward, softmax_seen};
+use crate::kernels::{Heads, softmax_backward, softmax_seen, wide};
 
 /// Tokens that see none outside: a plain segment, or a prefix and the segments that share it.
 pub(crate) struct Island {
@@ -112,7 +112,8 @@ pub(crate) fn forward(
     let mut kept = Vec::new();
     for island in islands {
         let n = island.range.len();
-        let [q, k, v, out] = [q, k, v, &out].map(|t| view(t, island, heads));
+        let [q, k, v] = [q, k, v].map(|t| wide(&view(t, island, heads)));
+        let out = view(&out, island, heads);
         let mut own = Kept::new();
         for run in &island.runs {
             let (k, v) = (run.seen(&k), run.seen(&v));
@@ -120,7 +121,7 @@ pub(crate) fn forward(
                 let p = probabilities(&q, &k, run, &block, heads, scale);
                 run.rows(&out, &block, heads).copy_(&p.bmm(&part(&v, &(0..block.keys), 1)));
                 if keep && n <= KEPT {
-                    own.push(p);
+                    own.push(p.to_kind(out.kind()));
                 }
             }
         }
@@ -140,7 +141,7 @@ pub(crate) fn backward(
 ) -> [Tensor; 3] {
     let out = [q.empty_like(), k.zeros_like(), v.zeros_like()];
     for (island, kept) in islands.iter().zip(kept) {
-        let [q, k, v, g] = [q, k, v, g].map(|t| view(t, island, heads));
+        let [q, k, v, g] = [q, k, v, g].map(|t| wide(&view(t, island, heads)));
         let [dq, dk, dv] = out.each_ref().map(|t| view(t, island, heads));
         let mut kept = kept.into_iter();
         for run in &island.runs {
@@ -150,7 +151,8 @@ pub(crate) fn backward(
             // The last block sees all keys: its gradients are the sums that the others' are added to.
             let mut sums: Option<(Tensor, Tensor)> = None;
             for block in blocks.iter().rev() {
-                let p = own.pop().unwrap_or_else(|| probabilities(&q, &k_seen, run, block, heads, scale));
+                let p = own.pop().map(|p| wide(&p));
+                let p = p.unwrap_or_else(|| probabilities(&q, &k_seen, run, block, heads, scale));
                 let keys = |t: &Tensor| part(t, &(0..block.keys), 1);
                 let g = run.rows(&g, block, heads);
                 let ds = g.bmm(&keys(&v_seen).transpose(1, 2));

@@ -3,6 +3,8 @@ use std::ops::Range;
 use crate::{Linear, Update};
 use tch::{Kind, Tensor};
 
+use crate::kernels::wide;
+
 /// The product of one input with several layers side by side, their LoRA updates joined as well:
 /// y = x Wᵀ + b + (x Aᵀ) Bᵀ, where A stacks the layers' A and B holds their s·B on its diagonal.
 pub(crate) struct Product<'a> {
@@ -63,11 +65,15 @@ impl<'a> Product<'a> {
 
     /// x of (T, in) → y of (T, out) and x Aᵀ of (T, R), which the backward pass wants back.
     pub(crate) fn forward(&self, x: &Tensor) -> (Tensor, Option<Tensor>) {
-        let mut y = x.linear(&self.weight(), self.bias.as_ref());
-        let Some(factors) = &self.factors else { return (y, None) };
-        let low = x.linear(&factors.a, None::<&Tensor>);
-        let _ = y.addmm_(&low, &factors.b.tr());
-        (y, Some(low))
+        let kind = x.kind();
+        let x = wide(x);
+        let mut y = x.linear(&wide(&self.weight()), self.bias.as_ref().map(wide).as_ref());
+        let low = self.factors.as_ref().map(|factors| {
+            let low = x.linear(&wide(&factors.a), None::<&Tensor>).to_kind(kind);
+            let _ = y.addmm_(&wide(&low), &wide(&factors.b).tr());
+            low
+        });
+        (y.to_kind(kind), low)
     }
 
     /// From g, the gradient with respect to y: adds those of what is trained to their `.grad`, and gives the one
@@ -79,16 +85,18 @@ impl<'a> Product<'a> {
         g: &Tensor,
         wanted: bool,
     ) -> Option<Tensor> {
-        let mut dx = wanted.then(|| g.matmul(&self.weight()));
+        let kind = g.kind();
+        let g = wide(g);
+        let mut dx = wanted.then(|| g.matmul(&wide(&self.weight())));
         let base_trains = self.base_trains();
-        let x = (self.factors.as_ref().is_some_and(Factors::trains) || base_trains).then(x);
+        let x = (self.factors.as_ref().is_some_and(Factors::trains) || base_trains).then(|| wide(&x()));
         if let (Some(factors), Some(low)) = (&self.factors, low) {
-            let dlow = g.matmul(&factors.b); // (T, R)
+            let dlow = g.matmul(&wide(&factors.b)); // (T, R)
             if let Some(dx) = &mut dx {
-                let _ = dx.addmm_(&dlow, &factors.a);
+                let _ = dx.addmm_(&dlow, &wide(&factors.a));
             }
             if let Some(x) = &x {
-                factors.accumulate(&dlow.tr().matmul(x), &g.tr().matmul(&low));
+                factors.accumulate(&dlow.tr().matmul(x), &g.tr().matmul(&wide(&low)));
             }
         }
         if let Some(x) = x.filter(|_| base_trains) {
@@ -107,7 +115,7 @@ impl<'a> Product<'a> {
                 start += rows;
             }
         }
-        dx
+        dx.map(|dx| dx.to_kind(kind))
     }
 
     fn base_trains(&self) -> bool {

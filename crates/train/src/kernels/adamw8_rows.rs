@@ -1,9 +1,8 @@
+use ferrotune_model::for_each_width;
+use ferrotune_model::kernels::{Element, Rows, elements, parallel};
 use tch::Tensor;
 
 use super::adamw_rows::AdamShared;
-use super::element::{Element, Rows, elements};
-use super::for_each_width;
-use super::parallel::parallel;
 use crate::blockwise::{BLOCK, Blockwise, Table};
 
 /// One parameter of an AdamW step whose moments are in 8 bits; weight and gradient are contiguous fp32 CPU tensors.

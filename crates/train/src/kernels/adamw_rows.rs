@@ -1,8 +1,6 @@
+use ferrotune_model::for_each_width;
+use ferrotune_model::kernels::{Element, Rows, elements, parallel};
 use tch::{Kind, Tensor};
-
-use super::element::{Element, Rows, elements};
-use super::for_each_width;
-use super::parallel::parallel;
 
 /// One parameter of an AdamW step, all contiguous fp32 CPU tensors of one size.
 pub(crate) struct AdamRow<'a> {

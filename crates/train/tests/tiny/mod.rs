@@ -15,7 +15,8 @@ pub(crate) fn tiny(trained: &[&str], kind: Kind) -> Decoder {
     let config = decoder_config(&json!({
         "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 2048, "tie_word_embeddings": true, "rms_norm_eps": 1e-5
+        "max_position_embeddings": 2048, "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
+        "attention_bias": true, "mlp_bias": true
     }))
     .unwrap();
     let (c, i, kv) = (24, 40, 12);
@@ -33,6 +34,9 @@ pub(crate) fn tiny(trained: &[&str], kind: Kind) -> Decoder {
             ("input_layernorm", vec![c]),
             ("post_attention_layernorm", vec![c]),
         ] {
+            if name.ends_with("proj") {
+                shapes.push((format!("model.layers.{l}.{name}.bias"), vec![shape[0]]));
+            }
             shapes.push((at(name), shape));
         }
     }
