@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Of `--peer trl`: which jobs, with commas.
     #[arg(long, default_value = "sft,sft-full,qlora,dpo")]
     jobs: String,
-    /// A release build of `ferrotune` to measure, instead of one built from this checkout.
+    /// A release build of `ferrotune` to measure, its `examples/` beside it, instead of one built from this checkout.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// A Python that has the peers; without it, a virtual environment in the cache is made.

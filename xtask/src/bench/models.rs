@@ -38,7 +38,8 @@ pub(super) fn run(args: &Args, peer: &str) -> Result<()> {
         // Not among the others' peers: it is compiled on the spot, for minutes.
         shell::run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "llama-cpp-python"]))?;
     }
-    for (package, example) in [("ferrotune-model", "speed"), ("ferrotune", "chat_speed")] {
+    let examples = [("ferrotune-model", "speed"), ("ferrotune", "chat_speed")];
+    for (package, example) in examples.into_iter().filter(|_| args.binary.is_none()) {
         shell::run(&mut shell::cargo([
             "build",
             "--quiet",

@@ -339,15 +339,15 @@ pub(super) fn cost(args: &Args) -> Result<()> {
         shell::run(command.arg(&work).arg(last))?;
     }
     let base = "--lora-r 16 --lora-alpha 32 --batch 2 --max-length 512";
-    let mut configs = vec![Config::new("rank 16, 2 rows of 512", base)];
-    for rank in [4, 64, 256] {
+    let mut configs = vec![Config::new("rank 16, 2 × 512 tokens", base)];
+    for rank in [4, 64, 192] {
         configs.push(Config::new(format!("rank {rank}"), &format!("{base} --lora-r {rank}")));
     }
     for batch in [1, 4, 8] {
-        configs.push(Config::new(format!("{batch} rows"), &format!("{base} --batch {batch}")));
+        configs.push(Config::new(format!("rows: {batch}"), &format!("{base} --batch {batch}")));
     }
     for (length, batch) in [(128, 8), (256, 4), (1024, 1), (2048, 1)] {
-        let name = format!("{batch} rows of {length}");
+        let name = format!("{batch} × {length} tokens");
         configs.push(Config::new(name, &format!("{base} --max-length {length} --batch {batch}")));
     }
     configs.push(Config::new("activation checkpointing", &format!("{base} --activation-checkpointing")));
@@ -396,7 +396,7 @@ fn measure(args: &Args, configs: &[Config], packing: bool) -> Result<()> {
             let mut command = Command::new(&binary);
             command.arg("sft").arg("--data").arg(&data).args(["--dtype", dtype, "--json"]);
             command
-                .args(["--steps", "8", "--lr", "1e-4", "--schedule", "constant", "--out"])
+                .args(["--steps", "5", "--lr", "1e-4", "--schedule", "constant", "--out"])
                 .arg(work.join("out"));
             // A later option wins, so a configuration may change its base.
             command.args(last_of_each(&config.options));

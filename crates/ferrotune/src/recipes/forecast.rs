@@ -12,7 +12,8 @@ use super::sft::{SftConfig, SftData, batches};
 
 /// Longer runs time a pass first; for shorter ones it would be a good part of the whole.
 const TIMED_FROM: usize = 5;
-/// A pass that is timed stays below so many multiplications and additions: some seconds on two cores.
+/// A pass that is timed stays below so many multiplications and additions, some seconds on two cores, or below a
+/// hundredth of the run's: a short pass of a large model is slower for its size than a step will be.
 const TIMED_FLOPS: f64 = 2e12;
 
 /// What `run` will take over `data`. `held` is what the process held before the run's states were made.
@@ -58,7 +59,8 @@ pub(crate) fn forecast(
     } else {
         let flops: f64 = loads.iter().map(|load| cost.flops(load)).sum();
         let validated: f64 = validation.iter().map(|b| cost.forward_flops(&PassLoad::of(b))).sum();
-        let Timed { rate, update, load } = timed(decoder, run, &first, &cost, config)?;
+        let most = TIMED_FLOPS.max(flops / 100.0);
+        let Timed { rate, update, load } = timed(decoder, run, &first, &cost, config, most)?;
         let trained = flops / rate + update.as_secs_f64() * steps as f64;
         let validations = run.validations_left() as f64 * validated / rate;
         let needed = after_a_pass(held, states, &cost, &load, pass);
@@ -97,14 +99,21 @@ struct Timed {
     load: PassLoad,
 }
 
-/// Times a pass over a batch, or its first part, and an update.
-fn timed(decoder: &Decoder, run: &Run, batch: &Batch, cost: &PassCost, config: &SftConfig) -> Result<Timed> {
-    let fits = cost.flops(&PassLoad::of(batch)) <= TIMED_FLOPS;
+/// Times a pass over a batch, or its first part, of at most so many multiplications and additions, and an update.
+fn timed(
+    decoder: &Decoder,
+    run: &Run,
+    batch: &Batch,
+    cost: &PassCost,
+    config: &SftConfig,
+    most: f64,
+) -> Result<Timed> {
+    let fits = cost.flops(&PassLoad::of(batch)) <= most;
     let shorter;
     let batch = if fits {
         batch
     } else {
-        shorter = cut(batch, TIMED_FLOPS / cost.flops(&PassLoad::of(batch)))?;
+        shorter = cut(batch, most / cost.flops(&PassLoad::of(batch)))?;
         &shorter
     };
     let mut best = Duration::MAX;

@@ -161,6 +161,11 @@ impl Gguf {
         &self.tensors
     }
 
+    /// Lets the system take back the pages of bytes that were read.
+    pub(super) fn forget(&self, bytes: &[u8]) {
+        super::forget(&self.file, bytes);
+    }
+
     /// The tensor's stored bytes.
     pub(super) fn bytes(&self, tensor: &GgufTensor) -> &[u8] {
         &self.file[tensor.bytes.clone()]

@@ -148,6 +148,7 @@ impl Tensors for GgufTensors {
             size = &size[1..];
         }
         let values = Tensor::f_from_slice(&tensor.kind.dequantize(bytes))?.f_reshape(size)?;
+        self.gguf.forget(bytes);
         Ok(Some(match *change {
             Change::None | Change::Expert(_) => values,
             Change::PlusOne => values - 1.0,

@@ -39,6 +39,24 @@ fn map(path: &Path) -> Result<Mmap, ModelError> {
     unsafe { Mmap::map(&file) }.map_err(error("map"))
 }
 
+/// Lets the system take back the pages of `bytes`, a part of `map` that was copied: else a model that is loaded counts
+/// twice, in its tensors and in its file.
+fn forget(map: &Mmap, bytes: &[u8]) {
+    #[cfg(unix)]
+    {
+        let offset = (bytes.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize);
+        if offset <= map.len() && bytes.len() <= map.len() - offset {
+            // SAFETY: a mapped file that is only read: whoever looks at these pages again gets the same bytes from it.
+            // Where it fails, they stay.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, bytes.len())
+            };
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (map, bytes);
+}
+
 /// Reads a small JSON file.
 fn read_json(path: &Path) -> Result<serde_json::Value, ModelError> {
     let bytes =

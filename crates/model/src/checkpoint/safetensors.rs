@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::{format_error, map, read_json};
+use super::{forget, format_error, map, read_json};
 use crate::{ModelError, Tensors};
 
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -114,8 +114,11 @@ impl Tensors for Safetensors {
 
     fn read(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
         let Some(place) = self.tensors.get(name) else { return Ok(None) };
-        let bytes = &self.files[place.file].1[place.bytes.clone()];
-        Ok(Some(Tensor::f_from_data_size(bytes, &place.size, place.kind)?))
+        let file = &self.files[place.file].1;
+        let bytes = &file[place.bytes.clone()];
+        let tensor = Tensor::f_from_data_size(bytes, &place.size, place.kind)?;
+        forget(file, bytes);
+        Ok(Some(tensor))
     }
 }
 

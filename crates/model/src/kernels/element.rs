@@ -155,13 +155,13 @@ pub fn has_avx512() -> bool {
 /// How many sums run side by side: the widest vector of fp32, twice.
 pub(crate) const LANES: usize = 32;
 
-/// Σ f(x) in [`LANES`] lanes.
+/// Σ f(x) in a fixed number of lanes.
 #[inline(always)]
 pub fn sum<E: Element>(x: &[E], f: impl Fn(f32) -> f32) -> f32 {
     sum_zipped([x, x], x, |x, _, _| f(x))
 }
 
-/// Σ f(x, y, z) over three slices of one length, in [`LANES`] lanes.
+/// Σ f(x, y, z) over three slices of one length, in a fixed number of lanes.
 #[inline(always)]
 pub fn sum_zipped<E: Element, F: Element>(
     [x, y]: [&[E]; 2],

@@ -5,7 +5,7 @@
 //! chance to be joined. Written out, a block is eight products, the attention's, and five kernels; it keeps
 //! per token and layer what the backward pass reads and nothing else, and asks no gradient of what is frozen.
 //!
-//! [`Lean::of`] says whether a pass can go this way: a pre-norm decoder with RMS norms, rotary positions over whole
+//! [`Lean::fits`] says whether a pass can go this way: a pre-norm decoder with RMS norms, rotary positions over whole
 //! heads and a SiLU-gated feed-forward part (Llama, Mistral, Qwen2 and their kin), in fp32 or bf16 on the CPU, whose
 //! adapters are plain LoRA. Everything else takes autograd's way, and a test holds the two ways to the same
 //! gradients. Base weights may be frozen or trained, dense or packed.
