@@ -106,6 +106,16 @@ fn python(args: &Args) -> Result<PathBuf> {
     args.python.clone().map_or_else(golden::peers, Ok)
 }
 
+/// A program of the peers' side.
+fn script(name: &str) -> PathBuf {
+    shell::root().join("xtask/peers").join(name)
+}
+
+/// Lays out what a peers' script reads.
+fn prepare(python: &Path, name: &str, work: &Path, data: &Path) -> Result<()> {
+    shell::run(Command::new(python).arg(script(name)).arg("prepare").arg(work).arg(data))
+}
+
 fn binary(args: &Args) -> Result<PathBuf> {
     args.binary.clone().map_or_else(|| pipeline::build("release"), Ok)
 }
@@ -127,8 +137,8 @@ fn peer(args: &Args, jobs: &[&str]) -> Result<()> {
     let python = python(args)?;
     let binary = binary(args)?;
     let work = shell::cache()?.join("bench");
-    let script = shell::root().join("xtask/peers/baseline.py");
-    shell::run(Command::new(&python).arg(&script).arg("prepare").arg(&work).arg(&args.data))?;
+    let script = script("baseline.py");
+    prepare(&python, "baseline.py", &work, &args.data)?;
     for job in jobs {
         for dtype in args.dtypes.split(',') {
             let mut sides = [

@@ -195,7 +195,7 @@ impl Attention {
         let mask =
             if causal && self.softcap.is_none() { None } else { Some(causal_mask(n, m, window, q.device())) };
         let kind = q.kind();
-        let widen = widens(q, n);
+        let widen = attends_in_fp32(q, n);
         let batch = |t: &Tensor| {
             let t = if widen { t.to_kind(Kind::Float) } else { t.shallow_clone() };
             t.unsqueeze(0).transpose(1, 2) // (1, H, n, D)
@@ -253,7 +253,7 @@ impl Attention {
 /// libtorch's bf16 attention on CPUs without units for it takes 2.6 times as long as its fp32 one, forward and backward,
 /// at lengths of about 100: the two casts cost less. With units for tiles of bf16 its forward pass takes a third of
 /// fp32's, and its backward pass twice as long on short texts.
-pub(crate) fn widens(q: &Tensor, n: i64) -> bool {
+pub(crate) fn attends_in_fp32(q: &Tensor, n: i64) -> bool {
     q.kind() == Kind::BFloat16
         && q.device() == tch::Device::Cpu
         && n > 1

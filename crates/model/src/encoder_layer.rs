@@ -1,7 +1,7 @@
 use ferrotune_types::Segment;
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::widens;
+use crate::attention::attends_in_fp32;
 use crate::encoder::EncoderPass;
 use crate::rope::Rope;
 use crate::{Activation, EncoderConfig, GateUp, Linear, ModelError, Norm, Qkv, WeightMap};
@@ -133,7 +133,7 @@ impl EncoderLayer {
             let (start, n) = (run[0].range.start as i64, run[0].range.len() as i64);
             let texts = run.len() as i64;
             // (texts, H, n, D)
-            let kind = if widens(x, n) { Kind::Float } else { x.kind() };
+            let kind = if attends_in_fp32(x, n) { Kind::Float } else { x.kind() };
             let part = |t: &Tensor| t.narrow(0, start, texts * n).view_as_texts(texts, n).to_kind(kind);
             let mask = self.mask(n, pass.relative_bias, kind, x.device());
             let out = Tensor::scaled_dot_product_attention(

@@ -48,9 +48,9 @@ fn side_by_side(
     rate: &str,
 ) -> Result<()> {
     let python = python(args)?;
-    let script = shell::root().join("xtask/peers/data.py");
+    let script = super::script("data.py");
     let work = shell::cache()?.join("bench");
-    shell::run(Command::new(&python).arg(&script).arg("prepare").arg(&work).arg(&args.data))?;
+    super::prepare(&python, "data.py", &work, &args.data)?;
     let build = ["build", "--quiet", "--release", "--package", "ferrotune-data", "--example", "throughput"];
     shell::run(&mut shell::cargo(build))?;
     let target =

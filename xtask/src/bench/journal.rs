@@ -25,6 +25,7 @@ pub(super) struct Journal<'a> {
 }
 
 impl<'a> Journal<'a> {
+    /// Of the study `name`.
     pub(super) fn open(name: &str, args: &'a Args) -> Result<Self> {
         let folder = shell::cache()?.join(format!("study-{name}"));
         let file = shell::root().join(FOLDER).join(format!("{name}.jsonl"));

@@ -51,8 +51,8 @@ pub(super) fn run(args: &Args, peer: &str) -> Result<()> {
         ]))?;
     }
     let work = shell::cache()?.join("bench");
-    let script = shell::root().join("xtask/peers/models.py");
-    shell::run(Command::new(&python).arg(&script).arg("prepare").arg(&work).arg(&args.data))?;
+    let script = super::script("models.py");
+    super::prepare(&python, "models.py", &work, &args.data)?;
     for job in jobs {
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds.max(1) {

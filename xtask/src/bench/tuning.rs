@@ -330,14 +330,8 @@ const SIZES: [&str; 3] = ["smollm2-360m", "qwen2.5-0.5b", "smollm2-1.7b"];
 pub(super) fn cost(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
     let (python, work) = (super::python(args)?, shell::cache()?.join("bench"));
-    for (script, last) in [("baseline.py", args.data.as_path()), ("sizes.py", work.join("hf").as_path())] {
-        let mut command = Command::new(&python);
-        command.arg(shell::root().join("xtask/peers").join(script));
-        if script == "baseline.py" {
-            command.arg("prepare");
-        }
-        shell::run(command.arg(&work).arg(last))?;
-    }
+    super::prepare(&python, "baseline.py", &work, &args.data)?;
+    shell::run(Command::new(&python).arg(super::script("sizes.py")).arg(&work).arg(work.join("hf")))?;
     let base = "--lora-r 16 --lora-alpha 32 --batch 2 --max-length 512";
     let mut configs = vec![Config::new("rank 16, 2 × 512 tokens", base)];
     for rank in [4, 64, 192] {
@@ -365,6 +359,7 @@ pub(super) fn cost(args: &Args) -> Result<()> {
 
 /// What a run says it will take, and what it then takes.
 pub(super) fn estimates(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::default())?;
     let lora = "--lora-r 16 --lora-alpha 32 --batch 4 --max-length 512";
     let configs = [
         Config::new("LoRA", lora),
@@ -378,7 +373,6 @@ pub(super) fn estimates(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args, configs: &[Config], packing: bool) -> Result<()> {
-    setup::ensure(&setup::Args::default())?;
     let binary = super::binary(args)?;
     let work = shell::cache()?.join("bench-cost");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
@@ -399,10 +393,8 @@ fn measure(args: &Args, configs: &[Config], packing: bool) -> Result<()> {
                 .args(["--steps", "5", "--lr", "1e-4", "--schedule", "constant", "--out"])
                 .arg(work.join("out"));
             // A later option wins, so a configuration may change its base.
-            command.args(last_of_each(&config.options));
-            if !config.options.iter().any(|option| option == "--model") {
-                command.args(["--model", MODEL]);
-            }
+            let options = [&["--model".to_owned(), MODEL.to_owned()], config.options.as_slice()].concat();
+            command.args(last_of_each(&options));
             if packing {
                 command.arg("--packing");
             }

@@ -97,7 +97,9 @@ impl<'a> Rows<'a> {
         }
         if Plan::compacts(ids.len()) {
             self.n_steps += 1;
-            if let Some(plan) = self.plan.as_mut().filter(|_| self.n_steps == COMPACT_AFTER) {
+            if self.n_steps == COMPACT_AFTER
+                && let Some(plan) = &mut self.plan
+            {
                 plan.compact();
             }
         }
