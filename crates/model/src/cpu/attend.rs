@@ -1,7 +1,7 @@
 use half::bf16;
 use tch::{Kind, Tensor};
 
-use super::kernels::{Stored, Width};
+use super::kernels::{Out, Stored, Weight, Width};
 use super::math::{softcap, softmax};
 use super::matrix::Columns;
 use super::parallel::parallel;
@@ -72,7 +72,9 @@ impl<'a> Cache<'a> {
             let n = slot + 1 - from;
             let mut scores = vec![0.0; group * n];
             // (group, slots): every query of the group with every key.
-            E::product(width, keys, &E::arrange(width, q, d), d, &mut scores);
+            let keys = Weight { rows: keys, cached: false };
+            let out = Out { numbers: &mut scores, stride: n };
+            E::product(width, keys, &E::arrange(width, q, d), d, out);
             let mut mixed = vec![0.0; group * d];
             for (scores, mixed) in scores.chunks_exact_mut(n).zip(mixed.chunks_exact_mut(d)) {
                 for score in scores.iter_mut() {

@@ -210,7 +210,7 @@ mod avx512 {
 
     use super::{BLOCK, Eight, Four};
 
-    /// Bytes.
+    /// Bytes, at the least.
     const AHEAD: usize = 2048;
 
     /// Codes of 16 numbers.
@@ -222,17 +222,18 @@ mod avx512 {
         unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
     }
 
-    /// Asks for what comes some blocks later: reading stops after every few rows, and the hardware loses the thread.
+    /// Asks for what is widened next, while this is multiplied: reading stops after every few rows, and the hardware loses
+    /// the thread.
     #[inline]
-    fn prefetch<T>(block: *const T) {
-        crate::cpu::vectors::avx512::prefetch(block.cast::<u8>().wrapping_add(AHEAD));
+    fn prefetch<T>(block: *const T, all: &[T]) {
+        crate::cpu::vectors::avx512::prefetch(block.cast::<u8>().wrapping_add(AHEAD.max(size_of_val(all))));
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn widen_four(from: &[Four], out: &mut [[f32; BLOCK]]) {
         let low = _mm_set1_epi8(15);
         for (out, block) in out.iter_mut().zip(from) {
-            prefetch(block);
+            prefetch(block, from);
             let codes = load(&block.codes);
             let (scale, least) = (_mm512_set1_ps(block.scale), _mm512_set1_ps(block.least));
             let halves = [_mm_and_si128(codes, low), _mm_and_si128(_mm_srli_epi16::<4>(codes), low)];
@@ -247,7 +248,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     pub(super) fn widen_eight(from: &[Eight], out: &mut [[f32; BLOCK]]) {
         for (out, block) in out.iter_mut().zip(from) {
-            prefetch(block);
+            prefetch(block, from);
             let scale = _mm512_set1_ps(block.scale);
             for (out, codes) in out.as_chunks_mut::<16>().0.iter_mut().zip(block.codes.as_chunks::<16>().0) {
                 let codes = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load(codes)));

@@ -1,18 +1,65 @@
 //! The inner loops, written once over vectors of fp32 numbers and compiled for each kind of CPU and of storage;
 //! which one runs is asked at run time.
 
-use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 
 use half::bf16;
+
+/// Numbers that begin where a line of the cache does: a vector that crosses from one to the next is read twice.
+#[derive(Debug, Default)]
+pub(super) struct Aligned {
+    buffer: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    const LINE: usize = 64;
+
+    pub(super) fn zeros(len: usize) -> Self {
+        let buffer = vec![0.0; len + Self::LINE / size_of::<f32>() - 1];
+        let start = buffer.as_ptr().align_offset(Self::LINE).min(buffer.len() - len);
+        Aligned { buffer, start, len }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[self.start..self.start + self.len]
+    }
+}
+
+/// Rows of a weight, (n, k).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight<'a, E> {
+    pub(super) rows: &'a [E],
+    /// Already in the cache: memory is asked ahead of its use.
+    pub(super) cached: bool,
+}
+
+/// Where a product goes: that of input i with row r to `numbers[i * stride + r]`.
+#[derive(Debug)]
+pub(super) struct Out<'a> {
+    pub(super) numbers: &'a mut [f32],
+    pub(super) stride: usize,
+}
 
 /// A type that weights and caches are stored in.
 pub(super) trait Stored: Copy + Send + Sync + 'static {
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
     /// x of (m, k) in the order in which [`Self::product`] reads it.
-    fn arrange(width: Width, x: &[f32], k: usize) -> Cow<'_, [f32]>;
-    /// W xᵀ: `w` of (n, k), `x` of (m, k), arranged → `out` of (m, n).
-    fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]);
+    fn arrange(width: Width, x: &[f32], k: usize) -> Aligned;
+    /// Inputs of `k` numbers by the rows of `w`.
+    fn product(width: Width, w: Weight<'_, Self>, x: &[f32], k: usize, out: Out<'_>);
     /// `out` += Σ weight · row, over the rows of `values`, (weights, out).
     fn mix(width: Width, weights: &[f32], values: &[Self], out: &mut [f32]);
 }
@@ -51,10 +98,8 @@ impl Width {
 macro_rules! loops {
     ($name:ident, $vectors:ident, $stored:ty, $load:ident, $part:ident, $parts:literal $(, $features:literal)?) => {
         mod $name {
-            use std::borrow::Cow;
-
             use super::super::vectors::$vectors as v;
-            use super::Stored as _;
+            use super::{Aligned, Out, Stored as _, Weight};
 
             /// Numbers that are read at once.
             const CHUNK: usize = $parts * v::LANES;
@@ -69,12 +114,9 @@ macro_rules! loops {
             }
 
             /// Group by group: a chunk of each of its inputs, the next chunk of each, …, and what is left of each.
-            pub(super) fn arrange(x: &[f32], k: usize) -> Cow<'_, [f32]> {
+            pub(super) fn arrange(x: &[f32], k: usize) -> Aligned {
                 let m = x.len() / k;
-                if $parts == 1 && m < 4 {
-                    return Cow::Borrowed(x);
-                }
-                let mut out = vec![0.0; x.len()];
+                let mut out = Aligned::zeros(x.len());
                 let (whole, rest) = (k / CHUNK, k % CHUNK);
                 let mut first = 0;
                 while first < m {
@@ -95,13 +137,14 @@ macro_rules! loops {
                     }
                     first += n;
                 }
-                Cow::Owned(out)
+                out
             }
 
             /// Several inputs go together: one load of a weight serves them all. So do several rows: one load of an
             /// input serves them all. All rows pass by a group of inputs, which stays in the nearest cache.
             $(#[target_feature(enable = $features)])?
-            pub(super) fn product(w: &[$stored], x: &[f32], k: usize, out: &mut [f32]) {
+            pub(super) fn product(w: Weight<'_, $stored>, x: &[f32], k: usize, out: Out<'_>) {
+                let (Weight { rows: w, cached }, Out { numbers: out, stride }) = (w, out);
                 let (n, m) = (w.len() / k, x.len() / k);
                 let mut i = 0;
                 while i < m {
@@ -112,19 +155,19 @@ macro_rules! loops {
                     while r < n {
                         let height = if r + tall <= n { tall } else { 1 };
                         let rows = &w[r * k..(r + height) * k];
-                        let out = &mut out[i * n + r..];
+                        let out = &mut out[i * stride + r..];
                         if width == v::INPUTS && height > 1 {
-                            tile::<{ v::ROWS }, { v::INPUTS }>(rows, inputs, k, out, n);
+                            tile::<{ v::ROWS }, { v::INPUTS }>(rows, cached, inputs, k, out, stride);
                         } else if width == v::INPUTS {
-                            tile::<1, { v::INPUTS }>(rows, inputs, k, out, n);
+                            tile::<1, { v::INPUTS }>(rows, cached, inputs, k, out, stride);
                         } else if width == 4 && height > 1 {
-                            tile::<{ v::ROWS }, 4>(rows, inputs, k, out, n);
+                            tile::<{ v::ROWS }, 4>(rows, cached, inputs, k, out, stride);
                         } else if width == 4 {
-                            tile::<1, 4>(rows, inputs, k, out, n);
+                            tile::<1, 4>(rows, cached, inputs, k, out, stride);
                         } else if height > 1 {
-                            tile::<4, 1>(rows, inputs, k, out, n);
+                            tile::<4, 1>(rows, cached, inputs, k, out, stride);
                         } else {
-                            tile::<1, 1>(rows, inputs, k, out, n);
+                            tile::<1, 1>(rows, cached, inputs, k, out, stride);
                         }
                         r += height;
                     }
@@ -138,12 +181,15 @@ macro_rules! loops {
             $(#[target_feature(enable = $features)])?
             fn tile<const R: usize, const M: usize>(
                 w: &[$stored],
+                cached: bool,
                 x: &[f32],
                 k: usize,
                 out: &mut [f32],
                 stride: usize,
             ) {
                 let whole = k / CHUNK;
+                // The same place two tiles on: the hardware follows rows, not tiles.
+                let ahead = if cached { 0 } else { 2 * R * k };
                 let mut rows: [&[[$stored; CHUNK]]; R] = [&[]; R];
                 for r in 0..R {
                     rows[r] = &w[r * k..(r + 1) * k].as_chunks().0[..whole];
@@ -155,8 +201,7 @@ macro_rules! loops {
                 for j in 0..whole {
                     let mut parts = [[v::fill(0.0); $parts]; R];
                     for r in 0..R {
-                        // The same place two tiles on: the hardware follows rows, not tiles.
-                        v::prefetch(w.as_ptr().wrapping_add((2 * R + r) * k + j * CHUNK));
+                        v::prefetch(w.as_ptr().wrapping_add(ahead + r * k + j * CHUNK));
                         parts[r] = v::$part(&rows[r][j]);
                     }
                     for i in 0..M {
@@ -203,16 +248,42 @@ macro_rules! loops {
                 }
             }
 
+            /// N chunks from number `from` on: as many sums at once, each over all rows. Gives N.
+            #[inline]
+            $(#[target_feature(enable = $features)])?
+            fn mix_chunks<const N: usize>(
+                weights: &[f32],
+                values: &[$stored],
+                d: usize,
+                from: usize,
+                out: &mut [[f32; v::LANES]],
+            ) -> usize {
+                let mut sums = [v::fill(0.0); N];
+                for n in 0..N {
+                    sums[n] = v::load_f32(&out[from + n]);
+                }
+                for (&weight, row) in weights.iter().zip(values.chunks_exact(d)) {
+                    let (weight, row) = (v::fill(weight), &row.as_chunks().0[from..from + N]);
+                    for n in 0..N {
+                        sums[n] = v::plus(sums[n], weight, v::$load(&row[n]));
+                    }
+                }
+                for n in 0..N {
+                    v::store(sums[n], &mut out[from + n]);
+                }
+                N
+            }
+
             $(#[target_feature(enable = $features)])?
             pub(super) fn mix(weights: &[f32], values: &[$stored], out: &mut [f32]) {
                 let d = out.len();
                 let (chunks, rest) = out.as_chunks_mut::<{ v::LANES }>();
-                for (j, chunk) in chunks.iter_mut().enumerate() {
-                    let mut sum = v::load_f32(chunk);
-                    for (&weight, row) in weights.iter().zip(values.chunks_exact(d)) {
-                        sum = v::plus(sum, v::fill(weight), v::$load(&row.as_chunks().0[j]));
-                    }
-                    v::store(sum, chunk);
+                let mut from = 0;
+                while from < chunks.len() {
+                    from += match chunks.len() - from {
+                        4.. => mix_chunks::<4>(weights, values, d, from, chunks),
+                        _ => mix_chunks::<1>(weights, values, d, from, chunks),
+                    };
                 }
                 let start = d - rest.len();
                 for (j, out) in rest.iter_mut().enumerate() {
@@ -247,7 +318,7 @@ macro_rules! stored {
                 $narrow(x)
             }
 
-            fn arrange(width: Width, x: &[f32], k: usize) -> Cow<'_, [f32]> {
+            fn arrange(width: Width, x: &[f32], k: usize) -> Aligned {
                 match width {
                     #[cfg(target_arch = "x86_64")]
                     Width::Avx512 => $avx512::arrange(x, k),
@@ -257,9 +328,11 @@ macro_rules! stored {
                 }
             }
 
-            fn product(width: Width, w: &[Self], x: &[f32], k: usize, out: &mut [f32]) {
-                assert!(k > 0 && w.len().is_multiple_of(k) && x.len().is_multiple_of(k), "rows of {k}");
-                assert!(out.len() == (w.len() / k) * (x.len() / k), "{} results", out.len());
+            fn product(width: Width, w: Weight<'_, Self>, x: &[f32], k: usize, out: Out<'_>) {
+                assert!(k > 0 && w.rows.len().is_multiple_of(k) && x.len().is_multiple_of(k), "rows of {k}");
+                let (n, m) = (w.rows.len() / k, x.len() / k);
+                let fits = n <= out.stride && m * out.stride <= out.numbers.len() + out.stride - n;
+                assert!(fits, "{m} times {n} results into {}", out.numbers.len());
                 match width {
                     // SAFETY: `Width::here` asked the CPU.
                     #[cfg(target_arch = "x86_64")]
@@ -331,7 +404,8 @@ mod tests {
         let w: Vec<E> = w.into_iter().map(E::narrow).collect();
         for width in Width::here() {
             let mut out = vec![f32::NAN; m * n];
-            E::product(width, &w, &E::arrange(width, &x, k), k, &mut out);
+            let w = Weight { rows: &w[..], cached: false };
+            E::product(width, w, &E::arrange(width, &x, k), k, Out { numbers: &mut out, stride: n });
             let got = Tensor::from_slice(&out).view([m as i64, n as i64]);
             let worst = (got - &expect).abs().max().double_value(&[]);
             assert!(worst < 1e-2, "{width:?} differs by {worst:e}");
@@ -353,10 +427,11 @@ mod tests {
             let w: Vec<bf16> = w.into_iter().map(bf16::narrow).collect();
             for width in Width::here() {
                 let mut all = vec![f32::NAN; m * n];
-                bf16::product(width, &w, &bf16::arrange(width, &x, k), k, &mut all);
+                let w = Weight { rows: &w[..], cached: false };
+                bf16::product(width, w, &bf16::arrange(width, &x, k), k, Out { numbers: &mut all, stride: n });
                 for (x, all) in x.chunks_exact(k).zip(all.chunks_exact(n)) {
                     let mut alone = vec![f32::NAN; n];
-                    bf16::product(width, &w, &bf16::arrange(width, x, k), k, &mut alone);
+                    bf16::product(width, w, &bf16::arrange(width, x, k), k, Out { numbers: &mut alone, stride: n });
                     prop_assert_eq!(&alone, all, "{:?}", width);
                 }
             }

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::bytes::{self, Input, Panels};
 use super::compact::Compact;
-use super::kernels::{Stored, Width};
+use super::kernels::{self, Aligned, Out, Stored, Width};
 use super::parallel::parallel;
 use super::tiles::Tiles;
 use crate::{Int8Weight, Linear, PackedWeight as _, Weight};
@@ -22,10 +22,11 @@ pub(super) struct Matrix<'a> {
     bias: Option<Vec<f32>>,
 }
 
-/// Inputs up to which a compact weight is read in the place of the plain one: for more, widening takes as long as reading.
-pub(super) const COMPACT_ROWS: usize = 4;
-/// Rows of a compact weight that are widened at a time: few enough for the nearest cache, and a whole tile of the loops.
-const WIDENED: usize = 4;
+/// Rows of a compact weight that are widened at a time, for so many inputs: few enough for the nearest caches, and whole
+/// tiles of the loops.
+fn widened(inputs: usize) -> usize {
+    if inputs < 4 { 4 } else { 12 }
+}
 
 /// (n, k), as it is stored.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ enum Rows<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     I8(Int8Rows<'a>),
-    /// fp32, and the same in fewer bits, for few inputs.
-    Compact(&'a [f32], Compact),
+    /// fp32 in fewer bits.
+    Compact(Compact),
 }
 
 /// Panels of whole numbers, with a factor for each row.
@@ -87,7 +88,7 @@ impl<'a> Matrix<'a> {
         if let Rows::F32(w) = self.weight
             && let Some(compact) = Compact::of(w, self.k)
         {
-            self.weight = Rows::Compact(w, compact);
+            self.weight = Rows::Compact(compact);
         }
     }
 
@@ -99,32 +100,34 @@ impl<'a> Matrix<'a> {
             Rows::Bf16(w) => {
                 let (input, tiles) = (OnceLock::new(), Tiles::new(x, k));
                 self.share(x, target, |rows, y| {
-                    let w = &w[rows.start * k..rows.end * k];
+                    let (n, w) = (rows.len(), &w[rows.start * k..rows.end * k]);
                     if !tiles.as_ref().is_some_and(|tiles| tiles.product(w, y)) {
-                        bf16::product(width, w, input.get_or_init(|| bf16::arrange(width, x, k)), k, y);
+                        let input = input.get_or_init(|| bf16::arrange(width, x, k));
+                        let w = kernels::Weight { rows: w, cached: false };
+                        bf16::product(width, w, input, k, Out { numbers: y, stride: n });
                     }
                 });
             }
-            Rows::Compact(_, compact) if x.len() <= COMPACT_ROWS * k => {
+            Rows::F32(w) => {
                 let input = f32::arrange(width, x, k);
                 self.share(x, target, |rows, y| {
-                    let (n, m) = (rows.len(), y.len() / rows.len());
-                    let (mut wide, mut part) = (vec![0.0; WIDENED * k], vec![0.0; WIDENED * m]);
-                    for start in (0..n).step_by(WIDENED) {
-                        let height = WIDENED.min(n - start);
-                        let (wide, part) = (&mut wide[..height * k], &mut part[..height * m]);
-                        compact.widen(rows.start + start..rows.start + start + height, k, wide);
-                        f32::product(width, wide, &input, k, part);
-                        for (y, part) in y.chunks_exact_mut(n).zip(part.chunks_exact(height)) {
-                            y[start..start + height].copy_from_slice(part);
-                        }
-                    }
+                    let n = rows.len();
+                    let w = kernels::Weight { rows: &w[rows.start * k..rows.end * k], cached: false };
+                    f32::product(width, w, &input, k, Out { numbers: y, stride: n });
                 });
             }
-            Rows::F32(w) | Rows::Compact(w, _) => {
-                let input = f32::arrange(width, x, k);
+            Rows::Compact(compact) => {
+                let (input, tall) = (f32::arrange(width, x, k), widened(x.len() / k));
                 self.share(x, target, |rows, y| {
-                    f32::product(width, &w[rows.start * k..rows.end * k], &input, k, y);
+                    let n = rows.len();
+                    let mut wide = Aligned::zeros(tall * k);
+                    for start in (0..n).step_by(tall) {
+                        let end = n.min(start + tall);
+                        let wide = &mut wide[..(end - start) * k];
+                        compact.widen(rows.start + start..rows.start + end, k, wide);
+                        let w = kernels::Weight { rows: wide, cached: true };
+                        f32::product(width, w, &input, k, Out { numbers: &mut y[start..], stride: n });
+                    }
                 });
             }
             Rows::I8(Int8Rows { weight, sums, scales, width }) => {

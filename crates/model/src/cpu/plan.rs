@@ -2,7 +2,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use super::kernels::Width;
-use super::matrix::{COMPACT_ROWS, Matrix, elements};
+use super::matrix::{Matrix, elements};
 use super::norm::PlainNorm;
 use crate::{Activation, Attention, Block, Decoder, Mlp, Norm};
 
@@ -72,11 +72,6 @@ impl<'a> Plan<'a> {
             layer.matrices().for_each(Matrix::compact);
         }
         self.head.compact();
-    }
-
-    /// Whether [`Self::compact`] speeds up steps of so many rows.
-    pub(crate) fn compacts(rows: usize) -> bool {
-        rows <= COMPACT_ROWS
     }
 
     /// Whether a batch of so many rows is better run here than by libtorch.

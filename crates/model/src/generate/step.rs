@@ -95,7 +95,7 @@ impl<'a> Rows<'a> {
                 return Ok(logits);
             }
         }
-        if Plan::compacts(ids.len()) {
+        if Plan::takes(ids.len()) {
             self.n_steps += 1;
             if self.n_steps == COMPACT_AFTER
                 && let Some(plan) = &mut self.plan
@@ -231,7 +231,7 @@ mod tests {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
         let decoder = load_decoder(&Source::Directory(folder), Kind::Float, Device::Cpu).unwrap().decoder;
         tch::no_grad(|| {
-            for n in [1, 3] {
+            for n in [1, 3, 17] {
                 let prompts: Vec<Vec<u32>> = (0..n).map(|row| vec![5, 6 + row, 7]).collect();
                 let (mut compact, _) = Rows::prefill(&decoder, &prompts, 20).unwrap();
                 let (mut plain, _) = Rows::prefill(&decoder, &prompts, 20).unwrap();
