@@ -4,23 +4,30 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use ferrotune_model::checkpoint::Source;
 use ferrotune_model::generate::{BeamSearch, Sampling};
 use ferrotune_model::quantize_int8;
-use ferrotune_types::{LanguageModel, Message, ModelError, Role};
+use ferrotune_types::{Completion, LanguageModel, Message, ModelError, Role};
 use serde_json::{Value, json};
 
 use crate::cli::{GenerateArgs, Output};
 use crate::commands::load_with_adapter;
-use crate::local_model::{LocalModel, ScoredToken};
-use crate::model_store::Place;
+use crate::completions::ScoredToken;
+use crate::local_model::LocalModel;
+use crate::local_t5::LocalT5;
+use crate::model_store::{Place, resolve};
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model that cannot be loaded, settings out of range, a prompt that is too long.
 pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
+    let source = resolve(&args.model)?;
+    if LocalT5::is_at(&source)? {
+        return rewrite(args, &source);
+    }
     let model = load(args)?;
-    let sampling = sampling(args, &model);
+    let sampling = sampling(args, model.eos_ids());
     let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
     let mut turns: Vec<Message> = system.collect();
     let prompt = match (&args.chat, &args.prompt) {
@@ -39,18 +46,41 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
     }
     let started = Instant::now();
     let (answer, tokens) = model.continue_prompt(&prompt, &sampling, &args.stop, None)?;
-    let seconds = started.elapsed().as_secs_f64();
+    Ok(written(answer, &tokens, started))
+}
+
+fn written(answer: Completion, tokens: &[ScoredToken], started: Instant) -> Output {
     let json = json!({
         "text": answer.text,
         "ids": answer.ids,
         "finish": answer.finish,
         "logprobs": tokens,
         "prompt_tokens": answer.prompt_tokens,
-        "tokens_per_s": answer.completion_tokens as f64 / seconds,
+        "tokens_per_s": answer.completion_tokens as f64 / started.elapsed().as_secs_f64(),
         "peak_rss_mib": crate::progress::peak_rss_mib(),
     });
-    let text = if tokens.is_empty() { answer.text } else { table(&tokens) };
-    Ok(Output { json: vec![json], text })
+    let text = if tokens.is_empty() { answer.text } else { table(tokens) };
+    Output { json: vec![json], text }
+}
+
+/// T5 knows no chat: it writes one text for another.
+fn rewrite(args: &GenerateArgs, source: &Source) -> Result<Output> {
+    let Some(text) = &args.prompt else {
+        bail!("{} is a T5: it writes a text for a text, give one with --prompt", args.model);
+    };
+    let refused = [
+        ("--score", args.score.is_some()),
+        ("--beams", args.beams.is_some()),
+        ("--adapter", args.adapter.is_some()),
+        ("--int8", args.int8),
+    ];
+    if let Some((option, _)) = refused.iter().find(|(_, given)| *given) {
+        bail!("{option} does not go with a T5");
+    }
+    let model = LocalT5::load(source, Place::parse(&args.device, &args.dtype)?)?;
+    let started = Instant::now();
+    let (answer, tokens) = model.write(text, &sampling(args, &model.eos_ids()), &args.stop)?;
+    Ok(written(answer, &tokens, started))
 }
 
 fn load(args: &GenerateArgs) -> Result<LocalModel> {
@@ -64,9 +94,9 @@ fn load(args: &GenerateArgs) -> Result<LocalModel> {
     Ok(LocalModel::new(&args.model, model))
 }
 
-fn sampling(args: &GenerateArgs, model: &LocalModel) -> Sampling {
+fn sampling(args: &GenerateArgs, eos_ids: &[u32]) -> Sampling {
     // For timing, nothing ends the text early.
-    let mut stop_ids = if args.min_new_tokens > 0 { Vec::new() } else { model.eos_ids().to_vec() };
+    let mut stop_ids = if args.min_new_tokens > 0 { Vec::new() } else { eos_ids.to_vec() };
     stop_ids.extend(&args.stop_id);
     Sampling {
         max_new_tokens: args.max_new_tokens,

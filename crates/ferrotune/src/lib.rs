@@ -56,7 +56,11 @@ pub mod pipeline;
 pub mod recipes;
 
 #[cfg(feature = "torch")]
+pub mod completions;
+#[cfg(feature = "torch")]
 pub mod local_model;
+#[cfg(feature = "torch")]
+pub mod local_t5;
 #[cfg(feature = "torch")]
 pub mod model_store;
 

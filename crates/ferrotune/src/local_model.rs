@@ -7,16 +7,15 @@ use anyhow::Result;
 use ferrotune_data::chat::RenderOptions;
 use ferrotune_model::checkpoint::{LoadedEncoder, load_encoder};
 use ferrotune_model::generate::{
-    BeamSearch, Flow, Hypothesis, Sampling, beam_search, generate, rolling_loglikelihood, score,
+    BeamSearch, Hypothesis, Sampling, beam_search, generate, rolling_loglikelihood, score,
 };
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_types::{
     Completion, Conversation, Embed, GenerateParams, LanguageModel, LogLikelihood, Message, ModelError,
-    TokenLogprob,
 };
-use serde::Serialize;
 use serde_json::Map;
 
+use crate::completions::{ScoredToken, complete};
 use crate::model_store::{self, LoadedModel, Place};
 
 /// Prompts that are generated for at once: enough to share each weight's way from memory, few enough to fit.
@@ -27,25 +26,6 @@ const ROWS: usize = 16;
 pub struct LocalModel {
     name: String,
     model: LoadedModel,
-}
-
-/// A token with how likely it was, and which others were.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ScoredToken {
-    /// Its id.
-    pub id: u32,
-    /// Its text; characters that it holds a part of show as U+FFFD.
-    pub text: String,
-    /// ln p under the model itself: before temperature, penalties and filters.
-    pub logprob: f32,
-    /// The likeliest tokens in its place, best first.
-    pub top: Vec<TokenLogprob>,
-}
-
-impl ScoredToken {
-    fn plain(&self) -> TokenLogprob {
-        TokenLogprob { id: Some(self.id), text: self.text.clone(), logprob: f64::from(self.logprob) }
-    }
 }
 
 impl LocalModel {
@@ -127,18 +107,9 @@ impl LocalModel {
         let ids = self.model.tokenizer.encode(text, false).map_err(ModelError::failed)?;
         let scores = score(&self.model.decoder, prompt, &[&ids]).map_err(ModelError::failed)?;
         let tokens = ids.iter().zip(&scores[0].logprobs);
-        let tokens = tokens.map(|(&id, &logprob)| self.scored(id, logprob, &[])).collect();
+        let tokens =
+            tokens.map(|(&id, &logprob)| ScoredToken::new(&self.model.tokenizer, id, logprob, &[])).collect();
         Ok((scores[0].total(), tokens))
-    }
-
-    fn scored(&self, id: u32, logprob: f32, top: &[(u32, f32)]) -> ScoredToken {
-        let text = |id: u32| self.model.tokenizer.decode(&[id], false).unwrap_or_default();
-        let one = |&(id, logprob): &(u32, f32)| TokenLogprob {
-            id: Some(id),
-            text: text(id),
-            logprob: f64::from(logprob),
-        };
-        ScoredToken { id, text: text(id), logprob, top: top.iter().map(one).collect() }
     }
 
     fn decode(&self, ids: &[u32]) -> String {
@@ -178,72 +149,13 @@ impl LocalModel {
         prompts: &[Vec<u32>],
         sampling: &Sampling,
         stop: &[String],
-        mut on_text: Option<&mut dyn FnMut(&str)>,
+        on_text: Option<&mut dyn FnMut(&str)>,
     ) -> Result<Vec<(Completion, Vec<ScoredToken>)>, ModelError> {
         prompts.iter().try_for_each(|prompt| self.check_length(prompt))?;
-        let mut shown = 0;
-        let mut on_token = |_: usize, ids: &[u32]| {
-            if stop.is_empty() && on_text.is_none() {
-                return Flow::Continue;
-            }
-            let text = self.decode(ids);
-            if let Some(show) = &mut on_text {
-                let ready = ready_text(&text, stop);
-                if let Some(new) = text.get(shown..ready).filter(|new| !new.is_empty()) {
-                    show(new);
-                    shown = ready;
-                }
-            }
-            if stop.iter().any(|stop| text.contains(stop)) { Flow::Stop } else { Flow::Continue }
-        };
-        let generated =
-            generate(&self.model.decoder, prompts, sampling, &mut on_token).map_err(ModelError::failed)?;
-        let mut all = Vec::with_capacity(generated.len());
-        for (row, prompt) in generated.into_iter().zip(prompts) {
-            let mut text = self.decode(&row.ids);
-            if let Some(at) = stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
-                text.truncate(at);
-            }
-            if let (Some(show), Some(rest)) = (&mut on_text, text.get(shown..)) {
-                show(rest);
-            }
-            let tokens: Vec<ScoredToken> = row
-                .ids
-                .iter()
-                .zip(&row.logprobs)
-                .map(|(&id, t)| self.scored(id, t.logprob, &t.top))
-                .collect();
-            let logprobs = tokens.iter().map(ScoredToken::plain).collect();
-            let completion = Completion {
-                text,
-                finish: row.finish,
-                prompt_tokens: prompt.len(),
-                completion_tokens: row.ids.len(),
-                ids: row.ids,
-                logprobs,
-            };
-            all.push((completion, tokens));
-        }
-        Ok(all)
+        complete(&self.model.tokenizer, prompts, stop, on_text, |on_token| {
+            generate(&self.model.decoder, prompts, sampling, on_token)
+        })
     }
-}
-
-/// How much of a growing text may be shown: not a character of which a part is missing, and nothing that a stop string
-/// begins with.
-fn ready_text(text: &str, stop: &[String]) -> usize {
-    // A character may need several tokens; until it is whole, decoding ends in replacement marks.
-    let whole = text.trim_end_matches('\u{fffd}').len();
-    let begun = |stop: &String| {
-        if let Some(at) = text.find(stop.as_str()) {
-            return at;
-        }
-        let parts = (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n));
-        parts
-            .map(|n| &stop[..n])
-            .find(|part| text.ends_with(part))
-            .map_or(whole, |part| text.len() - part.len())
-    };
-    stop.iter().map(begun).fold(whole, usize::min)
 }
 
 impl LanguageModel for LocalModel {
@@ -379,24 +291,4 @@ fn cut_to(mut ids: Vec<u32>, max_tokens: usize) -> Vec<u32> {
         ids[max_tokens - 1] = last;
     }
     ids
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ready_text;
-
-    #[test]
-    fn what_may_begin_a_stop_string_is_held_back() {
-        let check = |text: &str, stop: &[&str], expect: &str| {
-            let stop: Vec<String> = stop.iter().map(|&s| s.to_owned()).collect();
-            assert_eq!(&text[..ready_text(text, &stop)], expect, "{text:?} {stop:?}");
-        };
-        check("hello", &[], "hello");
-        check("hello\u{fffd}", &[], "hello");
-        check("hello\nUs", &["\nUser:"], "hello");
-        check("hello\nUs", &["User:"], "hello\n");
-        check("hello\nUsual", &["\nUser:"], "hello\nUsual");
-        check("a STOP b", &["STOP"], "a ");
-        check("aéb", &["éb", "b!"], "a");
-    }
 }

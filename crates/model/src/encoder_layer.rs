@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use ferrotune_types::Segment;
 use tch::{Device, Kind, Tensor};
 
@@ -161,7 +163,7 @@ impl EncoderLayer {
         }
         let bias = Tensor::embedding(
             relative?,
-            &relative_buckets(n, n, 32, 128, true).to_device(device),
+            &relative_buckets(0..n, n, 32, 128, true).to_device(device),
             -1,
             false,
             false,
@@ -199,11 +201,17 @@ fn runs_of_one_length(segments: &[Segment]) -> impl Iterator<Item = &[Segment]> 
 }
 
 /// T5's buckets of the distance from query i to key j (arXiv 1910.10683): exact when near, logarithmic when far,
-/// (n, m) numbers below `buckets`.
-pub(crate) fn relative_buckets(n: i64, m: i64, buckets: i64, max_distance: i64, both_ways: bool) -> Tensor {
-    let mut out = Vec::with_capacity((n * m) as usize);
-    for i in 0..n {
-        for j in 0..m {
+/// (queries, keys) numbers below `buckets`.
+pub(crate) fn relative_buckets(
+    queries: Range<i64>,
+    keys: i64,
+    buckets: i64,
+    max_distance: i64,
+    both_ways: bool,
+) -> Tensor {
+    let mut out = Vec::new();
+    for i in queries {
+        for j in 0..keys {
             let distance = j - i; // key − query
             let (base, half, distance) = if both_ways {
                 (if distance > 0 { buckets / 2 } else { 0 }, buckets / 2, distance.abs())
@@ -220,5 +228,5 @@ pub(crate) fn relative_buckets(n: i64, m: i64, buckets: i64, max_distance: i64, 
             out.push(base + bucket);
         }
     }
-    Tensor::from_slice(&out).view([n, m])
+    Tensor::from_slice(&out).view([-1, keys])
 }

@@ -73,5 +73,5 @@ pub use mlp::{GateUp, JoinedGateUp, Mlp};
 pub use names::Names;
 pub use norm::Norm;
 pub use rope::Rope;
-pub use t5::{T5, T5Config};
+pub use t5::{T5, T5Config, T5State};
 pub use weights::{Tensors, WeightMap};

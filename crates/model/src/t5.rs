@@ -1,6 +1,7 @@
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::block::{linear_tensors, norm_tensors};
 use crate::encoder_layer::relative_buckets;
 use crate::families::t5 as family;
 use crate::{Activation, GateUp, Linear, ModelError, Norm, NormKind, WeightMap};
@@ -15,10 +16,29 @@ pub struct T5 {
     pub embedding: Tensor,
     encoder: Stack,
     decoder: Stack,
-    /// (V, C); the embedding where they are tied.
-    lm_head: Tensor,
+    /// (V, C); `None` where it is the embedding.
+    lm_head: Option<Tensor>,
     device: Device,
 }
+
+/// A text that was read, and how far another one is written.
+#[derive(Debug)]
+pub struct T5State {
+    blocks: Vec<BlockState>,
+    /// Tokens written.
+    n: i64,
+}
+
+#[derive(Debug)]
+struct BlockState {
+    /// Of what is written.
+    own: Option<Keys>,
+    /// Of what was read.
+    cross: Keys,
+}
+
+/// Keys and values, (1, H, n, D) each.
+type Keys = (Tensor, Tensor);
 
 /// What a T5 is made of; names as in its config.json.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,8 +121,7 @@ impl T5 {
         let embedding = weights.take("shared.weight", &size)?;
         let encoder = Stack::load(&config, "encoder", config.num_layers, weights)?;
         let decoder = Stack::load(&config, "decoder", config.num_decoder_layers, weights)?;
-        let untied = weights.take_optional("lm_head.weight", &size)?;
-        let lm_head = untied.unwrap_or_else(|| embedding.shallow_clone());
+        let lm_head = weights.take_optional("lm_head.weight", &size)?;
         Ok(T5 { config, embedding, encoder, decoder, lm_head, device })
     }
 
@@ -114,43 +133,40 @@ impl T5 {
         Ok(self.encoder.forward(&self.embed(ids)?, None, &self.config))
     }
 
-    /// Logits of every token that follows the decoder's ids, (m, V): row i is what comes after `ids[i]`.
+    /// The state before the first token is written, for what [`Self::encode`] gave, (n, C).
+    pub fn begin(&self, encoded: &Tensor) -> T5State {
+        let cross = self.decoder.blocks.iter().filter_map(|block| block.cross.as_ref());
+        let blocks = cross.map(|(_, cross)| BlockState { own: None, cross: cross.keys(encoded) }).collect();
+        T5State { blocks, n: 0 }
+    }
+
+    /// Writes the ids after what `state` has: logits of every token that follows them, (m, V). Row i is what comes after
+    /// `ids[i]`.
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub fn decode(&self, encoded: &Tensor, ids: &[u32]) -> Result<Tensor, ModelError> {
-        let hidden = self.decoder.forward(&self.embed(ids)?, Some(encoded), &self.config);
+    pub fn decode(&self, state: &mut T5State, ids: &[u32]) -> Result<Tensor, ModelError> {
+        let hidden = self.decoder.forward(&self.embed(ids)?, Some(state), &self.config);
         let hidden = if self.config.scale_decoder_outputs {
             hidden / (self.config.d_model as f64).sqrt()
         } else {
             hidden
         };
-        Ok(hidden.linear(&self.lm_head, None::<&Tensor>))
+        Ok(hidden.linear(self.lm_head.as_ref().unwrap_or(&self.embedding), None::<&Tensor>))
     }
 
-    /// Writes the likeliest continuation token by token, at most `max_new_tokens`, up to and without `eos`.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
-    pub fn generate_greedy(
-        &self,
-        ids: &[u32],
-        eos: u32,
-        max_new_tokens: usize,
-    ) -> Result<Vec<u32>, ModelError> {
-        tch::no_grad(|| {
-            let encoded = self.encode(ids)?;
-            let mut out = vec![self.config.decoder_start_token_id];
-            for _ in 0..max_new_tokens {
-                let logits = self.decode(&encoded, &out)?;
-                let next = logits.get(-1).argmax(-1, false).int64_value(&[]) as u32;
-                if next == eos {
-                    break;
-                }
-                out.push(next);
-            }
-            Ok(out.split_off(1))
-        })
+    /// Whether the LM head is the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.lm_head.is_none()
+    }
+
+    /// Every tensor under its name in a Hugging Face checkpoint.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        let mut out = vec![("shared.weight".to_owned(), self.embedding.shallow_clone())];
+        self.encoder.named_tensors("encoder", &mut out);
+        self.decoder.named_tensors("decoder", &mut out);
+        out.extend(self.lm_head.as_ref().map(|head| ("lm_head.weight".to_owned(), head.shallow_clone())));
+        out
     }
 
     fn embed(&self, ids: &[u32]) -> Result<Tensor, ModelError> {
@@ -168,6 +184,9 @@ impl T5 {
         Ok(Tensor::embedding(&self.embedding, &ids, -1, false, false))
     }
 }
+
+/// Of a stack: the first block's serves all.
+const RELATIVE_BIAS: &str = "block.0.layer.0.SelfAttention.relative_attention_bias.weight";
 
 impl Stack {
     fn load(
@@ -212,7 +231,7 @@ impl Stack {
             let down = linear("wo", inner, c)?;
             blocks.push(T5Block { attention: own, cross, mlp_norm, up, down, activation: config.activation });
         }
-        let bias = format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+        let bias = format!("{side}.{RELATIVE_BIAS}");
         let size = [config.relative_attention_num_buckets as i64, config.num_heads as i64];
         Ok(Stack {
             blocks,
@@ -222,47 +241,96 @@ impl Stack {
         })
     }
 
-    /// x of (n, C) → (n, C); `encoded` of (m, C) is what a decoder looks at.
-    fn forward(&self, x: &Tensor, encoded: Option<&Tensor>, config: &T5Config) -> Tensor {
-        let n = x.size()[0];
+    /// x of (n, C) → (n, C); a decoder goes on from `state`.
+    fn forward(&self, x: &Tensor, mut state: Option<&mut T5State>, config: &T5Config) -> Tensor {
+        let (start, n) = (state.as_ref().map_or(0, |state| state.n), x.size()[0]);
         let (buckets, farthest) =
             (config.relative_attention_num_buckets as i64, config.relative_attention_max_distance as i64);
-        let buckets = relative_buckets(n, n, buckets, farthest, !self.causal).to_device(x.device());
-        let bias = Tensor::embedding(&self.relative_bias, &buckets, -1, false, false).permute([2, 0, 1]);
-        let bias = if self.causal {
-            let future = Tensor::ones([n, n], (Kind::Bool, x.device())).triu(1);
-            bias.masked_fill(&future, f64::NEG_INFINITY)
-        } else {
-            bias
-        };
+        let buckets = relative_buckets(start..start + n, start + n, buckets, farthest, !self.causal);
+        let buckets = buckets.to_device(x.device());
+        let mut bias = Tensor::embedding(&self.relative_bias, &buckets, -1, false, false).permute([2, 0, 1]);
+        if self.causal {
+            let future = Tensor::ones([n, start + n], (Kind::Bool, x.device())).triu(start + 1);
+            bias = bias.masked_fill(&future, f64::NEG_INFINITY);
+        }
         let mut x = x.shallow_clone();
-        for block in &self.blocks {
-            let (norm, attention) = &block.attention;
-            let normed = norm.forward(&x);
-            x = &x + attention.forward(&normed, &normed, Some(&bias));
-            if let (Some((norm, cross)), Some(encoded)) = (&block.cross, encoded) {
-                x = &x + cross.forward(&norm.forward(&x), encoded, None);
-            }
-            let normed = block.mlp_norm.forward(&x);
-            let inner = match &block.up {
-                GateUpOrUp::Plain(up) => block.activation.forward(&up.forward(&normed)),
-                GateUpOrUp::Gated(gate_up) => {
-                    let (gate, up) = gate_up.forward(&normed);
-                    block.activation.forward(&gate) * up
-                }
-            };
-            x = &x + block.down.forward(&inner);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let state = state.as_mut().map(|state| &mut state.blocks[i]);
+            x = block.forward(&x, state, &bias);
+        }
+        if let Some(state) = state {
+            state.n += n;
         }
         self.norm.forward(&x)
+    }
+
+    fn named_tensors(&self, side: &str, out: &mut Vec<(String, Tensor)>) {
+        for (b, block) in self.blocks.iter().enumerate() {
+            let layers = [Some(&block.attention), block.cross.as_ref()];
+            for (layer, (norm, attention)) in layers.into_iter().flatten().enumerate() {
+                for linear in [&attention.q, &attention.k, &attention.v, &attention.o] {
+                    linear_tensors(linear, false, out);
+                }
+                norm_tensors(&format!("{side}.block.{b}.layer.{layer}.layer_norm"), norm, out);
+            }
+            let up = match &block.up {
+                GateUpOrUp::Gated(gate_up) => gate_up.linears(),
+                GateUpOrUp::Plain(up) => vec![up],
+            };
+            for linear in up.into_iter().chain([&block.down]) {
+                linear_tensors(linear, false, out);
+            }
+            let last = if block.cross.is_some() { 2 } else { 1 };
+            norm_tensors(&format!("{side}.block.{b}.layer.{last}.layer_norm"), &block.mlp_norm, out);
+        }
+        out.push((format!("{side}.{RELATIVE_BIAS}"), self.relative_bias.shallow_clone()));
+        norm_tensors(&format!("{side}.final_layer_norm"), &self.norm, out);
+    }
+}
+
+impl T5Block {
+    /// x of (n, C) → (n, C); `bias` of (H, n, all).
+    fn forward(&self, x: &Tensor, mut state: Option<&mut BlockState>, bias: &Tensor) -> Tensor {
+        let (norm, attention) = &self.attention;
+        let normed = norm.forward(x);
+        let mut keys = attention.keys(&normed);
+        if let Some(state) = &mut state {
+            if let Some((k, v)) = &state.own {
+                keys = (Tensor::cat(&[k, &keys.0], 2), Tensor::cat(&[v, &keys.1], 2));
+            }
+            state.own = Some((keys.0.shallow_clone(), keys.1.shallow_clone()));
+        }
+        let mut x = x + attention.attend(&normed, &keys, Some(bias));
+        if let (Some((norm, cross)), Some(state)) = (&self.cross, state) {
+            x = &x + cross.attend(&norm.forward(&x), &state.cross, None);
+        }
+        let normed = self.mlp_norm.forward(&x);
+        let inner = match &self.up {
+            GateUpOrUp::Plain(up) => self.activation.forward(&up.forward(&normed)),
+            GateUpOrUp::Gated(gate_up) => {
+                let (gate, up) = gate_up.forward(&normed);
+                self.activation.forward(&gate) * up
+            }
+        };
+        x + self.down.forward(&inner)
     }
 }
 
 impl T5Attention {
-    /// Queries from x of (n, C), keys and values from `of`, (m, C); `bias` of (H, n, m) → (n, C).
-    fn forward(&self, x: &Tensor, of: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let heads = |t: Tensor| t.unflatten(-1, [self.n_heads, -1]).transpose(0, 1).unsqueeze(0);
-        let (q, k, v) = (heads(self.q.forward(x)), heads(self.k.forward(of)), heads(self.v.forward(of)));
-        let out = Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, 1.0, false);
+    /// (n, H · D) → (1, H, n, D).
+    fn heads(&self, x: &Tensor) -> Tensor {
+        x.unflatten(-1, [self.n_heads, -1]).transpose(0, 1).unsqueeze(0)
+    }
+
+    /// Of x, (n, C).
+    fn keys(&self, x: &Tensor) -> Keys {
+        (self.heads(&self.k.forward(x)), self.heads(&self.v.forward(x)))
+    }
+
+    /// Queries from x of (n, C); `bias` of (H, n, m) → (n, C).
+    fn attend(&self, x: &Tensor, (k, v): &Keys, bias: Option<&Tensor>) -> Tensor {
+        let q = self.heads(&self.q.forward(x));
+        let out = Tensor::scaled_dot_product_attention(&q, k, v, bias, 0.0, false, 1.0, false);
         self.o.forward(&out.squeeze_dim(0).transpose(0, 1).flatten(1, 2))
     }
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use ferrotune_model::checkpoint::{Safetensors, Source, load_encoder, load_t5};
+use ferrotune_model::generate::{Flow, Sampling, generate_t5};
 use ferrotune_model::{Encoder, HeadKind, Pooling, Tensors};
 use ferrotune_types::{Batch, Example};
 use serde_json::Value;
@@ -86,11 +87,29 @@ fn t5_agrees_with_transformers() {
         let golden = Golden::open(family);
         for n in 0..2 {
             let encoded = t5.encode(&golden.ids(&format!("ids.{n}"))).unwrap();
-            let logits = t5.decode(&encoded, &golden.ids(&format!("decoder_ids.{n}"))).unwrap();
-            check_close(&logits, &golden.tensor(&format!("logits.{n}")), family);
+            let ids = golden.ids(&format!("decoder_ids.{n}"));
+            let expect = golden.tensor(&format!("logits.{n}"));
+            check_close(&t5.decode(&mut t5.begin(&encoded), &ids).unwrap(), &expect, family);
+            // Token by token, with keys and values kept.
+            let mut state = t5.begin(&encoded);
+            let rows: Vec<Tensor> = ids.iter().map(|&id| t5.decode(&mut state, &[id]).unwrap()).collect();
+            check_close(&Tensor::cat(&rows, 0), &expect, &format!("{family} in steps"));
         }
         assert!(t5.encode(&[]).is_err() && t5.encode(&[48]).is_err());
-        assert!(t5.generate_greedy(&golden.ids("ids.0"), 47, 5).unwrap().len() <= 5);
+        // Both texts at once, as transformers' `generate` goes on with each.
+        let texts = [golden.ids("ids.0"), golden.ids("ids.1")];
+        let sampling = Sampling { max_new_tokens: 12, stop_ids: vec![1], ..Sampling::default() };
+        let written = generate_t5(&t5, &texts, &sampling, &mut |_, _| Flow::Continue).unwrap();
+        for (n, written) in written.iter().enumerate() {
+            assert_eq!(written.ids, golden.ids(&format!("greedy.{n}")), "{family} {n}");
+        }
+        let mut stopped = 0;
+        let mut stop = |_: usize, ids: &[u32]| {
+            stopped += 1;
+            if ids.len() == 2 { Flow::Stop } else { Flow::Continue }
+        };
+        assert_eq!(generate_t5(&t5, &texts[..1], &sampling, &mut stop).unwrap()[0].ids.len(), 2);
+        assert_eq!(stopped, 2);
     }
 }
 

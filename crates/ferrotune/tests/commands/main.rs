@@ -3,6 +3,8 @@
 #[cfg(feature = "torch")]
 mod pairs;
 #[cfg(feature = "torch")]
+mod t5;
+#[cfg(feature = "torch")]
 mod tune;
 
 use std::path::{Path, PathBuf};

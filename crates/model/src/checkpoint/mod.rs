@@ -19,7 +19,7 @@ pub use gguf_hf::{GgufTensors, GgufTokenizerData};
 pub use gguf_quant::GgufType;
 pub use load::{Loaded, LoadedEncoder, load_config, load_decoder, load_encoder, load_t5};
 pub use safetensors::{Safetensors, write_safetensors};
-pub use save::{SaveOptions, save_decoder};
+pub use save::{SaveOptions, save_decoder, save_t5};
 pub use save_encoder::save_encoder;
 pub use source::{HubOptions, Source};
 

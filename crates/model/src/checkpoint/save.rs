@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::safetensors::{INDEX, SINGLE};
 use super::{format_error, write_safetensors};
-use crate::{Decoder, ModelError};
+use crate::{Decoder, ModelError, T5};
 
 /// How a checkpoint is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +39,42 @@ pub fn save_decoder(
     options: SaveOptions,
 ) -> Result<(), ModelError> {
     let kind = options.kind.unwrap_or(decoder.kind);
-    let config = saved_config(decoder, config_json, kind)?;
+    let config = saved_config(config_json, kind, &decoder.embedding, decoder.lm_head.is_none())?;
+    save(decoder.named_tensors(), kind, &config, generation_config, folder, options)
+}
+
+/// As [`save_decoder`], for T5.
+///
+/// # Errors
+/// As [`save_decoder`].
+pub fn save_t5(
+    t5: &T5,
+    config_json: &Value,
+    generation_config: Option<&Value>,
+    folder: &Path,
+    options: SaveOptions,
+) -> Result<(), ModelError> {
+    let kind = options.kind.unwrap_or(t5.embedding.kind());
+    let config = saved_config(config_json, kind, &t5.embedding, t5.is_tied())?;
+    save(t5.named_tensors(), kind, &config, generation_config, folder, options)
+}
+
+fn save(
+    tensors: Vec<(String, Tensor)>,
+    kind: Kind,
+    config: &Value,
+    generation_config: Option<&Value>,
+    folder: &Path,
+    options: SaveOptions,
+) -> Result<(), ModelError> {
     let io = |op| move |source| ModelError::Io { op, path: folder.to_owned(), source };
     let existed = folder.is_dir();
     let partial = if existed { folder.to_owned() } else { folder.with_extension("partial") };
     std::fs::create_dir_all(&partial).map_err(io("create"))?;
-    let written = write_shards(&partial, decoder.named_tensors(), kind, options.max_shard_bytes)?;
+    let written = write_shards(&partial, tensors, kind, options.max_shard_bytes)?;
     remove_other_weights(&partial, &written)?;
-    write_json(&partial.join("config.json"), &config)?;
-    let generation = generation_config.cloned().unwrap_or_else(|| generation_defaults(&config));
+    write_json(&partial.join("config.json"), config)?;
+    let generation = generation_config.cloned().unwrap_or_else(|| generation_defaults(config));
     write_json(&partial.join("generation_config.json"), &generation)?;
     if !existed {
         std::fs::rename(&partial, folder).map_err(io("rename"))?;
@@ -116,7 +143,12 @@ fn remove_other_weights(folder: &Path, written: &[String]) -> Result<(), ModelEr
     Ok(())
 }
 
-fn saved_config(decoder: &Decoder, config_json: &Value, kind: Kind) -> Result<Value, ModelError> {
+fn saved_config(
+    config_json: &Value,
+    kind: Kind,
+    embedding: &Tensor,
+    is_tied: bool,
+) -> Result<Value, ModelError> {
     let Some(config) = config_json.as_object() else {
         return Err(ModelError::Config("is not a JSON object".to_owned()));
     };
@@ -131,9 +163,9 @@ fn saved_config(decoder: &Decoder, config_json: &Value, kind: Kind) -> Result<Va
         other => return Err(ModelError::Config(format!("no checkpoint is saved in {other:?}"))),
     };
     config.insert("dtype".to_owned(), json!(dtype));
-    let rows = decoder.embedding.size().first().copied().unwrap_or(0);
+    let rows = embedding.size().first().copied().unwrap_or(0);
     config.insert("vocab_size".to_owned(), json!(rows));
-    config.insert("tie_word_embeddings".to_owned(), json!(decoder.lm_head.is_none()));
+    config.insert("tie_word_embeddings".to_owned(), json!(is_tied));
     Ok(Value::Object(config))
 }
 

@@ -1,5 +1,6 @@
 use tch::{Kind, Tensor};
 
+use super::Growing as _;
 use super::step::Rows;
 use crate::{Decoder, ModelError};
 

@@ -10,11 +10,13 @@ mod perplexity;
 mod sampling;
 mod score;
 mod step;
+mod t5;
 
 pub use beam::{BeamSearch, Hypothesis, beam_search};
 pub use perplexity::{Perplexity, perplexity, rolling_loglikelihood};
 pub use sampling::{Sampling, distribution};
 pub use score::{Score, score};
+pub use t5::generate_t5;
 
 use ferrotune_types::Finish;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +35,12 @@ pub struct Generated {
     pub logprobs: Vec<TokenLogprobs>,
     /// Why it ended.
     pub finish: Finish,
+}
+
+impl Default for Generated {
+    fn default() -> Self {
+        Generated { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length }
+    }
 }
 
 /// How likely a token was, and which others were likeliest.
@@ -66,54 +74,76 @@ pub fn generate(
     on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
 ) -> Result<Vec<Generated>, ModelError> {
     sampling.check()?;
-    let mut out: Vec<Generated> = prompts
-        .iter()
-        .map(|_| Generated { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length })
-        .collect();
     if prompts.is_empty() || sampling.max_new_tokens == 0 {
-        return Ok(out);
+        return Ok(prompts.iter().map(|_| Generated::default()).collect());
     }
-    let mut samplers: Vec<Sampler<'_>> = prompts
+    tch::no_grad(|| {
+        let (rows, logits) = Rows::prefill(decoder, prompts, sampling.max_new_tokens)?;
+        grow(rows, logits, prompts, sampling, on_token)
+    })
+}
+
+/// Texts that grow together, a token each at a time.
+trait Growing {
+    /// Appends one token to every row and gives the logits after it, (rows, V).
+    ///
+    /// # Errors
+    /// None in practice: what was let through at the beginning fits.
+    fn step(&mut self, ids: &[i64]) -> Result<Vec<f32>, ModelError>;
+    /// Keeps these rows, in this order.
+    fn keep(&mut self, rows: &[usize]);
+    /// Whether the context has room for another token of this row.
+    fn has_room(&self, row: usize) -> bool;
+}
+
+/// Chooses tokens until every row has ended. `logits`, (rows, V), are what follows the texts in `seen`, the only ones that
+/// penalties look at besides the new tokens.
+fn grow(
+    mut rows: impl Growing,
+    mut logits: Vec<f32>,
+    seen: &[Vec<u32>],
+    sampling: &Sampling,
+    on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
+) -> Result<Vec<Generated>, ModelError> {
+    let mut out: Vec<Generated> = seen.iter().map(|_| Generated::default()).collect();
+    let mut samplers: Vec<Sampler<'_>> = seen
         .iter()
         .enumerate()
-        .map(|(row, prompt)| {
+        .map(|(row, seen)| {
             // A stream of its own, so that a row's luck does not depend on its neighbours.
             let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
             rng.set_stream(row as u64);
-            Sampler::new(sampling, prompt, rng)
+            Sampler::new(sampling, seen, rng)
         })
         .collect();
-    tch::no_grad(|| {
-        let (mut rows, mut logits) = Rows::prefill(decoder, prompts, sampling.max_new_tokens)?;
-        let mut live: Vec<usize> = (0..prompts.len()).collect();
-        loop {
-            let chosen = choose(&logits, &live, &mut samplers, &mut out);
-            let mut keep = Vec::new();
-            for (place, (&row, &id)) in live.iter().zip(&chosen).enumerate() {
-                if sampling.stop_ids.contains(&id) {
-                    out[row].finish = Finish::Stop;
-                    let n = out[row].ids.len();
-                    out[row].logprobs.truncate(n);
-                    continue;
-                }
-                out[row].ids.push(id);
-                if on_token(row, &out[row].ids) == Flow::Stop {
-                    out[row].finish = Finish::Stop;
-                } else if out[row].ids.len() < sampling.max_new_tokens && rows.has_room(place) {
-                    keep.push(place);
-                }
+    let mut live: Vec<usize> = (0..seen.len()).collect();
+    loop {
+        let chosen = choose(&logits, &live, &mut samplers, &mut out);
+        let mut keep = Vec::new();
+        for (place, (&row, &id)) in live.iter().zip(&chosen).enumerate() {
+            if sampling.stop_ids.contains(&id) {
+                out[row].finish = Finish::Stop;
+                let n = out[row].ids.len();
+                out[row].logprobs.truncate(n);
+                continue;
             }
-            if keep.is_empty() {
-                return Ok(out);
+            out[row].ids.push(id);
+            if on_token(row, &out[row].ids) == Flow::Stop {
+                out[row].finish = Finish::Stop;
+            } else if out[row].ids.len() < sampling.max_new_tokens && rows.has_room(place) {
+                keep.push(place);
             }
-            if keep.len() < live.len() {
-                rows.keep(&keep);
-                live = keep.iter().map(|&place| live[place]).collect();
-            }
-            let ids: Vec<i64> = keep.iter().map(|&place| i64::from(chosen[place])).collect();
-            logits = rows.step(&ids)?;
         }
-    })
+        if keep.is_empty() {
+            return Ok(out);
+        }
+        if keep.len() < live.len() {
+            rows.keep(&keep);
+            live = keep.iter().map(|&place| live[place]).collect();
+        }
+        let ids: Vec<i64> = keep.iter().map(|&place| i64::from(chosen[place])).collect();
+        logits = rows.step(&ids)?;
+    }
 }
 
 /// Chooses a token for every live row from its logits, (rows, V).

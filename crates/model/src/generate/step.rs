@@ -1,6 +1,7 @@
 use ferrotune_types::{Batch, Segment};
 use tch::Tensor;
 
+use super::Growing;
 use super::cache::KvCache;
 use crate::cpu::{Plan, RopeRows, StepInput, floats};
 use crate::lean;
@@ -76,50 +77,6 @@ impl<'a> Rows<'a> {
         ))
     }
 
-    /// Appends one token to every row and gives the logits after it, (rows, V).
-    ///
-    /// # Errors
-    /// None in practice: what [`Self::prefill`] let through fits.
-    pub(super) fn step(&mut self, ids: &[i64]) -> Result<Vec<f32>, ModelError> {
-        let decoder = self.decoder;
-        let positions: Vec<i64> = self.cache.starts.iter().map(|start| self.cache.end - start).collect();
-        if let Some(long) = decoder.long_rope_from() {
-            for (text, &id) in self.texts.iter_mut().zip(ids) {
-                text.push(id as u32);
-            }
-            if positions.iter().any(|p| p + 1 == long) {
-                // The keys in the cache were turned as those of a short text: read the whole text anew.
-                let texts = std::mem::take(&mut self.texts);
-                let (rows, logits) = Rows::prefill(decoder, &texts, 128)?;
-                *self = rows;
-                return Ok(logits);
-            }
-        }
-        if Plan::takes(ids.len()) {
-            self.n_steps += 1;
-            if self.n_steps == COMPACT_AFTER
-                && let Some(plan) = &mut self.plan
-            {
-                plan.compact();
-            }
-        }
-        self.cache.reserve();
-        let (rope, rope_local) = self.rope_rows(&positions);
-        let logits = match &self.plan {
-            Some(plan) if Plan::takes(ids.len()) => plan.step(&StepInput {
-                ids,
-                positions: &positions,
-                cache: self.cache.layers(),
-                starts: &self.cache.starts,
-                slot: self.cache.end,
-                ropes: [rope.as_ref().map(RopeRows::new), rope_local.as_ref().map(RopeRows::new)],
-            }),
-            _ => self.step_with_libtorch(ids, &positions, rope.as_ref(), rope_local.as_ref()),
-        };
-        self.cache.end += 1;
-        Ok(logits)
-    }
-
     /// As [`Self::step`], on any device.
     fn step_with_libtorch(
         &self,
@@ -171,15 +128,55 @@ impl<'a> Rows<'a> {
     fn window_start(&self, block: &Block) -> Option<i64> {
         block.attention.sliding_window.map(|window| self.cache.end + 1 - window)
     }
+}
 
-    /// Whether the context has room for another token of this row.
-    pub(super) fn has_room(&self, row: usize) -> bool {
+impl Growing for Rows<'_> {
+    fn step(&mut self, ids: &[i64]) -> Result<Vec<f32>, ModelError> {
+        let decoder = self.decoder;
+        let positions: Vec<i64> = self.cache.starts.iter().map(|start| self.cache.end - start).collect();
+        if let Some(long) = decoder.long_rope_from() {
+            for (text, &id) in self.texts.iter_mut().zip(ids) {
+                text.push(id as u32);
+            }
+            if positions.iter().any(|p| p + 1 == long) {
+                // The keys in the cache were turned as those of a short text: read the whole text anew.
+                let texts = std::mem::take(&mut self.texts);
+                let (rows, logits) = Rows::prefill(decoder, &texts, 128)?;
+                *self = rows;
+                return Ok(logits);
+            }
+        }
+        if Plan::takes(ids.len()) {
+            self.n_steps += 1;
+            if self.n_steps == COMPACT_AFTER
+                && let Some(plan) = &mut self.plan
+            {
+                plan.compact();
+            }
+        }
+        self.cache.reserve();
+        let (rope, rope_local) = self.rope_rows(&positions);
+        let logits = match &self.plan {
+            Some(plan) if Plan::takes(ids.len()) => plan.step(&StepInput {
+                ids,
+                positions: &positions,
+                cache: self.cache.layers(),
+                starts: &self.cache.starts,
+                slot: self.cache.end,
+                ropes: [rope.as_ref().map(RopeRows::new), rope_local.as_ref().map(RopeRows::new)],
+            }),
+            _ => self.step_with_libtorch(ids, &positions, rope.as_ref(), rope_local.as_ref()),
+        };
+        self.cache.end += 1;
+        Ok(logits)
+    }
+
+    fn has_room(&self, row: usize) -> bool {
         let length = self.cache.end - self.cache.starts[row];
         length < self.decoder.config.max_position_embeddings as i64
     }
 
-    /// Keeps these rows, in this order; a row may come more than once.
-    pub(super) fn keep(&mut self, rows: &[usize]) {
+    fn keep(&mut self, rows: &[usize]) {
         self.cache.keep(rows);
         if !self.texts.is_empty() {
             self.texts = rows.iter().map(|&row| self.texts[row].clone()).collect();
