@@ -204,8 +204,9 @@ fn widen_eight(from: &[Eight], out: &mut [[f32; BLOCK]]) {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16, _mm512_cvtepi8_epi32,
-        _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m128i, _mm_loadu_si128, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+        _mm512_fmadd_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_setr_ps,
+        _mm512_srli_epi32, _mm512_storeu_ps,
     };
 
     use super::{BLOCK, Eight, Four};
@@ -229,18 +230,18 @@ mod avx512 {
         crate::cpu::vectors::avx512::prefetch(block.cast::<u8>().wrapping_add(AHEAD.max(size_of_val(all))));
     }
 
+    /// The 16 numbers that a block's codes stand for are a table; a look-up takes the lowest 4 bits of an index.
     #[target_feature(enable = "avx512f")]
     pub(super) fn widen_four(from: &[Four], out: &mut [[f32; BLOCK]]) {
-        let low = _mm_set1_epi8(15);
+        let all = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
         for (out, block) in out.iter_mut().zip(from) {
             prefetch(block, from);
-            let codes = load(&block.codes);
-            let (scale, least) = (_mm512_set1_ps(block.scale), _mm512_set1_ps(block.least));
-            let halves = [_mm_and_si128(codes, low), _mm_and_si128(_mm_srli_epi16::<4>(codes), low)];
+            let table = _mm512_fmadd_ps(all, _mm512_set1_ps(block.scale), _mm512_set1_ps(block.least));
+            let codes = _mm512_cvtepu8_epi32(load(&block.codes));
+            let halves = [codes, _mm512_srli_epi32::<4>(codes)];
             for (out, codes) in out.as_chunks_mut::<16>().0.iter_mut().zip(halves) {
-                let codes = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
                 // SAFETY: the array has as many numbers as are written.
-                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_fmadd_ps(codes, scale, least)) };
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(codes, table)) };
             }
         }
     }

@@ -25,7 +25,7 @@ pub(super) struct Matrix<'a> {
 /// Rows of a compact weight that are widened at a time, for so many inputs: few enough for the nearest caches, and whole
 /// tiles of the loops.
 fn widened(inputs: usize) -> usize {
-    if inputs < 4 { 4 } else { 12 }
+    if inputs < 4 { 4 } else { 6 }
 }
 
 /// (n, k), as it is stored.
