@@ -88,7 +88,7 @@ impl Decoder {
         let pass = self.pass(batch)?;
         let mut x = self.embed(batch);
         if !records_gradients() && lean::reads(self, batch) {
-            x = lean::read(self, batch, &pass, x, |_, _, _, _| {});
+            x = lean::read(self, batch, &pass, x, None, |_, _, _, _| {});
         } else {
             for block in &self.blocks {
                 x = block.forward(&x, &pass);

@@ -49,9 +49,12 @@ impl<'a> Rows<'a> {
         let pass = decoder.pass(&batch)?;
         let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let cache = KvCache::new(decoder, &lengths, max_new_tokens);
+        let last: Vec<i64> = batch.segments().iter().map(|s| s.range.end as i64 - 1).collect();
+        let last = Tensor::from_slice(&last).to_device(decoder.device);
         let mut x = decoder.embed(&batch);
         if lean::reads(decoder, &batch) {
-            x = lean::read(decoder, &batch, &pass, x, |layer, row, k, v| cache.fill(layer, row, k, v));
+            let look = |layer: usize, row: usize, k: &Tensor, v: &Tensor| cache.fill(layer, row, k, v);
+            x = lean::read(decoder, &batch, &pass, x, Some(&last), look);
         } else {
             for (layer_idx, block) in decoder.blocks.iter().enumerate() {
                 let attention = &block.attention;
@@ -65,10 +68,9 @@ impl<'a> Rows<'a> {
                     attention.o_proj.forward(&attention.attend_segments(&q, &k, &v, batch.segments()))
                 });
             }
+            x = x.index_select(0, &last);
         }
-        let last: Vec<i64> = batch.segments().iter().map(|s| s.range.end as i64 - 1).collect();
-        let last = x.index_select(0, &Tensor::from_slice(&last).to_device(decoder.device));
-        let logits = decoder.logits(&decoder.norm.forward(&last));
+        let logits = decoder.logits(&decoder.norm.forward(&x));
         let texts = if decoder.long_rope_from().is_some() { prompts.to_vec() } else { Vec::new() };
         let plan = Plan::new(decoder);
         Ok((

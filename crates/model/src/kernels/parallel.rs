@@ -19,8 +19,10 @@ pub fn rows_worth(width: usize) -> usize {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod openmp {
+    use std::any::Any;
     use std::ffi::{CStr, c_int, c_uint, c_void};
-    use std::sync::OnceLock;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     type Body = extern "C" fn(*mut c_void);
 
@@ -55,20 +57,29 @@ mod openmp {
     struct Job<'a, F> {
         work: &'a F,
         openmp: OpenMp,
+        /// The first: it must not unwind through C.
+        panic: Mutex<Option<Box<dyn Any + Send>>>,
     }
 
     extern "C" fn body<F: Fn(usize, usize) + Sync>(job: *mut c_void) {
         // SAFETY: `run` passes a `Job<F>` that lives until all threads are done.
         let job = unsafe { &*job.cast::<Job<'_, F>>() };
-        (job.work)((job.openmp.thread)() as usize, (job.openmp.threads)() as usize);
+        let (i, of) = ((job.openmp.thread)() as usize, (job.openmp.threads)() as usize);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (job.work)(i, of))) {
+            job.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
     }
 
-    /// Calls `work(i, of)` once for each i of `of` threads; false where OpenMP is not there.
+    /// Calls `work(i, of)` once for each i of `of` threads; false where OpenMP is not there. A panic of theirs comes out
+    /// here, when all are done.
     pub(super) fn run<F: Fn(usize, usize) + Sync>(threads: usize, work: F) -> bool {
         static FOUND: OnceLock<Option<OpenMp>> = OnceLock::new();
         let Some(openmp) = *FOUND.get_or_init(find) else { return false };
-        let mut job = Job { work: &work, openmp };
+        let mut job = Job { work: &work, openmp, panic: Mutex::default() };
         (openmp.parallel)(body::<F>, (&raw mut job).cast(), threads as c_uint, 0);
+        if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
         true
     }
 }
@@ -91,6 +102,15 @@ mod tests {
             let visits: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
             parallel(n, 2, |range| range.for_each(|i| _ = visits[i].fetch_add(1, Ordering::Relaxed)));
             assert!(visits.iter().all(|v| v.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_comes_back() {
+        for bad in [0, 5, 9] {
+            let run = || parallel(10, 1, |range| assert!(!range.contains(&bad), "item {bad}"));
+            let panic = std::panic::catch_unwind(run).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>().unwrap(), &format!("item {bad}"));
         }
     }
 }

@@ -1,9 +1,10 @@
 use std::ops::Range;
+use std::sync::Mutex;
 
 use ferrotune_types::Segment;
 use tch::Tensor;
 
-use crate::kernels::{Heads, softmax_backward, softmax_seen, wide};
+use crate::kernels::{Heads, parallel, softmax_backward, softmax_seen, wide};
 
 /// Tokens that see none outside: a plain segment, or a prefix and the segments that share it.
 pub(crate) struct Island {
@@ -17,8 +18,9 @@ struct Run {
     prefix: usize,
 }
 
-/// Queries that are scored at once; the keys after them are left out.
-const QUERIES: usize = 128;
+/// Queries that are scored at once: few enough that their scores stay in a core's cache, and that few keys after them are
+/// scored in vain.
+const QUERIES: usize = 64;
 /// Keys are scored in such steps where there are more: products of the same sizes are prepared once.
 const KEYS: usize = 64;
 /// Islands up to this length keep their probabilities for the backward pass; longer ones compute them again,
@@ -100,6 +102,41 @@ impl Run {
 /// Probabilities of an island's blocks of queries, run after run.
 pub(crate) type Kept = Vec<Tensor>;
 
+/// One key-value head's part of a block: whole products of their own, so that threads share them evenly however many heads
+/// there are.
+struct Piece {
+    /// (queries·G, D).
+    q: Tensor,
+    /// (keys, D).
+    k: Tensor,
+    v: Tensor,
+    /// (queries·G, keys), where the probabilities are kept.
+    kept: Option<Tensor>,
+    /// (queries·G, D).
+    out: Tensor,
+    /// Keys that the first query sees.
+    seen: usize,
+}
+
+impl Piece {
+    fn attend(&self, heads: Heads, scale: f64) {
+        let as_kept = self.kept.as_ref().filter(|kept| kept.kind() == self.q.kind());
+        let p = match as_kept {
+            Some(kept) => self.q.mm_out(kept, &self.k.tr()),
+            None => self.q.mm(&self.k.tr()),
+        };
+        softmax_seen(&p.unsqueeze(0), self.seen, heads.group, scale);
+        if self.out.kind() == p.kind() {
+            let _ = p.mm_out(&self.out, &self.v);
+        } else {
+            self.out.shallow_clone().copy_(&p.mm(&self.v));
+        }
+        if let (Some(kept), None) = (&self.kept, as_kept) {
+            kept.shallow_clone().copy_(&p);
+        }
+    }
+}
+
 /// q (Hkv, n, G·D by island), k, v → attended values laid out as q, and the probabilities that are worth keeping.
 pub(crate) fn forward(
     [q, k, v]: &[Tensor; 3],
@@ -109,7 +146,7 @@ pub(crate) fn forward(
     keep: bool,
 ) -> (Tensor, Vec<Kept>) {
     let out = q.empty_like();
-    let mut kept = Vec::new();
+    let (mut kept, mut pieces) = (Vec::new(), Vec::new());
     for island in islands {
         let n = island.range.len();
         let [q, k, v] = [q, k, v].map(|t| wide(&view(t, island, heads)));
@@ -118,15 +155,38 @@ pub(crate) fn forward(
         for run in &island.runs {
             let (k, v) = (run.seen(&k), run.seen(&v));
             for block in run.blocks() {
-                let p = probabilities(&q, &k, run, &block, heads, scale);
-                run.rows(&out, &block, heads).copy_(&p.bmm(&part(&v, &(0..block.keys), 1)));
-                if keep && n <= KEPT {
-                    own.push(p.to_kind(out.kind()));
+                let q = run.rows(&q, &block, heads);
+                let keeps = keep && n <= KEPT;
+                if keeps {
+                    let size = [heads.n_kv as i64, q.size()[1], block.keys as i64];
+                    own.push(Tensor::empty(size, (out.kind(), out.device())));
+                }
+                for head in 0..heads.n_kv as i64 {
+                    let keys = |t: &Tensor| part(t, &(0..block.keys), 1).get(head);
+                    pieces.push(Mutex::new(Piece {
+                        q: q.get(head),
+                        k: keys(&k),
+                        v: keys(&v),
+                        kept: own.last().filter(|_| keeps).map(|p| p.get(head)),
+                        out: run.rows(&out, &block, heads).get(head),
+                        seen: first_seen(run, &block),
+                    }));
                 }
             }
         }
         kept.push(own);
     }
+    // Neighbours cost about the same, and every so many of them more: each thread takes every so many-th.
+    let threads = (tch::get_num_threads().max(1) as usize).min(pieces.len());
+    parallel(threads, 1, |range| {
+        for thread in range {
+            for piece in pieces.iter().skip(thread).step_by(threads) {
+                if let Ok(piece) = piece.lock() {
+                    piece.attend(heads, scale);
+                }
+            }
+        }
+    });
     (out, kept)
 }
 

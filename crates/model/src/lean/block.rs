@@ -98,12 +98,21 @@ fn eps(norm: &Norm) -> f64 {
     }
 }
 
-/// x of (T, C) → (T, C), and the tape where it is to be kept. `look` sees keys and values, by island.
+/// Which tokens' output of a block is wanted.
+pub(crate) enum Wanted<'a> {
+    /// All, and what the backward pass reads.
+    Tape,
+    All,
+    /// These, (N): nothing else reads them from the last block.
+    Rows(&'a Tensor),
+}
+
+/// x of (T, C) → (T or N, C), and the tape where it is wanted. `look` sees keys and values, by island.
 pub(crate) fn forward<'a>(
     block: &'a Block,
-    x: Tensor,
+    mut x: Tensor,
     lay: &Lay<'_, '_>,
-    keep: bool,
+    wanted: &Wanted<'_>,
     look: impl FnOnce(&Tensor, &Tensor),
 ) -> (Tensor, Option<Tape<'a>>) {
     let (Some(attention_norm), Some(mlp_norm)) = (&block.attention_norms.0, &block.mlp_norms.0) else {
@@ -113,13 +122,17 @@ pub(crate) fn forward<'a>(
         return (x, None);
     };
     let ((cos, sin), heads, ranges) = (rope.tables(), heads(block), ranges(lay.islands));
+    let keep = matches!(wanted, Wanted::Tape);
 
     let (normed, x_inverse) = rms_forward(&x, &norm_weight(attention_norm), eps(attention_norm));
     let (qkv, low_qkv) = products.qkv.forward(&normed);
     let qkv = split_qkv(&qkv, cos, sin, heads, &ranges);
     look(&qkv[1], &qkv[2]);
     let (values, probabilities) = attention::forward(&qkv, lay.islands, heads, block.attention.scale, keep);
-    let attended = join_heads(&values, heads, &ranges);
+    let mut attended = join_heads(&values, heads, &ranges);
+    if let Wanted::Rows(rows) = wanted {
+        (attended, x) = (attended.index_select(0, rows), x.index_select(0, rows));
+    }
     let (mut middle, low_output) = products.output.forward(&attended);
     let _ = middle.g_add_(&x);
 

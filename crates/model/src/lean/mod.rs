@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 
 use self::attention::Island;
 pub use self::attention::n_kept;
-use self::block::{Lay, Tape};
+use self::block::{Lay, Tape, Wanted};
 pub use self::product::accumulate;
 use crate::kernels::{self, rms_backward, rms_forward};
 
@@ -71,7 +71,8 @@ impl<'a> Lean<'a> {
         let mut tapes = Vec::new();
         for block in &decoder.blocks {
             let input = (keep && checkpointing).then(|| x.shallow_clone());
-            let (y, tape) = block::forward(block, x, &lay, keep && !checkpointing, |_, _| {});
+            let wanted = if keep && !checkpointing { Wanted::Tape } else { Wanted::All };
+            let (y, tape) = block::forward(block, x, &lay, &wanted, |_, _| {});
             tapes.extend(input.map(Tape::Input).or(tape));
             x = y;
         }
@@ -111,7 +112,7 @@ impl<'a> Lean<'a> {
             }
             let Some(tape) = self.tapes.pop() else { break };
             let tape = match tape {
-                Tape::Input(x) => block::forward(block, x, &lay, true, |_, _| {}).1,
+                Tape::Input(x) => block::forward(block, x, &lay, &Wanted::Tape, |_, _| {}).1,
                 whole @ Tape::Whole(_) => Some(whole),
             };
             let Some(Tape::Whole(kept)) = tape else { break };
@@ -133,13 +134,15 @@ pub(crate) fn reads(decoder: &Decoder, batch: &Batch) -> bool {
     Lean::fits(decoder, batch) && decoder.linears().iter().all(dense)
 }
 
-/// The last block's output, (T, C), for the embeddings x of a batch that [`reads`] takes; keeps nothing for a backward
-/// pass. `look` sees the keys and values of every block and island, (Hkv, n, D) each, in order.
+/// The last block's output, (T, C), or (N, C) of the tokens in `rows` alone, for the embeddings x of a batch that [`reads`]
+/// takes; keeps nothing for a backward pass. `look` sees the keys and values of every block and island, (Hkv, n, D)
+/// each, in order.
 pub(crate) fn read(
     decoder: &Decoder,
     batch: &Batch,
     pass: &Pass<'_>,
     mut x: Tensor,
+    rows: Option<&Tensor>,
     mut look: impl FnMut(usize, usize, &Tensor, &Tensor),
 ) -> Tensor {
     let _guard = tch::no_grad_guard();
@@ -147,7 +150,11 @@ pub(crate) fn read(
     let lay = Lay { pass, islands: &islands };
     for (block_idx, block) in decoder.blocks.iter().enumerate() {
         let heads = block::heads(block);
-        x = block::forward(block, x, &lay, false, |k, v| {
+        let wanted = match rows {
+            Some(rows) if block_idx + 1 == decoder.blocks.len() => Wanted::Rows(rows),
+            _ => Wanted::All,
+        };
+        x = block::forward(block, x, &lay, &wanted, |k, v| {
             for (i, island) in islands.iter().enumerate() {
                 let [k, v] = [k, v].map(|t| attention::view(t, island, heads));
                 look(block_idx, i, &k, &v);
