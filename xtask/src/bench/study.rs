@@ -252,7 +252,7 @@ fn table(rows: &[Value]) -> String {
         }
         let _ = write!(
             text,
-            "{}: {} pairs to train on, {} held out\n\n| loss | seeds | accuracy, half-way | accuracy, end | margin, nats | KL, nats a token | \
+            "{}: {} pairs to train on, {} held out\n\n| loss | seeds | accuracy on the way | accuracy, end | margin, nats | KL, nats a token | \
              chosen, nats an answer | rejected | answer tokens before | after |\n|---|---|---|---|---|---|---|---|---|---|\n",
             dataset.name, dataset.train, dataset.held
         );
@@ -265,7 +265,7 @@ fn table(rows: &[Value]) -> String {
                     .filter_map(|run| pick(run["validations"].as_array()?)?[1]["eval_accuracy"].as_f64())
                     .collect()
             };
-            let (half, end): (Pick, Pick) = (|v| v.get(v.len() / 2), |v| v.last());
+            let (midway, end): (Pick, Pick) = (|v| v.get(v.len() / 2), |v| v.last());
             let accuracy = |pick| match LOSSES.get(place) {
                 Some(&"reward") => reward(pick),
                 _ => at(pick, "accuracy"),
@@ -276,7 +276,7 @@ fn table(rows: &[Value]) -> String {
             let cells = [
                 LOSSES.get(place).copied().unwrap_or("?").to_owned(),
                 runs.len().to_string(),
-                spread(&accuracy(half), 3),
+                spread(&accuracy(midway), 3),
                 spread(&accuracy(end), 3),
                 spread(&at(end, "margin"), 1),
                 spread(&at(end, "kl"), 3),
