@@ -148,7 +148,11 @@ pub(crate) fn load_with_adapter(
     place: Place,
     template: &str,
 ) -> Result<LoadedModel> {
-    let mut model = model_store::load(id, place, template)?;
+    with_adapter(model_store::load(id, place, template)?, adapter)
+}
+
+/// The model with an adapter on it, where there is one.
+pub(crate) fn with_adapter(mut model: LoadedModel, adapter: Option<&Path>) -> Result<LoadedModel> {
     if let Some(folder) = adapter {
         load_adapter(&mut model.decoder, folder, &LoadOptions::default())
             .with_context(|| format!("cannot load the adapter {}", folder.display()))?;

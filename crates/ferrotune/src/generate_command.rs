@@ -11,11 +11,11 @@ use ferrotune_types::{Completion, LanguageModel, Message, ModelError, Role};
 use serde_json::{Value, json};
 
 use crate::cli::{GenerateArgs, Output};
-use crate::commands::load_with_adapter;
+use crate::commands::with_adapter;
 use crate::completions::ScoredToken;
 use crate::local_model::LocalModel;
 use crate::local_t5::LocalT5;
-use crate::model_store::{Place, resolve};
+use crate::model_store::{Place, load_from, resolve};
 
 /// Runs the command.
 ///
@@ -26,7 +26,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
     if LocalT5::is_at(&source)? {
         return rewrite(args, &source);
     }
-    let model = load(args)?;
+    let model = load(args, &source)?;
     let sampling = sampling(args, model.eos_ids());
     let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
     let mut turns: Vec<Message> = system.collect();
@@ -83,11 +83,12 @@ fn rewrite(args: &GenerateArgs, source: &Source) -> Result<Output> {
     Ok(written(answer, &tokens, started))
 }
 
-fn load(args: &GenerateArgs) -> Result<LocalModel> {
+fn load(args: &GenerateArgs, source: &Source) -> Result<LocalModel> {
     let place = Place::parse(&args.device, &args.dtype)?;
     // A plain text needs no chat template, and base models have none: any built-in one stands in.
     let template = if args.prompt.is_some() { "chatml" } else { "" };
-    let mut model = load_with_adapter(&args.model, args.adapter.as_deref(), place, template)?;
+    let model = load_from(&args.model, source, place, template)?;
+    let mut model = with_adapter(model, args.adapter.as_deref())?;
     if args.int8 {
         quantize_int8(&mut model.decoder);
     }

@@ -147,10 +147,17 @@ fn template_of(tokenizer: &Tokenizer, name: &str) -> Result<ChatTemplate> {
 /// # Errors
 /// Whatever is missing or broken, named.
 pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
-    let source = resolve(id)?;
-    let loaded = load_decoder(&source, place.kind, place.device)
+    load_from(id, &resolve(id)?, place, template)
+}
+
+/// As [`load`], from where [`resolve`] found it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Result<LoadedModel> {
+    let loaded = load_decoder(source, place.kind, place.device)
         .with_context(|| format!("cannot load the model {id:?}"))?;
-    let (tokenizer, template) = load_words(&source, template)?;
+    let (tokenizer, template) = load_words(source, template)?;
     let (vocabulary, largest) = (loaded.decoder.config.vocab_size, tokenizer.vocab_size());
     if largest > vocabulary {
         bail!(

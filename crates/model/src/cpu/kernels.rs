@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use half::bf16;
 
 /// Numbers that begin where a line of the cache does: a vector that crosses from one to the next is read twice.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Aligned {
     buffer: Vec<f32>,
     start: usize,

@@ -73,14 +73,7 @@ pub fn generate(
     sampling: &Sampling,
     on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
 ) -> Result<Vec<Generated>, ModelError> {
-    sampling.check()?;
-    if prompts.is_empty() || sampling.max_new_tokens == 0 {
-        return Ok(prompts.iter().map(|_| Generated::default()).collect());
-    }
-    tch::no_grad(|| {
-        let (rows, logits) = Rows::prefill(decoder, prompts, sampling.max_new_tokens)?;
-        grow(rows, logits, prompts, sampling, on_token)
-    })
+    grow(prompts, sampling, on_token, || Rows::prefill(decoder, prompts, sampling.max_new_tokens))
 }
 
 /// Texts that grow together, a token each at a time.
@@ -96,16 +89,21 @@ trait Growing {
     fn has_room(&self, row: usize) -> bool;
 }
 
-/// Chooses tokens until every row has ended. `logits`, (rows, V), are what follows the texts in `seen`, the only ones that
-/// penalties look at besides the new tokens.
-fn grow(
-    mut rows: impl Growing,
-    mut logits: Vec<f32>,
+/// Chooses tokens until every row has ended. `begin` gives the rows and the logits, (rows, V), that follow the texts in
+/// `seen`, the only ones that penalties look at besides the new tokens.
+fn grow<R: Growing>(
     seen: &[Vec<u32>],
     sampling: &Sampling,
     on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
+    begin: impl FnOnce() -> Result<(R, Vec<f32>), ModelError>,
 ) -> Result<Vec<Generated>, ModelError> {
+    sampling.check()?;
     let mut out: Vec<Generated> = seen.iter().map(|_| Generated::default()).collect();
+    if seen.is_empty() || sampling.max_new_tokens == 0 {
+        return Ok(out);
+    }
+    let _guard = tch::no_grad_guard();
+    let (mut rows, mut logits) = begin()?;
     let mut samplers: Vec<Sampler<'_>> = seen
         .iter()
         .enumerate()

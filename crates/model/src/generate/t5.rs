@@ -15,17 +15,12 @@ pub fn generate_t5(
     sampling: &Sampling,
     on_token: &mut dyn FnMut(usize, &[u32]) -> Flow,
 ) -> Result<Vec<Generated>, ModelError> {
-    sampling.check()?;
-    if texts.is_empty() || sampling.max_new_tokens == 0 {
-        return Ok(texts.iter().map(|_| Generated::default()).collect());
-    }
     let start = t5.config.decoder_start_token_id;
-    tch::no_grad(|| {
-        let states =
-            texts.iter().map(|ids| Ok(t5.begin(&t5.encode(ids)?))).collect::<Result<_, ModelError>>()?;
-        let mut rows = T5Rows { t5, states };
+    grow(&vec![vec![start]; texts.len()], sampling, on_token, || {
+        let begun = texts.iter().map(|ids| Ok(t5.begin(&t5.encode(ids)?)));
+        let mut rows = T5Rows { t5, states: begun.collect::<Result<_, ModelError>>()? };
         let logits = rows.step(&vec![i64::from(start); texts.len()])?;
-        grow(rows, logits, &vec![vec![start]; texts.len()], sampling, on_token)
+        Ok((rows, logits))
     })
 }
 

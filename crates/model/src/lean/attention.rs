@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use ferrotune_types::Segment;
 use tch::Tensor;
@@ -156,34 +156,31 @@ pub(crate) fn forward(
             let (k, v) = (run.seen(&k), run.seen(&v));
             for block in run.blocks() {
                 let q = run.rows(&q, &block, heads);
-                let keeps = keep && n <= KEPT;
-                if keeps {
-                    let size = [heads.n_kv as i64, q.size()[1], block.keys as i64];
-                    own.push(Tensor::empty(size, (out.kind(), out.device())));
-                }
+                let size = [heads.n_kv as i64, q.size()[1], block.keys as i64];
+                let kept = (keep && n <= KEPT).then(|| Tensor::empty(size, (out.kind(), out.device())));
                 for head in 0..heads.n_kv as i64 {
                     let keys = |t: &Tensor| part(t, &(0..block.keys), 1).get(head);
                     pieces.push(Mutex::new(Piece {
                         q: q.get(head),
                         k: keys(&k),
                         v: keys(&v),
-                        kept: own.last().filter(|_| keeps).map(|p| p.get(head)),
+                        kept: kept.as_ref().map(|p| p.get(head)),
                         out: run.rows(&out, &block, heads).get(head),
                         seen: first_seen(run, &block),
                     }));
                 }
+                own.extend(kept);
             }
         }
         kept.push(own);
     }
-    // Neighbours cost about the same, and every so many of them more: each thread takes every so many-th.
+    // Neighbours cost about the same, and every so many of them more: each thread takes every so many-th. A tensor may go
+    // to another thread but not be shared, hence the locks, which nobody waits for.
     let threads = (tch::get_num_threads().max(1) as usize).min(pieces.len());
     parallel(threads, 1, |range| {
         for thread in range {
             for piece in pieces.iter().skip(thread).step_by(threads) {
-                if let Ok(piece) = piece.lock() {
-                    piece.attend(heads, scale);
-                }
+                piece.lock().unwrap_or_else(PoisonError::into_inner).attend(heads, scale);
             }
         }
     });
