@@ -1,7 +1,7 @@
 use half::bf16;
 use tch::{Kind, Tensor};
 
-use super::kernels::{Out, Stored, Weight, Width};
+use super::kernels::{Out, Scratch, Stored, Weight, Width};
 use super::math::{softcap, softmax};
 use super::matrix::Columns;
 use super::parallel::parallel;
@@ -30,7 +30,7 @@ impl<'a> Cache<'a> {
         attention: &Attention,
         qkv: &[f32],
         input: &StepInput<'_>,
-    ) -> Vec<f32> {
+    ) -> Scratch {
         match self.keys.kind() {
             Kind::BFloat16 => self.attend_in::<bf16>(width, attention, qkv, input),
             _ => self.attend_in::<f32>(width, attention, qkv, input),
@@ -43,7 +43,7 @@ impl<'a> Cache<'a> {
         attention: &Attention,
         qkv: &[f32],
         input: &StepInput<'_>,
-    ) -> Vec<f32> {
+    ) -> Scratch {
         let (rows, capacity, slot) = (input.ids.len(), self.capacity, input.slot as usize);
         let d = attention.head_dim as usize;
         let (n_q, n_kv) = (attention.n_heads as usize, attention.n_kv_heads as usize);
@@ -59,7 +59,7 @@ impl<'a> Cache<'a> {
         let (keys, values) = (slice::<E>(self.keys), slice::<E>(self.values));
         let window = attention.sliding_window.map_or(0, |w| input.slot + 1 - w);
         let (scale, cap) = (attention.scale as f32, attention.softcap.map(|cap| cap as f32));
-        let mut out = vec![0.0; rows * n_q * d];
+        let mut out = Scratch::new(rows * n_q * d);
         let target = Columns(out.as_mut_ptr());
         // The query heads that share keys go together: the keys come from memory once.
         let group = n_q / n_kv;
@@ -70,12 +70,12 @@ impl<'a> Cache<'a> {
             let (keys, values) = (&keys[slots.clone()], &values[slots]);
             let q = &qkv[row * row_width + head * group * d..][..group * d];
             let n = slot + 1 - from;
-            let mut scores = vec![0.0; group * n];
-            // (group, slots): every query of the group with every key.
+            let mut scratch = Scratch::new(group * (n + d));
+            // (group, slots), every query of the group with every key; and what comes of each, (group, D).
+            let (scores, mixed) = scratch.split_at_mut(group * n);
             let keys = Weight { rows: keys, cached: false };
-            let out = Out { numbers: &mut scores, stride: n };
-            E::product(width, keys, &E::arrange(width, q, d), d, out);
-            let mut mixed = vec![0.0; group * d];
+            E::product(width, keys, &E::arrange(width, q, d), d, Out { numbers: scores, stride: n });
+            mixed.fill(0.0);
             for (scores, mixed) in scores.chunks_exact_mut(n).zip(mixed.chunks_exact_mut(d)) {
                 for score in scores.iter_mut() {
                     *score *= scale;
@@ -87,7 +87,7 @@ impl<'a> Cache<'a> {
                 E::mix(width, scores, values, mixed);
             }
             // SAFETY: every task has the numbers of its own heads in `out`, which is looked at when all are done.
-            unsafe { target.write(task * group * d, &mixed) };
+            unsafe { target.write(task * group * d, mixed) };
         });
         out
     }

@@ -1,29 +1,50 @@
 //! The inner loops, written once over vectors of fp32 numbers and compiled for each kind of CPU and of storage;
 //! which one runs is asked at run time.
 
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 use half::bf16;
 
-/// Numbers that begin where a line of the cache does: a vector that crosses from one to the next is read twice.
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::has_avx512;
+
+/// A buffer that holds anything, and goes back to its thread's others: a task is too short to ask the allocator. It begins
+/// where a line of the cache does: a vector that crosses from one to the next is read twice.
 #[derive(Debug)]
-pub(super) struct Aligned {
+pub(super) struct Scratch {
     buffer: Vec<f32>,
     start: usize,
     len: usize,
 }
 
-impl Aligned {
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scratch {
     const LINE: usize = 64;
 
-    pub(super) fn zeros(len: usize) -> Self {
-        let buffer = vec![0.0; len + Self::LINE / size_of::<f32>() - 1];
-        let start = buffer.as_ptr().align_offset(Self::LINE).min(buffer.len() - len);
-        Aligned { buffer, start, len }
+    pub(super) fn new(len: usize) -> Self {
+        let mut buffer = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let most = len + Self::LINE / size_of::<f32>() - 1;
+        if buffer.len() < most {
+            buffer = vec![0.0; most];
+        }
+        let start = buffer.as_ptr().align_offset(Self::LINE).min(most - len);
+        Scratch { buffer, start, len }
     }
 }
 
-impl Deref for Aligned {
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        // A thread that ends has given its others up.
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().push(buffer));
+    }
+}
+
+impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -31,7 +52,7 @@ impl Deref for Aligned {
     }
 }
 
-impl DerefMut for Aligned {
+impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.buffer[self.start..self.start + self.len]
     }
@@ -57,7 +78,7 @@ pub(super) trait Stored: Copy + Send + Sync + 'static {
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
     /// x of (m, k) in the order in which [`Self::product`] reads it.
-    fn arrange(width: Width, x: &[f32], k: usize) -> Aligned;
+    fn arrange(width: Width, x: &[f32], k: usize) -> Scratch;
     /// Inputs of `k` numbers by the rows of `w`.
     fn product(width: Width, w: Weight<'_, Self>, x: &[f32], k: usize, out: Out<'_>);
     /// `out` += Σ weight · row, over the rows of `values`, (weights, out).
@@ -81,7 +102,7 @@ impl Width {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            if has!("avx512f") {
+            if has_avx512() {
                 all.push(Width::Avx512);
             }
             if has!("avx2") && has!("fma") {
@@ -99,7 +120,7 @@ macro_rules! loops {
     ($name:ident, $vectors:ident, $stored:ty, $load:ident, $part:ident, $parts:literal $(, $features:literal)?) => {
         mod $name {
             use super::super::vectors::$vectors as v;
-            use super::{Aligned, Out, Stored as _, Weight};
+            use super::{Out, Scratch, Stored as _, Weight};
 
             /// Numbers that are read at once.
             const CHUNK: usize = $parts * v::LANES;
@@ -109,14 +130,14 @@ macro_rules! loops {
                 match left {
                     v::INPUTS.. => v::INPUTS,
                     4.. => 4,
-                    _ => 1,
+                    _ => left,
                 }
             }
 
             /// Group by group: a chunk of each of its inputs, the next chunk of each, …, and what is left of each.
-            pub(super) fn arrange(x: &[f32], k: usize) -> Aligned {
+            pub(super) fn arrange(x: &[f32], k: usize) -> Scratch {
                 let m = x.len() / k;
-                let mut out = Aligned::zeros(x.len());
+                let mut out = Scratch::new(x.len());
                 let (whole, rest) = (k / CHUNK, k % CHUNK);
                 let mut first = 0;
                 while first < m {
@@ -145,33 +166,39 @@ macro_rules! loops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn product(w: Weight<'_, $stored>, x: &[f32], k: usize, out: Out<'_>) {
                 let (Weight { rows: w, cached }, Out { numbers: out, stride }) = (w, out);
-                let (n, m) = (w.len() / k, x.len() / k);
+                let m = x.len() / k;
                 let mut i = 0;
                 while i < m {
                     let width = group(m - i);
-                    let tall = if width == 1 { 4 } else { v::ROWS };
-                    let inputs = &x[i * k..(i + width) * k];
-                    let mut r = 0;
-                    while r < n {
-                        let height = if r + tall <= n { tall } else { 1 };
-                        let rows = &w[r * k..(r + height) * k];
-                        let out = &mut out[i * stride + r..];
-                        if width == v::INPUTS && height > 1 {
-                            tile::<{ v::ROWS }, { v::INPUTS }>(rows, cached, inputs, k, out, stride);
-                        } else if width == v::INPUTS {
-                            tile::<1, { v::INPUTS }>(rows, cached, inputs, k, out, stride);
-                        } else if width == 4 && height > 1 {
-                            tile::<{ v::ROWS }, 4>(rows, cached, inputs, k, out, stride);
-                        } else if width == 4 {
-                            tile::<1, 4>(rows, cached, inputs, k, out, stride);
-                        } else if height > 1 {
-                            tile::<4, 1>(rows, cached, inputs, k, out, stride);
-                        } else {
-                            tile::<1, 1>(rows, cached, inputs, k, out, stride);
-                        }
-                        r += height;
+                    let (x, out) = (&x[i * k..(i + width) * k], &mut out[i * stride..]);
+                    match width {
+                        v::INPUTS => tiles::<{ v::ROWS }, { v::INPUTS }>(w, cached, x, k, out, stride),
+                        4 => tiles::<{ v::ROWS }, 4>(w, cached, x, k, out, stride),
+                        3 => tiles::<4, 3>(w, cached, x, k, out, stride),
+                        2 => tiles::<4, 2>(w, cached, x, k, out, stride),
+                        _ => tiles::<4, 1>(w, cached, x, k, out, stride),
                     }
                     i += width;
+                }
+            }
+
+            /// All rows, R at a time as long as there are so many, with M inputs.
+            $(#[target_feature(enable = $features)])?
+            fn tiles<const R: usize, const M: usize>(
+                w: &[$stored],
+                cached: bool,
+                x: &[f32],
+                k: usize,
+                out: &mut [f32],
+                stride: usize,
+            ) {
+                let n = w.len() / k;
+                let whole = n - n % R;
+                for r in (0..whole).step_by(R) {
+                    tile::<R, M>(&w[r * k..(r + R) * k], cached, x, k, &mut out[r..], stride);
+                }
+                for r in whole..n {
+                    tile::<1, M>(&w[r * k..(r + 1) * k], cached, x, k, &mut out[r..], stride);
                 }
             }
 
@@ -189,7 +216,7 @@ macro_rules! loops {
             ) {
                 let whole = k / CHUNK;
                 // The same place two tiles on: the hardware follows rows, not tiles.
-                let ahead = if cached { 0 } else { 2 * R * k };
+                let ahead = 2 * R * k;
                 let mut rows: [&[[$stored; CHUNK]]; R] = [&[]; R];
                 for r in 0..R {
                     rows[r] = &w[r * k..(r + 1) * k].as_chunks().0[..whole];
@@ -201,7 +228,9 @@ macro_rules! loops {
                 for j in 0..whole {
                     let mut parts = [[v::fill(0.0); $parts]; R];
                     for r in 0..R {
-                        v::prefetch(w.as_ptr().wrapping_add(ahead + r * k + j * CHUNK));
+                        if !cached {
+                            v::prefetch(w.as_ptr().wrapping_add(ahead + r * k + j * CHUNK));
+                        }
                         parts[r] = v::$part(&rows[r][j]);
                     }
                     for i in 0..M {
@@ -236,14 +265,22 @@ macro_rules! loops {
                         }
                     }
                 }
+                for i in 0..M {
+                    let out = &mut out[i * stride..][..R];
+                    for r in 0..R {
+                        out[r] = totals[r][i];
+                    }
+                }
                 let rest = k - whole * CHUNK;
-                for r in 0..R {
-                    for i in 0..M {
-                        let mut sum = totals[r][i];
-                        for (w, x) in w[r * k + whole * CHUNK..(r + 1) * k].iter().zip(&tails[i * rest..]) {
-                            sum += w.widen() * x;
+                if rest > 0 {
+                    for r in 0..R {
+                        let w = &w[r * k + whole * CHUNK..(r + 1) * k];
+                        for i in 0..M {
+                            let out = &mut out[i * stride + r];
+                            for (w, x) in w.iter().zip(&tails[i * rest..]) {
+                                *out += w.widen() * x;
+                            }
                         }
-                        out[i * stride + r] = sum;
                     }
                 }
             }
@@ -303,7 +340,7 @@ macro_rules! stored {
         $widen:expr, $narrow:expr
     ) => {
         #[cfg(target_arch = "x86_64")]
-        loops!($avx512, avx512, $stored, $load, $part, $parts, "avx512f,avx2,fma");
+        loops!($avx512, avx512, $stored, $load, $part, $parts, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma");
         #[cfg(target_arch = "x86_64")]
         loops!($avx2, avx2, $stored, $load, $part, $parts, "avx2,fma");
         loops!($plain, plain, $stored, $load, $part, $parts);
@@ -318,7 +355,7 @@ macro_rules! stored {
                 $narrow(x)
             }
 
-            fn arrange(width: Width, x: &[f32], k: usize) -> Aligned {
+            fn arrange(width: Width, x: &[f32], k: usize) -> Scratch {
                 match width {
                     #[cfg(target_arch = "x86_64")]
                     Width::Avx512 => $avx512::arrange(x, k),
@@ -403,13 +440,29 @@ mod tests {
         let x: Vec<f32> = x.iter().map(|x| x / 64.0).collect();
         let w: Vec<E> = w.into_iter().map(E::narrow).collect();
         for width in Width::here() {
-            let mut out = vec![f32::NAN; m * n];
-            let w = Weight { rows: &w[..], cached: false };
-            E::product(width, w, &E::arrange(width, &x, k), k, Out { numbers: &mut out, stride: n });
-            let got = Tensor::from_slice(&out).view([m as i64, n as i64]);
-            let worst = (got - &expect).abs().max().double_value(&[]);
-            assert!(worst < 1e-2, "{width:?} differs by {worst:e}");
+            for cached in [false, true] {
+                let mut out = vec![f32::NAN; m * n];
+                let w = Weight { rows: &w[..], cached };
+                E::product(width, w, &E::arrange(width, &x, k), k, Out { numbers: &mut out, stride: n });
+                let got = Tensor::from_slice(&out).view([m as i64, n as i64]);
+                let worst = (got - &expect).abs().max().double_value(&[]);
+                assert!(worst < 1e-2, "{width:?} differs by {worst:e}");
+            }
         }
+    }
+
+    #[test]
+    fn scratch_is_ones_own() {
+        let mut first = Scratch::new(3);
+        first.fill(1.0);
+        // Longer than the one before, and shorter.
+        for len in [100, 2, 0] {
+            let mut second = Scratch::new(len);
+            assert_eq!(second.len(), len);
+            assert!(second.as_ptr().addr().is_multiple_of(Scratch::LINE));
+            second.fill(2.0);
+        }
+        assert_eq!(*first, [1.0; 3]);
     }
 
     proptest! {

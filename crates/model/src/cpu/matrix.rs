@@ -1,3 +1,4 @@
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -6,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::bytes::{self, Input, Panels};
 use super::compact::Compact;
-use super::kernels::{self, Aligned, Out, Stored, Width};
+use super::kernels::{self, Out, Scratch, Stored, Width};
 use super::parallel::parallel;
 use super::tiles::Tiles;
 use crate::{Int8Weight, Linear, PackedWeight as _, Weight};
@@ -25,7 +26,7 @@ pub(super) struct Matrix<'a> {
 /// Rows of a compact weight that are widened at a time, for so many inputs: few enough for the nearest caches, and whole
 /// tiles of the loops.
 fn widened(inputs: usize) -> usize {
-    if inputs < 4 { 4 } else { 6 }
+    if inputs < 4 { 4 } else { 3 }
 }
 
 /// (n, k), as it is stored.
@@ -92,8 +93,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// x of (m, k) → columns `at..at + n` of `out`, whose m rows have `stride`.
-    pub(super) fn forward(&self, width: Width, x: &[f32], out: &mut [f32], at: usize, stride: usize) {
+    /// x of (m, k) → columns `at..at + n` of `out`, whose m rows have `stride`; all of them are written.
+    pub(super) fn forward(
+        &self,
+        width: Width,
+        x: &[f32],
+        out: &mut [MaybeUninit<f32>],
+        at: usize,
+        stride: usize,
+    ) {
         let k = self.k;
         let target = Target { out, at, stride };
         match &self.weight {
@@ -120,7 +128,7 @@ impl<'a> Matrix<'a> {
                 let (input, tall) = (f32::arrange(width, x, k), widened(x.len() / k));
                 self.share(x, target, |rows, y| {
                     let n = rows.len();
-                    let mut wide = Aligned::zeros(tall * k);
+                    let mut wide = Scratch::new(tall * k);
                     for start in (0..n).step_by(tall) {
                         let end = n.min(start + tall);
                         let wide = &mut wide[..(end - start) * k];
@@ -145,17 +153,17 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Shares the weight's rows out: `product` gives those of a range for every input, (m, rows).
+    /// Shares the weight's rows out: `product` writes those of a range for every input, all of (m, rows).
     fn share(&self, x: &[f32], target: Target<'_>, product: impl Fn(Range<usize>, &mut [f32]) + Sync) {
         let (n, m) = (self.n, x.len() / self.k);
         let Target { out, at, stride } = target;
         assert!(at + n <= stride && out.len() == m * stride, "{m} rows of {n} into {} numbers", out.len());
         // Small enough that threads end together, large enough to be worth handing out; whole tiles of every kind.
         let per_task = (49_152 / self.k).clamp(8, 1024).next_multiple_of(96);
-        let target = Columns(out.as_mut_ptr());
+        let target = Columns(out.as_mut_ptr().cast::<f32>());
         parallel(n.div_ceil(per_task), &|task| {
             let rows = task * per_task..((task + 1) * per_task).min(n);
-            let mut y = vec![0.0; m * rows.len()];
+            let mut y = Scratch::new(m * rows.len());
             product(rows.clone(), &mut y);
             for (i, y) in y.chunks_exact_mut(rows.len()).enumerate() {
                 if let Some(bias) = &self.bias {
@@ -169,9 +177,24 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// What several matrices make of x, (m, k), side by side.
+pub(super) fn side_by_side(width: Width, matrices: &[Matrix<'_>], x: &[f32]) -> Vec<f32> {
+    let stride = matrices.iter().map(|matrix| matrix.n).sum();
+    let len = matrices.first().map_or(0, |matrix| x.len() / matrix.k * stride);
+    let mut out = Vec::with_capacity(len);
+    let mut at = 0;
+    for matrix in matrices {
+        matrix.forward(width, x, &mut out.spare_capacity_mut()[..len], at, stride);
+        at += matrix.n;
+    }
+    // SAFETY: there is room, and the matrices' columns, all of which are written, are together whole rows.
+    unsafe { out.set_len(len) };
+    out
+}
+
 /// Columns from `at` on of rows of `stride` numbers.
 struct Target<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     at: usize,
     stride: usize,
 }
@@ -219,7 +242,6 @@ pub(crate) fn int8_product(weight: &Int8Weight, x: &Tensor) -> Option<Tensor> {
     let mut size = x.size();
     *size.last_mut()? = matrix.n as i64;
     let x_plain = floats(x);
-    let mut out = vec![0.0; x_plain.len() / matrix.k * matrix.n];
-    matrix.forward(*Width::here().first()?, &x_plain, &mut out, 0, matrix.n);
+    let out = side_by_side(*Width::here().first()?, std::slice::from_ref(&matrix), &x_plain);
     Some(Tensor::from_slice(&out).view(size.as_slice()).to_kind(x.kind()))
 }

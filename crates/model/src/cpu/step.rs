@@ -1,9 +1,11 @@
 use tch::Tensor;
 
 use super::attend::Cache;
+use super::kernels::Scratch;
 use super::math::{activate, softcap};
-use super::matrix::{Matrix, floats};
+use super::matrix::{Columns, floats, side_by_side};
 use super::norm::PlainNorm;
+use super::parallel::parallel;
 use super::plan::{Layer, PlainMlp, Plan};
 use crate::Rope;
 
@@ -48,29 +50,17 @@ impl Plan<'_> {
             residual(&mut x, &layer.mlp_norms, |h| self.feed_forward(&layer.mlp, h, m));
         }
         self.norm.apply(&mut x);
-        let mut logits = self.product(std::slice::from_ref(&self.head), &x, m);
+        let mut logits = side_by_side(self.width, std::slice::from_ref(&self.head), &x);
         if let Some(cap) = self.decoder.config.logits_softcap {
             softcap(&mut logits, cap as f32);
         }
         logits
     }
 
-    /// What several matrices make of x, (m, k), side by side.
-    fn product(&self, matrices: &[Matrix<'_>], x: &[f32], m: usize) -> Vec<f32> {
-        let stride = matrices.iter().map(|matrix| matrix.n).sum();
-        let mut out = vec![0.0; m * stride];
-        let mut at = 0;
-        for matrix in matrices {
-            matrix.forward(self.width, x, &mut out, at, stride);
-            at += matrix.n;
-        }
-        out
-    }
-
     /// h of (rows, C) → (rows, C).
     fn attend(&self, layer: &Layer<'_>, h: &[f32], input: &StepInput<'_>, cache: &mut Cache<'_>) -> Vec<f32> {
-        let (m, a) = (input.ids.len(), layer.attention);
-        let mut qkv = self.product(&layer.qkv, h, m);
+        let a = layer.attention;
+        let mut qkv = side_by_side(self.width, &layer.qkv, h);
         let d = a.head_dim as usize;
         let (q_width, k_width) = (a.n_heads as usize * d, a.n_kv_heads as usize * d);
         let rope = input.ropes[usize::from(layer.local_rope)].as_ref();
@@ -86,25 +76,29 @@ impl Plan<'_> {
             }
         }
         let attended = cache.attend(self.width, a, &qkv, input);
-        self.product(std::slice::from_ref(&layer.o_proj), &attended, m)
+        side_by_side(self.width, std::slice::from_ref(&layer.o_proj), &attended)
     }
 
     /// h of (rows, C) → (rows, C).
     fn feed_forward(&self, mlp: &PlainMlp<'_>, h: &[f32], m: usize) -> Vec<f32> {
-        let mut inner = self.product(&mlp.up, h, m);
-        if mlp.gated {
-            let width = inner.len() / m;
-            let mut gated = Vec::with_capacity(m * width / 2);
-            for row in inner.chunks_exact_mut(width) {
-                let (gate, up) = row.split_at_mut(width / 2);
-                activate(mlp.activation, gate, Some(up));
-                gated.extend_from_slice(gate);
-            }
-            inner = gated;
-        } else {
+        let mut inner = side_by_side(self.width, &mlp.up, h);
+        let down = std::slice::from_ref(&mlp.down);
+        if !mlp.gated {
             activate(mlp.activation, &mut inner, None);
+            return side_by_side(self.width, down, &inner);
         }
-        self.product(std::slice::from_ref(&mlp.down), &inner, m)
+        let n = inner.len() / (2 * m);
+        let mut gated = Scratch::new(m * n);
+        let target = Columns(gated.as_mut_ptr());
+        parallel(m, &|row| {
+            let (gate, up) = inner[row * 2 * n..][..2 * n].split_at(n);
+            let mut out = Scratch::new(n);
+            out.copy_from_slice(gate);
+            activate(mlp.activation, &mut out, Some(up));
+            // SAFETY: every task has a row of its own in `gated`, which is looked at when all are done.
+            unsafe { target.write(row * n, &out) };
+        });
+        side_by_side(self.width, down, &gated)
     }
 }
 

@@ -80,16 +80,14 @@ pub(super) mod avx512 {
 
     /// Of all lanes, in the order of [`totals`].
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     pub(in crate::cpu) fn total(x: __m512) -> f32 {
         totals([x; 4])[0]
     }
 
     /// Of all lanes of each, in a fixed order, for less than four times the price.
-    ///
-    /// Instructions of 512 bits take the sums: those of 256 bits would hold them in the first 16 registers.
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     pub(in crate::cpu) fn totals(x: [__m512; 4]) -> [f32; 4] {
         // In every quarter: two numbers of each of two, then one of each of four.
         let pairs =

@@ -5,6 +5,7 @@ use rand_chacha::rand_core::Rng;
 
 use super::TokenLogprobs;
 use crate::ModelError;
+use crate::kernels::for_each_width;
 
 /// How tokens are chosen. The default is greedy, 256 tokens.
 ///
@@ -163,13 +164,31 @@ fn penalise(logits: &mut [f32], seen: &BTreeMap<u32, usize>, sampling: &Sampling
 
 /// The first of the greatest; NaN is never chosen.
 fn best(logits: &[f32]) -> u32 {
+    const CHUNK: usize = 1024;
     let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id, logit);
+    for (i, chunk) in logits.chunks(CHUNK).enumerate() {
+        let greatest = greatest(chunk);
+        if greatest > best.1 {
+            best = (i, greatest);
         }
     }
-    best.0 as u32
+    let start = best.0 * CHUNK;
+    let place = logits.iter().skip(start).position(|&logit| logit == best.1);
+    (start + place.unwrap_or(0)) as u32
+}
+
+for_each_width! {
+    /// NaN is passed over.
+    fn greatest(x: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 64];
+        let (chunks, rest) = x.as_chunks::<64>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |greatest, &x| greatest.max(x))
+    }
 }
 
 /// Temperature and filters: what is left, with probabilities that sum to 1, likeliest first.
@@ -290,4 +309,29 @@ pub(super) fn logprobs(logits: &[f32], id: u32, n_top: usize) -> TokenLogprobs {
     order.truncate(n_top);
     order.sort_unstable_by(by_logit);
     TokenLogprobs { logprob: logprob(id), top: order.into_iter().map(|id| (id, logprob(id))).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Ties, infinities and NaN, in rows shorter and longer than what is looked at together.
+        #[test]
+        fn the_first_of_the_greatest_is_best(
+            row in prop::collection::vec(prop::sample::select(vec![f32::NAN, f32::NEG_INFINITY, -0.0, 0.0, 1.0, 2.5]), 0..3000),
+            most in 0..3000usize,
+        ) {
+            let mut row = row;
+            if let Some(x) = row.get_mut(most) {
+                *x = 3.0;
+            }
+            let numbers = || row.iter().enumerate().filter(|(_, x)| !x.is_nan());
+            let greatest = numbers().map(|(_, x)| *x).fold(f32::NEG_INFINITY, f32::max);
+            let first = numbers().find(|(_, x)| **x == greatest).map_or(0, |(i, _)| i);
+            prop_assert_eq!(best(&row) as usize, first);
+        }
+    }
 }
