@@ -7,7 +7,8 @@
 //!
 //! BOS and EOS are checked in the ids of every example, not assumed of a model: a BOS that the tokenizer puts before
 //! texts but the template did not write is put there, a doubled BOS or EOS loses its double, and an example whose
-//! last span ends without any control token is skipped, since a model trained on it would never stop.
+//! last span does not end with a control token, space after it aside, is skipped: a model trained on it would never
+//! stop.
 
 use std::ops::Range;
 use std::slice;
@@ -105,17 +106,13 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the last trained run has a control token near its end, where an end-of-turn token may be followed by
-    /// a line break.
+    /// Whether the last trained run ends a turn.
     fn ends_its_last_span(&self, ids: &[u32], mask: &[bool]) -> bool {
         let Some(last) = mask.iter().rposition(|&trained| trained) else { return true };
         let run = mask[..=last].iter().rev().take_while(|&&trained| trained).count();
-        ids[..=last].iter().rev().take(run.min(TAIL)).any(|&id| self.is_control(id))
+        self.ends_a_turn(&ids[last + 1 - run..=last])
     }
 }
-
-/// Tokens at the end of a turn among which a control token is looked for.
-pub(crate) const TAIL: usize = 4;
 
 pub(crate) fn unencodable(id: &str, error: &TokenizerError) -> Skipped {
     Skipped { id: id.to_owned(), reason: SkipReason::Unencodable, detail: error.to_string(), tokens: 0 }

@@ -7,7 +7,7 @@ use crate::{Tokenizer, TokenizerError};
 /// A text as its tokens, for a person to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The tokens, in order.
+    /// The tokens, in order, with those that the tokenizer puts around a text.
     pub pieces: Vec<Piece>,
     /// Characters of the text.
     pub n_chars: usize,
@@ -22,7 +22,8 @@ pub struct Piece {
     pub id: u32,
     /// How it stands in the vocabulary.
     pub token: String,
-    /// The part of the text that it covers. A character that takes several tokens shows at the first of them.
+    /// The part of the text that it covers. A character that takes several tokens shows at the first of them; what
+    /// the tokenizer puts around the text covers nothing.
     pub text: String,
     /// Whether it is a control token.
     pub is_control: bool,
@@ -31,7 +32,7 @@ pub struct Piece {
 /// How much of a context a text takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Budget {
-    /// Tokens of the text.
+    /// Tokens of the text, with those that the tokenizer puts around it.
     pub used: usize,
     /// Tokens kept free for the answer.
     pub reserved: usize,
@@ -47,17 +48,18 @@ impl Budget {
 }
 
 impl Tokenizer {
-    /// Shows how a text is cut. Special tokens in it are control tokens.
+    /// Shows how a text is cut, as a model would be given it: with BOS, EOS, `[CLS]` and `[SEP]` where the tokenizer
+    /// puts them. Special tokens in the text are control tokens.
     ///
     /// # Errors
     /// [`TokenizerError::Coding`] where the text cannot be encoded.
     pub fn explain(&self, text: &str) -> Result<Explanation, TokenizerError> {
-        let encoded = self.encode_with_offsets(text, false)?;
+        let encoded = self.encode_with_offsets(text, true)?;
         let mut shown = 0;
-        let pieces = encoded.ids.iter().zip(&encoded.offsets).map(|(&id, &(_, end))| {
+        let pieces = encoded.ids.iter().zip(&encoded.offsets).map(|(&id, &(start, end))| {
             // Whole characters only: up to the end of the character in which the token ends.
-            let end =
-                (end..=text.len()).find(|&end| text.is_char_boundary(end)).unwrap_or(text.len()).max(shown);
+            let boundary = (end..=text.len()).find(|&end| text.is_char_boundary(end)).unwrap_or(text.len());
+            let end = if start == end { shown } else { boundary.max(shown) };
             let piece = Piece {
                 id,
                 token: self.id_to_token(id).unwrap_or_default(),
@@ -68,6 +70,17 @@ impl Tokenizer {
             piece
         });
         Ok(Explanation { pieces: pieces.collect(), n_chars: text.chars().count(), n_bytes: text.len() })
+    }
+}
+
+impl Piece {
+    /// What stands for it on a page; never empty.
+    fn shown(&self) -> &str {
+        match (self.text.is_empty(), self.is_control && !self.token.is_empty()) {
+            (false, _) => &self.text,
+            (true, true) => &self.token,
+            (true, false) => "∅",
+        }
     }
 }
 
@@ -82,12 +95,13 @@ impl Explanation {
         Budget { used: self.n_tokens(), reserved, context }
     }
 
-    /// The text for a file or a pipe: a bar after each token, line ends shown.
+    /// The text for a file or a pipe: a bar after each token, line ends shown. A control token that covers no text
+    /// shows by its name.
     pub fn plain(&self) -> String {
         let mut out = String::new();
         for piece in &self.pieces {
-            let text: String = piece.text.chars().map(|c| if c == '\n' { '↵' } else { c }).collect();
-            out.push_str(if text.is_empty() { "∅" } else { &text });
+            let text: String = piece.shown().chars().map(|c| if c == '\n' { '↵' } else { c }).collect();
+            out.push_str(&text);
             out.push('│');
         }
         out
@@ -104,17 +118,13 @@ impl Explanation {
             } else {
                 format!("38;5;16;48;5;{}", BACKGROUNDS[i % BACKGROUNDS.len()])
             };
-            for (k, line) in piece.text.split('\n').enumerate() {
+            for (k, line) in piece.shown().split('\n').enumerate() {
                 if k > 0 {
                     let _ = writeln!(out, "\x1b[{style}m↵\x1b[0m");
                 }
                 let line: String = line.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
-                if !line.is_empty() || (piece.text.is_empty() && k == 0) {
-                    let _ = write!(
-                        out,
-                        "\x1b[{style}m{}\x1b[0m",
-                        if piece.text.is_empty() { "∅" } else { &line }
-                    );
+                if !line.is_empty() {
+                    let _ = write!(out, "\x1b[{style}m{line}\x1b[0m");
                 }
             }
         }

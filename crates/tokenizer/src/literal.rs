@@ -2,6 +2,8 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
+use tokenizers::AddedToken;
+use unicode_normalization::char::is_combining_mark;
 
 use crate::TokenizerError;
 use crate::encoded::Encoded;
@@ -11,11 +13,12 @@ use crate::tokenizer::encode_with;
 /// Reads texts in which some control tokens are plain characters, by the general path.
 ///
 /// The text is cut at the control tokens that count, and only there, as `tokenizers` does; what lies between is read
-/// whole, so that no word is broken and no space added where a literal range begins or ends.
+/// whole, so that no word is broken and no space added where a literal range begins or ends. A token with `lstrip` or
+/// `rstrip` takes the space beside it along, which is then no longer read.
 #[derive(Debug)]
 pub(crate) struct Literal {
-    /// Finds control tokens, with their ids; `None` where there are none.
-    controls: Option<(AhoCorasick, Vec<u32>)>,
+    /// Finds added tokens, with their ids; `None` where there are none.
+    added: Option<(AhoCorasick, Vec<(u32, AddedToken)>)>,
     /// The tokenizer, to which control tokens are plain characters.
     beginning: tokenizers::Tokenizer,
     /// The same for what does not begin the text: some put a space before the first word of a text only.
@@ -27,16 +30,16 @@ impl Literal {
         let mut beginning = inner.clone();
         beginning.set_encode_special_tokens(true);
         let going_on = without_first_space(&beginning).unwrap_or_else(|| beginning.clone());
-        let mut special: Vec<(u32, String)> = inner
+        // Plain tokens that are looked for in the normalised text are left to the tokenizer, which finds them there.
+        let mut added: Vec<(u32, AddedToken)> = inner
             .get_added_tokens_decoder()
             .into_iter()
-            .filter(|(_, token)| token.special && !token.content.is_empty())
-            .map(|(id, token)| (id, token.content))
+            .filter(|(_, token)| (token.special || !token.normalized) && !token.content.is_empty())
             .collect();
-        special.sort();
-        let (ids, texts): (Vec<u32>, Vec<String>) = special.into_iter().unzip();
+        added.sort_by_key(|(id, _)| *id);
+        let texts = added.iter().map(|(_, token)| &token.content);
         let searcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts).ok();
-        Literal { controls: searcher.filter(|_| !ids.is_empty()).map(|s| (s, ids)), beginning, going_on }
+        Literal { added: searcher.filter(|_| !added.is_empty()).map(|s| (s, added)), beginning, going_on }
     }
 
     /// Encodes a text. Special tokens that lie in a `literal` range are plain text.
@@ -47,17 +50,32 @@ impl Literal {
         out: &mut Encoded,
     ) -> Result<(), TokenizerError> {
         let mut at = 0;
-        if let Some((searcher, ids)) = &self.controls {
-            for found in searcher.find_iter(text).filter(|found| !lies_in(&found.range(), literal)) {
-                self.stretch(text, at..found.start(), out)?;
-                out.push(ids[found.pattern().as_usize()], found.start(), found.end());
-                at = found.end();
+        if let Some((searcher, added)) = &self.added {
+            for found in searcher.find_iter(text) {
+                let (id, token) = &added[found.pattern().as_usize()];
+                if token.special && lies_in(&found.range(), literal) {
+                    continue;
+                }
+                let (before, after) = (&text[..found.start()], &text[found.end()..]);
+                if token.single_word && (before.ends_with(is_in_word) || after.starts_with(is_in_word)) {
+                    continue;
+                }
+                // The token before may have taken the same space.
+                let start = if token.lstrip {
+                    before.trim_end().len().max(at.min(before.len()))
+                } else {
+                    before.len()
+                };
+                let end = text.len() - if token.rstrip { after.trim_start().len() } else { after.len() };
+                self.stretch(text, at..start, out)?;
+                out.push(*id, start, end);
+                at = end;
             }
         }
         self.stretch(text, at..text.len(), out)
     }
 
-    /// What lies between two control tokens.
+    /// What lies between two added tokens.
     fn stretch(&self, text: &str, range: Range<usize>, out: &mut Encoded) -> Result<(), TokenizerError> {
         if range.is_empty() {
             return Ok(());
@@ -66,6 +84,11 @@ impl Literal {
         out.push_encoding(&encode_with(inner, &text[range.clone()], false)?, range.start);
         Ok(())
     }
+}
+
+/// Whether a character can be part of a word, beside which no `single_word` token stands.
+fn is_in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || is_combining_mark(c)
 }
 
 /// A tokenizer whose `Metaspace` puts a space before the first word of a text only, changed to put none; `None` for

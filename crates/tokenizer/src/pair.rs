@@ -1,7 +1,7 @@
 use ferrotune_types::{PairExample, Rendered};
 
 use crate::Tokenizer;
-use crate::example::{TAIL, unencodable};
+use crate::example::unencodable;
 use crate::report::{Limits, Made, Notes, SkipReason, Skipped, Truncation};
 
 impl Tokenizer {
@@ -18,14 +18,16 @@ impl Tokenizer {
         id: &str,
         limits: &Limits,
     ) -> Result<Made<PairExample>, Skipped> {
-        let mut notes = Notes::default();
-        let mut settled = |rendered: &Rendered| {
+        let settled = |rendered: &Rendered| {
             let mut ids = self.encode_rendered(rendered).map_err(|e| unencodable(id, &e))?.ids;
             let mut mask = vec![false; ids.len()];
+            let mut notes = Notes::default();
             self.settle_bos_and_eos(&mut ids, &mut mask, &mut notes);
-            Ok::<_, Skipped>(ids)
+            Ok::<_, Skipped>((ids, notes))
         };
-        let (mut prompt, chosen, rejected) = (settled(prompt)?, settled(chosen)?, settled(rejected)?);
+        let ((mut prompt, asked), (chosen, best), (rejected, worst)) =
+            (settled(prompt)?, settled(chosen)?, settled(rejected)?);
+        let mut notes = together(asked, [best, worst]);
         let skip = |reason, detail: String, tokens| Skipped { id: id.to_owned(), reason, detail, tokens };
         let answer = |name: &str, full: &[u32]| {
             if !full.starts_with(&prompt) {
@@ -35,8 +37,7 @@ impl Tokenizer {
             if answer.is_empty() {
                 return Err(skip(SkipReason::EmptyAnswer, format!("the {name} answer is empty"), full.len()));
             }
-            let ends = answer.iter().rev().take(TAIL).any(|&id| self.is_control(id));
-            if !ends && !limits.allow_missing_eos {
+            if !limits.allow_missing_eos && !self.ends_a_turn(&answer) {
                 let detail = format!("the {name} answer ends without a control token");
                 return Err(skip(SkipReason::MissingEos, detail, full.len()));
             }
@@ -91,5 +92,15 @@ impl Tokenizer {
             show(prompt),
             show(full),
         )
+    }
+}
+
+/// What was done to a pair. Its prompt begins both full texts, and what was done there is done once.
+fn together(prompt: Notes, full: [Notes; 2]) -> Notes {
+    let doubles = full.map(|full| full.doubles_removed.saturating_sub(prompt.doubles_removed));
+    Notes {
+        bos_added: full.map(|full| full.bos_added).into_iter().fold(prompt.bos_added, usize::max),
+        doubles_removed: prompt.doubles_removed + doubles.iter().sum::<usize>(),
+        ..prompt
     }
 }

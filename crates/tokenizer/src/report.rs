@@ -98,7 +98,7 @@ pub struct Notes {
     pub truncated_tokens: usize,
     /// Trained tokens that also hold bytes outside the assistant's spans.
     pub straddled: usize,
-    /// BOS tokens that were missing and were added.
+    /// BOS tokens that were missing and were added; one for a pair, whose texts begin alike.
     pub bos_added: usize,
     /// BOS and EOS tokens that were doubled and were removed.
     pub doubles_removed: usize,

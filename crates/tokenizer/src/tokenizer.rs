@@ -30,6 +30,8 @@ pub struct Tokenizer {
     ids: SpecialIds,
     /// For each id, whether it is a control token.
     control: Vec<bool>,
+    /// What the model puts for characters that it has no token for; byte-level ones have none.
+    unknown: Option<u32>,
     chat_template: Option<String>,
     /// `tokenizer_config.json` as it was read; kept when it is written again.
     config: Map<String, Value>,
@@ -62,6 +64,9 @@ pub(crate) struct Parts {
 impl Tokenizer {
     /// Loads a model folder: `tokenizer.json`, and where they are there `tokenizer_config.json`,
     /// `special_tokens_map.json`, `chat_template.jinja` (or `.json`) and `generation_config.json`.
+    ///
+    /// What stands around a text is what `tokenizer.json` says. `add_bos_token` and `add_eos_token` of
+    /// `tokenizer_config.json` are not read, as transformers 5 does not read them where there is a `tokenizer.json`.
     ///
     /// # Errors
     /// [`TokenizerError::Io`] without `tokenizer.json`, [`TokenizerError::File`] for a file that does not parse.
@@ -148,6 +153,10 @@ impl Tokenizer {
             serde_json::from_str(&text).map_err(TokenizerError::coding("encode"))
         };
         let json = json.map_or_else(|| written(&inner), Ok)?;
+        let unknown = match (json["model"]["unk_token"].as_str(), json["model"]["unk_id"].as_u64()) {
+            (Some(token), _) => inner.token_to_id(token),
+            (None, id) => id.and_then(|id| u32::try_from(id).ok()),
+        };
         let fast = FastBpe::new(&json);
         let around = surroundings(&inner)?;
         Ok(Tokenizer {
@@ -158,6 +167,7 @@ impl Tokenizer {
             special,
             ids,
             control: is_control,
+            unknown,
             chat_template,
             config,
         })
@@ -260,6 +270,23 @@ impl Tokenizer {
         self.control.get(id as usize) == Some(&true)
     }
 
+    /// The ids that the tokenizer puts before and after every text: BOS, `[CLS]` … `[SEP]`.
+    pub fn around(&self) -> (&[u32], &[u32]) {
+        (&self.around[0], &self.around[1])
+    }
+
+    /// Whether ids end a turn: the last of them that is not space is a control token. Templates may write a line
+    /// break after the end-of-turn token, and some tokenizers need several ids for it. Which control token ends a
+    /// turn is the template's affair; the model's stand-in for unknown characters is none unless it is a stop token.
+    pub(crate) fn ends_a_turn(&self, ids: &[u32]) -> bool {
+        let is_space = |id: u32| {
+            !self.is_control(id) && self.decode(&[id], false).is_ok_and(|text| text.trim().is_empty())
+        };
+        ids.iter().rev().copied().find(|&id| !is_space(id)).is_some_and(|id| {
+            self.is_control(id) && (self.unknown != Some(id) || self.ids.stop.contains(&id))
+        })
+    }
+
     /// The model's chat template, as Jinja source.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
@@ -342,12 +369,14 @@ fn default_template(value: &Value) -> Option<String> {
 
 /// The ids that the post-processor puts before and after a text.
 fn surroundings(inner: &tokenizers::Tokenizer) -> Result<[Vec<u32>; 2], TokenizerError> {
-    let ids = |add| {
-        let encoding = encode_with(inner, "a", add)?;
-        Ok::<_, TokenizerError>(encoding.get_ids().to_vec())
-    };
-    let (bare, full) = (ids(false)?, ids(true)?);
-    let at =
-        (0..=full.len() - bare.len().min(full.len())).find(|&at| full[at..].starts_with(&bare)).unwrap_or(0);
-    Ok([full[..at].to_vec(), full.get(at + bare.len()..).unwrap_or_default().to_vec()])
+    /// No token's id; stands for a text, of which a small vocabulary may have nothing.
+    const TEXT: u32 = u32::MAX;
+    // Parts that contradict each other are found out here, not at the first text.
+    encode_with(inner, "a", false)?;
+    let text = tokenizers::Encoding::from_tokens(vec![tokenizers::Token::new(TEXT, "a".into(), (0, 1))], 0);
+    let full = contained(|| inner.post_process(text, None, true))
+        .map_err(TokenizerError::coding("encode"))?
+        .map_err(TokenizerError::coding("encode"))?;
+    let mut parts = full.get_ids().splitn(2, |&id| id == TEXT).map(<[u32]>::to_vec);
+    Ok([parts.next().unwrap_or_default(), parts.next().unwrap_or_default()])
 }

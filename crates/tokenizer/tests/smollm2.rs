@@ -78,32 +78,40 @@ fn ids_are_those_of_transformers() {
 
 #[test]
 fn ids_of_every_shared_text_are_those_of_transformers() {
-    if !shared("").exists() {
+    if !shared("").is_dir() {
         eprintln!("skipped: the shared test data are not there");
         return;
     }
     let files: Vec<_> = values()["files"].as_object().unwrap().iter().collect();
-    let wrong: Vec<_> = files
+    let compared: Vec<Result<(), String>> = files
         .par_iter()
-        .filter_map(|(file, expect)| {
-            let text = fs::read_to_string(shared(file)).ok()?;
+        .map(|(file, expect)| {
+            let text = fs::read_to_string(shared(file)).map_err(|e| format!("{file}: {e}"))?;
             let chars: Vec<char> = text.chars().collect();
             let chunks: Vec<String> = chars.chunks(20_000).map(|chunk| chunk.iter().collect()).collect();
             let ids = smollm2().encode_batch(&chunks, false).unwrap().concat();
             let got = [ids.len() as u64, crc(ids)];
-            (serde_json::json!(got) != **expect).then(|| format!("{file}: {got:?}, not {expect}"))
+            if serde_json::json!(got) == **expect {
+                Ok(())
+            } else {
+                Err(format!("{file}: {got:?}, not {expect}"))
+            }
         })
         .collect();
-    assert!(files.len() > 60);
+    let equal = compared.iter().filter(|one| one.is_ok()).count();
+    let wrong: Vec<String> = compared.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(equal > 150, "only {equal} texts were compared");
 }
 
 /// What the built-in `smollm2` template renders; this crate does not know templates.
 fn alpaca() -> Option<Vec<(String, Rendered)>> {
-    let Ok(bytes) = fs::read(shared("llama_factory/alpaca_en_demo.json")) else {
+    if !shared("").is_dir() {
         eprintln!("skipped: the shared test data are not there");
         return None;
-    };
+    }
+    let file = "llama_factory/alpaca_en_demo.json";
+    let bytes = fs::read(shared(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
     let rows: Vec<Value> = serde_json::from_slice(&bytes).unwrap();
     let field = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     let render = |(i, row): (usize, &Value)| {

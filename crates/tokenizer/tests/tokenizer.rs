@@ -99,8 +99,69 @@ fn bos_and_eos_are_never_doubled_nor_missing() {
     assert_eq!((skipped.reason, &*skipped.id), (SkipReason::MissingEos, "row"));
     let lenient = Limits { allow_missing_eos: true, ..Limits::default() };
     bpe().example(&rendered("the[ cat]"), "row", &lenient).unwrap();
-    // Another control token ends a turn as well, and a line break may follow it.
-    bpe().example(&rendered("the[ cat<e>\n]"), "row", &Limits::default()).unwrap();
+    // Another control token ends a turn as well.
+    bpe().example(&rendered("the[ cat<e>]"), "row", &Limits::default()).unwrap();
+}
+
+#[test]
+fn only_space_may_follow_what_ends_a_turn() {
+    let reason = |tokenizer: &Tokenizer, text: &str| {
+        tokenizer.example(&rendered(text), "row", &Limits::default()).err().map(|skipped| skipped.reason)
+    };
+    let pair = |answer: &str| {
+        let text = |text: &str| Rendered::new(text, vec![]).unwrap();
+        let (prompt, full) = ("<s>the", format!("<s>the{answer}"));
+        let made = bpe().pair_example(&text(prompt), &text(&full), &text(&full), "p", &Limits::default());
+        made.err().map(|skipped| skipped.reason)
+    };
+    for answer in [" cat</s>", " cat</s>\n", " cat</s>\n\n \t\r\n  \n", " cat<e></s> \n", "</s>"] {
+        for tokenizer in [bpe(), &llama()] {
+            assert_eq!(reason(tokenizer, &format!("<s>the[{answer}]")), None, "{answer:?}");
+        }
+        assert_eq!(pair(answer), None, "{answer:?}");
+    }
+    let missing = Some(SkipReason::MissingEos);
+    for answer in [" cat", " cat\n", "</s>a", "</s>\n.", " cat</s> the", "<e>\nthe\n"] {
+        for tokenizer in [bpe(), &llama()] {
+            assert_eq!(reason(tokenizer, &format!("<s>the[{answer}]")), missing, "{answer:?}");
+        }
+        assert_eq!(pair(answer), missing, "{answer:?}");
+    }
+    // A control token of the turn before ends nothing.
+    assert_eq!(reason(bpe(), "[the</s>]\n[\n]"), missing);
+
+    // What stands for unknown characters is a control token that nobody wrote.
+    let unigram = train(ModelKind::Unigram);
+    let unknown = unigram.encode("ж", false).unwrap();
+    assert!(unknown.contains(&unigram.ids().unk.unwrap()) && unigram.is_control(unigram.ids().unk.unwrap()));
+    assert_eq!(reason(&unigram, "<s>the[ cat ж]"), missing);
+    assert_eq!(reason(&unigram, "<s>the[ cat ж</s>]"), None);
+}
+
+/// What stands around a text, and so the BOS check, follows `tokenizer.json` whatever `tokenizer_config.json` says of
+/// it: `golden/flags.py` asked transformers.
+#[test]
+fn flags_of_bos_and_eos_are_read_as_in_transformers() {
+    let values: serde_json::Value = serde_json::from_str(include_str!("golden/flags.json")).unwrap();
+    let cases = values["cases"].as_array().unwrap();
+    assert!(cases.len() > 80);
+    let mut seen = std::collections::BTreeSet::new();
+    for case in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let file = &values["tokenizers"][case["tokenizer"].as_str().unwrap()];
+        std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), case["config"].to_string()).unwrap();
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let expect: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode("the", true).unwrap(), expect, "{case}");
+        let around = (tokenizer.adds_bos(), tokenizer.adds_eos());
+        let ids = (tokenizer.ids().bos.unwrap(), tokenizer.ids().eos.unwrap());
+        assert_eq!(around, (expect[0] == ids.0, expect[expect.len() - 1] == ids.1), "{case}");
+        seen.insert(around);
+        let made = tokenizer.example(&rendered("the[the</s>]"), "row", &Limits::default()).unwrap();
+        assert_eq!(made.notes.bos_added, usize::from(around.0), "{case}");
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
 }
 
 /// The tokenizer with a post-processor that puts BOS before every text.
@@ -200,6 +261,92 @@ fn a_pairs_answers_follow_its_prompt() {
 }
 
 #[test]
+fn what_is_done_to_a_pairs_prompt_counts_once() {
+    let adding = with_bos();
+    let report = |prompt: &str, chosen: &str, rejected: &str| {
+        let text = |text: &str| Rendered::new(format!("{prompt}{text}"), vec![]).unwrap();
+        let made =
+            adding.pair_example(&text(""), &text(chosen), &text(rejected), "p", &Limits::default()).unwrap();
+        let report = Tokenized::gather([Ok(made)], &Limits::default()).unwrap().report;
+        (report.examples, report.bos_added, report.doubles_removed)
+    };
+    assert_eq!(report("the user\n", "the cat</s>", "the dog</s>"), (1, 1, 0));
+    assert_eq!(report("<s>the user\n", "the cat</s>", "the dog</s>"), (1, 0, 0));
+    // One double in the prompt, then one in each answer, then one in an answer alone.
+    assert_eq!(report("<s><s>the user\n", "the cat</s>", "the dog</s>"), (1, 0, 1));
+    assert_eq!(report("<s><s>the user\n", "the cat</s></s>", "the dog</s></s>"), (1, 0, 3));
+    assert_eq!(report("the user\n", "the cat</s>", "the dog</s></s>"), (1, 1, 1));
+}
+
+/// The trained tokenizer's folder, read again after a change of its added tokens.
+fn changed(kind: ModelKind, change: impl Fn(&mut Vec<serde_json::Value>)) -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    train(kind).save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(json["added_tokens"].as_array_mut().unwrap());
+    std::fs::write(&path, json.to_string()).unwrap();
+    Tokenizer::from_dir(folder.path()).unwrap()
+}
+
+/// Each kind of tokenizer with added tokens that take the space beside them along, and a plain one that does too; and
+/// the same without `<s>`.
+fn stripping() -> &'static [[Tokenizer; 2]] {
+    static ALL: OnceLock<Vec<[Tokenizer; 2]>> = OnceLock::new();
+    let with_flags = |kind: ModelKind, without: &str| {
+        let next = train(kind).vocab_size();
+        changed(kind, |added| {
+            let flags = |token: &str| match token {
+                "<s>" => [true, true, false],
+                "</s>" => [false, true, false],
+                "<e>" => [true, false, false],
+                _ => [false, false, true],
+            };
+            for token in added.iter_mut() {
+                let [left, right, single] = flags(token["content"].as_str().unwrap());
+                token["lstrip"] = left.into();
+                token["rstrip"] = right.into();
+                token["single_word"] = single.into();
+            }
+            added.push(serde_json::json!({
+                "id": next, "content": "<n>", "single_word": false, "lstrip": true, "rstrip": true,
+                "normalized": false, "special": false,
+            }));
+            added.retain(|token| token["content"] != without);
+        })
+    };
+    ALL.get_or_init(|| {
+        let kinds = [ModelKind::Bpe, ModelKind::WordPiece, ModelKind::Unigram];
+        kinds.map(|kind| [with_flags(kind, ""), with_flags(kind, "<s>")]).into()
+    })
+}
+
+#[test]
+fn control_tokens_take_the_space_beside_them_along_whatever_people_write() {
+    let [tokenizer, _] = &stripping()[0];
+    assert!(!tokenizer.is_fast());
+    let id = |token: &str| tokenizer.token_to_id(token).unwrap();
+    let check = |text: &str, forged: &str, expect: &[&[u32]]| {
+        let at = text.rfind(forged).unwrap();
+        let literal = std::iter::once(at..at + forged.len()).collect();
+        let row = Rendered::new(text, vec![]).unwrap().with_literal(literal).unwrap();
+        assert_eq!(tokenizer.encode_rendered(&row).unwrap().ids, expect.concat(), "{text:?}");
+    };
+    // The fast tokenizer has no flags: a control token in a literal range is what its characters are.
+    let plain = |text: &str| {
+        let row = Rendered::new(text, vec![]).unwrap();
+        let forged = text.find('<').map(|at| at..text.len()).into_iter().collect();
+        bpe().encode_rendered(&row.with_literal(forged).unwrap()).unwrap().ids
+    };
+    // rstrip: the line break behind the token that counts is gone, that behind the forged one is not.
+    check("the</s>\n the cat</s>\n", "</s>", &[&plain("the"), &[id("</s>")], &plain("the cat</s>\n")]);
+    // lstrip: so is the space before it.
+    check("the \n<e> the cat <e>", "<e>", &[&plain("the"), &[id("<e>")], &plain(" the cat <e>")]);
+    // Space between two of them belongs to the first.
+    check("a</s> \n<e>b <s> c", "<s>", &[&plain("a"), &[id("</s>"), id("<e>")], &plain("b <s> c")]);
+}
+
+#[test]
 fn control_tokens_in_a_persons_words_are_characters() {
     let text = "<s>say </s> now[ no</s>]";
     let plain = rendered(text);
@@ -267,9 +414,8 @@ fn bad_gguf_metadata_are_errors() {
     check(|m| m.model = "t5".into(), "scores");
 }
 
-/// A SentencePiece BPE: GGUF keeps scores instead of merges, and both must cut the same.
-#[test]
-fn sentencepiece_scores_cut_as_merges_do() {
+/// The metadata of a small SentencePiece BPE.
+fn llama_metadata() -> GgufTokenizer {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
     tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
     let words = ["▁", "t", "h", "e", "c", "a", "s", "▁t", "he", "▁the", "at", "▁c", "▁cat", "▁s", "▁sat"];
@@ -280,7 +426,7 @@ fn sentencepiece_scores_cut_as_merges_do() {
         3..=258 => 6,
         _ => 1,
     };
-    let metadata = GgufTokenizer {
+    GgufTokenizer {
         model: "llama".into(),
         scores: (0..tokens.len()).map(|i| if i < 259 { 0.0 } else { -(i as f32) }).collect(),
         token_types: (0..tokens.len()).map(kinds).collect(),
@@ -289,7 +435,22 @@ fn sentencepiece_scores_cut_as_merges_do() {
         eos: Some(2),
         unk: Some(0),
         ..GgufTokenizer::default()
-    };
+    }
+}
+
+/// It needs several ids for a line break.
+fn llama() -> Tokenizer {
+    let mut metadata = llama_metadata();
+    metadata.tokens.push("<e>".into());
+    metadata.token_types.push(3);
+    metadata.scores.push(0.0);
+    Tokenizer::from_gguf_metadata(&metadata).unwrap()
+}
+
+/// A SentencePiece BPE: GGUF keeps scores instead of merges, and both must cut the same.
+#[test]
+fn sentencepiece_scores_cut_as_merges_do() {
+    let metadata = llama_metadata();
     let tokenizer = Tokenizer::from_gguf_metadata(&metadata).unwrap();
     let ids = tokenizer.encode("the cat sat é", true).unwrap();
     let shown: Vec<String> = ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect();
@@ -337,12 +498,32 @@ fn an_explanation_shows_every_token_and_the_whole_text() {
     let text = "the café 😀\n</s>";
     let shown = bpe().explain(text).unwrap();
     assert_eq!(shown.pieces.iter().map(|piece| &*piece.text).collect::<String>(), text);
-    assert_eq!(shown.n_tokens(), bpe().encode(text, false).unwrap().len());
+    assert_eq!(shown.n_tokens(), bpe().encode(text, true).unwrap().len());
     assert!(shown.pieces.last().unwrap().is_control);
     assert_eq!(shown.budget(100, 20).left(), 80 - shown.n_tokens() as i64);
     assert!(shown.ansi().contains('↵'));
     let table = compare(&[("bpe", bpe()), ("unigram", &train(ModelKind::Unigram))], "the cat").unwrap();
     assert!(table.contains("unigram") && table.contains("tokens"), "{table}");
+}
+
+#[test]
+fn an_explanation_counts_what_the_tokenizer_puts_around_a_text() {
+    let around = GgufTokenizer { add_bos: Some(true), add_eos: Some(true), ..gguf() };
+    let tokenizer = Tokenizer::from_gguf_metadata(&around).unwrap();
+    let shown = tokenizer.explain("the café\n").unwrap();
+    assert_eq!(shown.n_tokens(), bpe().explain("the café\n").unwrap().n_tokens() + 2);
+    assert_eq!(shown.budget(10, 0).used, tokenizer.encode("the café\n", true).unwrap().len());
+    assert_eq!(shown.pieces.iter().map(|piece| &*piece.text).collect::<String>(), "the café\n");
+    let ends = [&shown.pieces[0], shown.pieces.last().unwrap()];
+    assert_eq!(
+        ends.map(|piece| (&*piece.token, &*piece.text, piece.is_control)),
+        [("<s>", "", true), ("</s>", "", true),]
+    );
+    let plain = shown.plain();
+    assert!(plain.starts_with("<s>│the") && plain.ends_with("↵│</s>│"), "{plain}");
+    assert!(shown.ansi().contains("\x1b[7m</s>\x1b[0m"));
+    let empty = tokenizer.explain("").unwrap();
+    assert_eq!((empty.n_tokens(), &*empty.plain()), (2, "<s>│</s>│"));
 }
 
 fn examples(lengths: &[usize]) -> Vec<Example> {
@@ -416,6 +597,25 @@ proptest! {
             streamed += &stream.finish().unwrap();
             prop_assert_eq!(streamed, tokenizer.decode(&ids, skip_special).unwrap());
         }
+    }
+
+    #[test]
+    fn literal_texts_are_cut_as_the_general_path_cuts(
+        parts in prop::collection::vec("(</s>|<s>|<e>|<n>|<unk>|[ \n\t]|\u{a0}|\u{2003}|[a-c1_]|é|the cat){1,3}", 0..9),
+        kind in 0..3usize,
+    ) {
+        let [tokenizer, without] = &stripping()[kind];
+        let text = parts.concat();
+        // A literal range in which no control token lies changes nothing.
+        let words: Vec<_> = text.match_indices("the").map(|(at, the)| at..at + the.len()).collect();
+        let row = Rendered::new(format!("the {text}"), vec![]).unwrap();
+        let shifted = words.iter().map(|word| word.start + 4..word.end + 4);
+        let row = row.with_literal(std::iter::once(0..3).chain(shifted).collect()).unwrap();
+        prop_assert_eq!(tokenizer.encode_rendered(&row).unwrap(), tokenizer.encode_with_offsets(row.text(), false).unwrap());
+        // A forged token reads as it does to a tokenizer that does not have it.
+        let forged: Vec<_> = text.match_indices("<s>").map(|(at, token)| at..at + token.len()).collect();
+        let row = Rendered::new(text, vec![]).unwrap().with_literal(forged).unwrap();
+        prop_assert_eq!(tokenizer.encode_rendered(&row).unwrap(), without.encode_with_offsets(row.text(), false).unwrap());
     }
 
     #[test]
