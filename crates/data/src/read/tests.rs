@@ -96,6 +96,56 @@ fn every_preference_form_is_known() {
     );
 }
 
+/// The cuts are those of `trl.extract_prompt`, TRL 1.16.
+#[test]
+fn texts_without_a_prompt_share_it() {
+    let check_beside = |more: Value, chosen: &str, rejected: &str, expect: [&str; 3]| {
+        let mut row = json!({"chosen": chosen, "rejected": rejected});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let turn = |role: &str, text: &str| json!([{"role": role, "content": text}]);
+        let [prompt, better, worse] = expect;
+        check(
+            &row,
+            Shape::Preference,
+            &json!({"id": "rows-1", "prompt": turn("user", prompt), "chosen": turn("assistant", better),
+                "rejected": turn("assistant", worse)}),
+        );
+    };
+    let check = |chosen: &str, rejected: &str, expect| check_beside(json!({}), chosen, rejected, expect);
+    check("The sky is blue.", "The sky is green.", ["The sky is", " blue.", " green."]);
+    check("Q: 2+2?\nA: 4", "Q: 2+2?\nA: 5", ["Q: 2+2?\nA:", " 4", " 5"]);
+    check("Größe: é", "Größe: è", ["Größe:", " é", " è"]);
+    check("ab  c", "ab  d", ["ab ", " c", " d"]);
+    check("a b", "ab", ["a", " b", "b"]);
+    // One text is the beginning of the other, or both are the same.
+    check("The sky is blue.", "The sky is", ["The sky i", "s blue.", "s"]);
+    check("The sky is", "The sky is blue.", ["The sky i", "s", "s blue."]);
+    check("Same", "Same", ["Sam", "e", "e"]);
+    // A column that holds nothing is no prompt; one that holds something is the prompt.
+    check_beside(json!({"prompt": null}), "Hi! Yes", "Hi! No", ["Hi!", " Yes", " No"]);
+    check_beside(json!({"prompt": "Well?"}), "Hi! Yes", "Hi! No", ["Well?", "Hi! Yes", "Hi! No"]);
+
+    let dropped = |row: Value, expect: (&str, &str)| {
+        let (records, dropped, _) = read("rows.jsonl", row.to_string().as_bytes());
+        assert!(records.is_empty(), "{records:?}");
+        assert_eq!(dropped[0].reason, expect.0, "{dropped:?}");
+        assert!(dropped[0].detail.contains(expect.1), "{dropped:?}");
+    };
+    for (chosen, rejected) in [("abc", "xyz"), ("a", "a"), (" x", " y"), ("", "x"), ("", ""), ("  ", "  a")] {
+        dropped(json!({"chosen": chosen, "rejected": rejected}), ("bad_value", "share no beginning"));
+    }
+    let other = json!({"user_prompt": "Which colour?", "chosen": "The blue one", "rejected": "The red one"});
+    dropped(other, ("missing_field", "no `prompt`; the row has [user_prompt]"));
+    let turn = |text: &str| json!([{"role": "assistant", "content": text}]);
+    dropped(json!({"chosen": turn("a b"), "rejected": turn("a c")}), ("missing_field", "no `prompt`"));
+    dropped(
+        json!({"chosen": turn("a b").to_string(), "rejected": turn("a c").to_string()}),
+        ("missing_field", "no `prompt`"),
+    );
+    let transcript = "\n\nHuman: Hi\n\nAssistant: Hello!";
+    dropped(json!({"chosen": transcript, "rejected": "\n\nHuman"}), ("missing_field", "no `prompt`"));
+}
+
 #[test]
 fn of_judged_answers_the_better_is_chosen() {
     let turn = |role: &str, text: &str| json!({"role": role, "content": text});
@@ -521,6 +571,33 @@ proptest! {
             prop_assert_eq!(dropped, vec![]);
             let items = |records: &[Record]| records.iter().map(|r| r.item.clone()).collect::<Vec<_>>();
             prop_assert_eq!(items(&read), items(&records), "{}", name);
+        }
+    }
+
+    /// Against TRL's loop, character by character; prompt and answer together are the text again.
+    #[test]
+    fn texts_are_cut_where_trl_cuts_them(begin in "[ab é\u{301}漢\n]{0,6}", tails in ("[ab é\u{301}]{0,5}", "[ab é\u{301}]{0,5}")) {
+        let (chosen, rejected) = (format!("{begin}{}", tails.0), format!("{begin}{}", tails.1));
+        let (c, r): (Vec<char>, Vec<char>) = (chosen.chars().collect(), rejected.chars().collect());
+        let mut at = c.len().min(r.len()).saturating_sub(1);
+        for i in 0..c.len().min(r.len()) {
+            if c[i] != r[i] {
+                at = if i > 0 && c[i - 1] == ' ' { i - 1 } else { i };
+                break;
+            }
+        }
+        let prompt: String = c[..at].iter().collect();
+        let row = json!({"chosen": chosen, "rejected": rejected});
+        let (records, dropped, _) = read("rows.jsonl", row.to_string().as_bytes());
+        if prompt.trim().is_empty() {
+            prop_assert_eq!((records.len(), dropped[0].reason.as_str()), (0, "bad_value"));
+            return Ok(());
+        }
+        let Item::Pair(pair) = &records[0].item else { panic!("{records:?}") };
+        prop_assert_eq!(&pair.prompt[0].content, &prompt);
+        for (answer, whole) in [(&pair.chosen[0].content, &chosen), (&pair.rejected[0].content, &rejected)] {
+            prop_assert!(!answer.is_empty());
+            prop_assert_eq!(&format!("{prompt}{answer}"), whole);
         }
     }
 

@@ -22,8 +22,8 @@ type Row = Map<String, Value>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
-    /// A better and a worse answer: `prompt`/`chosen`/`rejected` as text or messages, the prompt implicit in the
-    /// messages, LLaMA-Factory's ranking form, HH-RLHF transcripts, `response_j`/`response_k`, OpenAI's
+    /// A better and a worse answer: `prompt`/`chosen`/`rejected` as text or messages, the prompt implicit in what both
+    /// answers begin with, LLaMA-Factory's ranking form, HH-RLHF transcripts, `response_j`/`response_k`, OpenAI's
     /// `preferred_output`; two answers and a judgement or two scores; a list of ranked or scored answers, of which
     /// the best and the worst are taken.
     Preference,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::chat::{
     fits_prompt_completion, map_prompt_completion, map_turns, opening, take_instruction, take_said,
 };
-use super::{Row, choice, first_of, pair, take_list, turns};
+use super::{Row, choice, first_of, missing, pair, take_list, turns};
 use crate::Drop;
 
 /// The names under which the better and the worse answer stand.
@@ -51,15 +51,20 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
         choice::settle(&mut row)?;
     }
     let (better, worse) = answers(&row).unwrap_or(ANSWERS[0]);
-    let chosen = take_answer(&mut row, better)?;
-    let rejected = take_answer(&mut row, worse)?;
+    let are_texts = [better, worse].into_iter().all(|key| row.get(key).is_some_and(is_plain_text));
+    let mut chosen = take_answer(&mut row, better)?;
+    let mut rejected = take_answer(&mut row, worse)?;
     // Where an answer opens with the person's turn it is a whole chat, and the prompt is what both share.
     let is_whole = |answer: &[Message]| answer.first().is_some_and(|m| m.role != Role::Assistant);
     if is_whole(&chosen) && is_whole(&rejected) {
         row.shift_remove("prompt");
         return split_shared(id, chosen, rejected, row);
     }
-    let mut prompt = take_prompt(&mut row)?;
+    let mut prompt = match take_prompt(&mut row)? {
+        Some(prompt) => prompt,
+        None if are_texts && !has_other_prompt(&row) => split_texts(&mut chosen, &mut rejected)?,
+        None => return Err(missing(&row, "prompt")),
+    };
     let tail = |answer: Vec<Message>| {
         // One side repeats the prompt and the other does not: cut it off.
         let n = if is_whole(&answer) { shared(&prompt, &answer) } else { 0 };
@@ -91,7 +96,13 @@ fn take_answer(row: &mut Row, key: &str) -> Result<Vec<Message>, Drop> {
     Ok(said)
 }
 
-fn take_prompt(row: &mut Row) -> Result<Vec<Message>, Drop> {
+/// A text that is neither a transcript nor a list of turns written as JSON.
+fn is_plain_text(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| !text.starts_with("[{\"") && turns::transcript(text).is_none())
+}
+
+/// The prompt, where the row has a column for it.
+fn take_prompt(row: &mut Row) -> Result<Option<Vec<Message>>, Drop> {
     if let Some(Value::String(text)) = row.get("prompt")
         && let Some(mut messages) = turns::transcript(text)
     {
@@ -100,15 +111,15 @@ fn take_prompt(row: &mut Row) -> Result<Vec<Message>, Drop> {
         if messages.last().is_some_and(|m| m.role == Role::Assistant && m.content.is_empty()) {
             messages.pop();
         }
-        return Ok(messages);
+        return Ok(Some(messages));
     }
     if let Some(key) = first_of(row, &["prompt", "question", "query"]) {
-        return take_said(row, key, Role::User);
+        return take_said(row, key, Role::User).map(Some);
     }
     if row.contains_key("instruction") {
         let mut prompt = opening(row)?;
         prompt.push(Message::new(Role::User, take_instruction(row)?));
-        return Ok(prompt);
+        return Ok(Some(prompt));
     }
     // OpenAI's preference files: {"input": {"messages": [..]}}.
     if let Some(messages) = row.get("input").and_then(|i| i.get("messages")).cloned() {
@@ -117,9 +128,45 @@ fn take_prompt(row: &mut Row) -> Result<Vec<Message>, Drop> {
     }
     let is_said = |key: &&str| row.get(*key).is_some_and(|said| said.is_string() || turns::is_list(said));
     if let Some(key) = ["input", "history", "post", "context"].into_iter().find(is_said) {
-        return take_said(row, key, Role::User);
+        return take_said(row, key, Role::User).map(Some);
     }
-    turns::take(row)
+    let has_turns = turns::list(row, "role").or_else(|| turns::list(row, "from")).is_some();
+    if has_turns || first_of(row, &["messages"]).is_some() { turns::take(row).map(Some) } else { Ok(None) }
+}
+
+/// Whether a text stands under a name that sounds like a prompt's. It is more likely the prompt than what two answers
+/// happen to begin with, so such a row goes aside until the column is renamed.
+fn has_other_prompt(row: &Row) -> bool {
+    let sounds_like_one = |name: &str| {
+        let name = name.to_lowercase();
+        ["prompt", "question", "query", "instruction"].iter().any(|word| name.contains(word))
+    };
+    row.iter().any(|(name, value)| value.is_string() && sounds_like_one(name))
+}
+
+/// Two texts that hold their prompt: it is what both begin with, cut as TRL's `extract_prompt` does. A space before the
+/// first difference belongs to the answers. Where one text is the beginning of the other, its last character does, so
+/// that no answer is empty.
+fn split_texts(chosen: &mut [Message], rejected: &mut [Message]) -> Result<Vec<Message>, Drop> {
+    let no_prompt =
+        || Drop::new("bad_value", "there is no prompt, and chosen and rejected share no beginning");
+    let (Some(chosen), Some(rejected)) = (chosen.first_mut(), rejected.first_mut()) else {
+        return Err(no_prompt());
+    };
+    let (better, worse) = (chosen.content.as_str(), rejected.content.as_str());
+    let same = better.chars().zip(worse.chars()).take_while(|(a, b)| a == b);
+    let shared: String = same.map(|(a, _)| a).collect();
+    let is_whole = shared.len() == better.len().min(worse.len());
+    let prompt = match shared.chars().next_back() {
+        Some(last) if is_whole || last == ' ' => &shared[..shared.len() - last.len_utf8()],
+        _ => shared.as_str(),
+    };
+    if prompt.trim().is_empty() {
+        return Err(no_prompt());
+    }
+    chosen.content.drain(..prompt.len());
+    rejected.content.drain(..prompt.len());
+    Ok(vec![Message::new(Role::User, prompt)])
 }
 
 /// How many turns two chats share from the start.
