@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::loss::is_positive;
+use crate::loss::{check_beta, is_not_negative, refuse};
 use crate::losses::{cdpo, hinge, ipo};
 use crate::{PairLoss, PreferenceError};
 
@@ -30,7 +30,7 @@ pub struct Cpo {
     pub beta: f64,
     /// ε, for sigmoid and SimPO.
     pub label_smoothing: f64,
-    /// γ: SimPO's target margin.
+    /// γ: SimPO's target margin, for SimPO alone.
     pub simpo_gamma: f64,
     /// Weight of the chosen answers' NLL, which the caller adds: 1 for CPO, 0 for SimPO alone.
     pub cpo_alpha: f64,
@@ -62,16 +62,41 @@ impl Cpo {
         matches!(self.loss_type, CpoLoss::Ipo | CpoLoss::Simpo)
     }
 
+    /// Refuses settings out of range, and settings that the form does not read.
+    ///
+    /// # Errors
+    /// [`PreferenceError::Config`].
+    pub fn check(&self) -> Result<(), PreferenceError> {
+        let Cpo { loss_type, label_smoothing, simpo_gamma, cpo_alpha, alpha, .. } = self;
+        check_beta(self.beta)?;
+        if !(0.0..1.0).contains(label_smoothing) {
+            return refuse(format!("label_smoothing is {label_smoothing}, not in 0 <= e < 1"));
+        }
+        for (name, value) in [("simpo_gamma", simpo_gamma), ("cpo_alpha", cpo_alpha)] {
+            if !is_not_negative(*value) {
+                return refuse(format!("{name} is {value}, not 0 or above"));
+            }
+        }
+        if !alpha.is_finite() {
+            return refuse(format!("alpha is {alpha}, not a finite number"));
+        }
+        let default = Cpo::default();
+        if *label_smoothing != default.label_smoothing && matches!(loss_type, CpoLoss::Hinge | CpoLoss::Ipo) {
+            return refuse("label_smoothing is read by the forms sigmoid and simpo alone");
+        }
+        if *simpo_gamma != default.simpo_gamma && *loss_type != CpoLoss::Simpo {
+            return refuse("simpo_gamma is read by the form simpo alone");
+        }
+        Ok(())
+    }
+
     /// Both inputs (B): log-probabilities of the answers, summed or averaged as [`Self::averages`] says. The
     /// gradient raises the chosen and lowers the rejected one (in the IPO form up to a margin of 1/(2β)).
     ///
     /// # Errors
-    /// [`PreferenceError::Config`] for a β that is not above 0 or an ε outside 0 ≤ ε < 1.
+    /// [`PreferenceError::Config`] from [`Self::check`].
     pub fn loss(&self, chosen: &Tensor, rejected: &Tensor) -> Result<PairLoss, PreferenceError> {
-        if !is_positive(self.beta) || !(0.0..1.0).contains(&self.label_smoothing) {
-            let Cpo { beta, label_smoothing, .. } = self;
-            return Err(PreferenceError::Config(format!("beta {beta}, label_smoothing {label_smoothing}")));
-        }
+        self.check()?;
         let reward = |logps: &Tensor| {
             if self.alpha == 0.0 {
                 logps.shallow_clone()

@@ -11,7 +11,8 @@
 //! [`pairs::from_ranking`], [`pairs::from_scores`], [`pairs::from_thumbs`] and [`pairs::from_log`] make them.
 //!
 //! **Invariants.** An empty answer is refused, so that no loss can become NaN by it. Rewards carry no gradient.
-//! A setting that no chosen loss reads is an error. With policy = reference the loss is
+//! A setting that no chosen loss reads is an error, and so is one out of range: a β that is not above 0, a weight below
+//! 0, what is no number ([`orpo`] leaves its β to [`check_beta`]). With policy = reference the loss is
 //! [`Objective::expected_at_start`], and [`Objective::check_start`] holds a run to it.
 //!
 //! ```
@@ -45,9 +46,9 @@ pub use cpo::{Cpo, CpoLoss};
 pub use divergence::Divergence;
 pub use drift::{Drift, DriftSum, token_kl};
 pub use error::PreferenceError;
-pub use kto::{Kto, KtoLoss, KtoOutput, mismatched};
+pub use kto::{Kto, KtoBalance, KtoLoss, KtoOutput, mismatched};
 pub use logps::{PairLogps, sum_answers};
-pub use loss::{Loss, Objective, PairLoss};
+pub use loss::{Loss, Objective, PairLoss, check_beta};
 pub use metrics::{MetricMeans, Metrics, kto_metrics, pair_metrics, pair_metrics_of};
 pub use orpo::{Orpo, orpo};
 pub use reward::{bradley_terry, reward_metrics};

@@ -122,7 +122,7 @@ pub struct Objective {
     pub f_divergence_type: Divergence,
     /// α of the α-divergence.
     pub f_alpha_divergence_coef: f64,
-    /// α of LD-DPO: give it to [`crate::sum_answers`] for policy and reference alike.
+    /// α of LD-DPO: give it to [`crate::sum_answers`] for policy and reference alike. Not beside `sft`.
     pub ld_alpha: Option<f64>,
 }
 
@@ -164,42 +164,90 @@ impl Objective {
     /// # Errors
     /// [`PreferenceError::Config`].
     pub fn check(&self) -> Result<(), PreferenceError> {
-        let bad = |reason: String| Err(PreferenceError::Config(reason));
-        let has = |loss| self.loss_type.contains(&loss);
         if self.loss_type.is_empty() {
-            return bad("loss_type is empty".to_owned());
+            return refuse("loss_type is empty");
         }
-        if let Some(weights) = self.loss_weights.as_ref().filter(|w| w.len() != self.loss_type.len()) {
-            return bad(format!("{} loss_weights for {} losses", weights.len(), self.loss_type.len()));
+        self.check_ranges()?;
+        self.check_readers()
+    }
+
+    fn check_ranges(&self) -> Result<(), PreferenceError> {
+        let Objective { label_smoothing, discopop_tau, f_alpha_divergence_coef, .. } = self;
+        if let Some(weights) = &self.loss_weights {
+            if weights.len() != self.loss_type.len() {
+                return refuse(format!("{} loss_weights for {} losses", weights.len(), self.loss_type.len()));
+            }
+            if let Some(weight) = weights.iter().find(|w| !is_not_negative(**w)) {
+                return refuse(format!("one of loss_weights is {weight}, not 0 or above"));
+            }
+            if weights.iter().all(|w| *w == 0.0) {
+                return refuse("loss_weights are all 0, so that nothing is learnt");
+            }
         }
-        if !is_positive(self.beta) {
-            return bad(format!("beta is {}, not above 0", self.beta));
+        check_beta(self.beta)?;
+        if !(0.0..1.0).contains(label_smoothing) {
+            return refuse(format!("label_smoothing is {label_smoothing}, not in 0 <= e < 1"));
         }
-        if !(0.0..1.0).contains(&self.label_smoothing) {
-            return bad(format!("label_smoothing is {}, not in 0 <= e < 1", self.label_smoothing));
+        if self.has(Loss::Robust) && *label_smoothing >= 0.5 {
+            return refuse(format!("robust needs label_smoothing below 0.5, not {label_smoothing}"));
         }
-        if has(Loss::Robust) && self.label_smoothing >= 0.5 {
-            return bad(format!("robust needs label_smoothing below 0.5, not {}", self.label_smoothing));
+        if self.has(Loss::ExoPair) && *label_smoothing == 0.0 {
+            return refuse("exo_pair needs label_smoothing above 0 (its loss is infinite at 0)");
         }
-        if has(Loss::ExoPair) && self.label_smoothing == 0.0 {
-            return bad("exo_pair needs label_smoothing above 0 (its loss is infinite at 0)".to_owned());
+        if !is_positive(*discopop_tau) {
+            return refuse(format!("discopop_tau is {discopop_tau}, not above 0"));
         }
-        if self.label_smoothing != 0.0 && !self.loss_type.iter().any(|l| l.smooths()) {
-            let names = self.loss_type.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ");
-            return bad(format!(
-                "{names} does not read label_smoothing; sigmoid with label smoothing is called cdpo"
+        if !f_alpha_divergence_coef.is_finite() {
+            return refuse(format!(
+                "f_alpha_divergence_coef is {f_alpha_divergence_coef}, not a finite number"
             ));
         }
-        if self.f_divergence_type != Divergence::ReverseKl && !self.loss_type.iter().any(|l| l.scores()) {
-            return bad(format!("none of the losses reads f_divergence_type {:?}", self.f_divergence_type));
-        }
-        if !is_positive(self.discopop_tau) {
-            return bad(format!("discopop_tau is {}, not above 0", self.discopop_tau));
-        }
         match self.ld_alpha {
-            Some(alpha) if !(0.0..=1.0).contains(&alpha) => bad(format!("ld_alpha is {alpha}, not in 0..=1")),
+            Some(alpha) if !(0.0..=1.0).contains(&alpha) => {
+                refuse(format!("ld_alpha is {alpha}, not in 0..=1"))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// A setting is set where it differs from its default.
+    fn check_readers(&self) -> Result<(), PreferenceError> {
+        let default = Objective::default();
+        let names = || self.loss_type.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ");
+        if self.label_smoothing != default.label_smoothing && !self.loss_type.iter().any(|l| l.smooths()) {
+            return refuse(format!(
+                "{} does not read label_smoothing; sigmoid with label smoothing is called cdpo",
+                names()
+            ));
+        }
+        if self.f_divergence_type != default.f_divergence_type && !self.loss_type.iter().any(|l| l.scores()) {
+            return refuse(format!(
+                "none of the losses reads f_divergence_type {:?}",
+                self.f_divergence_type
+            ));
+        }
+        if self.f_alpha_divergence_coef != default.f_alpha_divergence_coef
+            && self.f_divergence_type != Divergence::AlphaDivergence
+        {
+            return refuse(
+                "f_alpha_divergence_coef is read where f_divergence_type is alpha_divergence alone",
+            );
+        }
+        if self.discopop_tau != default.discopop_tau && !self.has(Loss::Discopop) {
+            return refuse(format!("{} does not read discopop_tau; discopop does", names()));
+        }
+        // At α = 1 every token counts in full, and the sums are what `sft` needs.
+        match self.ld_alpha {
+            Some(alpha) if alpha != 1.0 && self.has(Loss::Sft) => refuse(
+                "sft learns every token of the chosen answers in full, and ld_alpha takes weight from some: \
+                 leave out ld_alpha or sft",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn has(&self, loss: Loss) -> bool {
+        self.loss_type.contains(&loss)
     }
 
     /// The losses of a batch and its rewards.
@@ -262,7 +310,7 @@ impl Objective {
     /// The loss while policy and reference are the same model, whatever the data: ln 2 for the sigmoid
     /// family. `None` where it depends on the data (`sft`).
     pub fn expected_at_start(&self) -> Option<f64> {
-        let one = |i: usize| self.loss_weights.as_ref().map_or(1.0, |w| w[i]);
+        let one = |i: usize| self.loss_weights.as_ref().and_then(|w| w.get(i)).map_or(1.0, |w| *w);
         self.loss_type.iter().enumerate().map(|(i, &l)| Some(one(i) * self.one_at_start(l)?)).sum()
     }
 
@@ -297,9 +345,27 @@ impl Objective {
     }
 }
 
+/// Refuses a β that is not above 0: with 0 a loss learns no preference, with less the opposite one. Every loss
+/// here checks its own, but for [`crate::orpo`], whose caller does.
+///
+/// # Errors
+/// [`PreferenceError::Config`].
+pub fn check_beta(beta: f64) -> Result<(), PreferenceError> {
+    if is_positive(beta) { Ok(()) } else { refuse(format!("beta is {beta}, not above 0")) }
+}
+
+pub(crate) fn refuse(reason: impl Into<String>) -> Result<(), PreferenceError> {
+    Err(PreferenceError::Config(reason.into()))
+}
+
 /// Above zero and a number.
-pub(crate) fn is_positive(x: f64) -> bool {
+fn is_positive(x: f64) -> bool {
     x.is_finite() && x > 0.0
+}
+
+/// Zero or above, and a number.
+pub(crate) fn is_not_negative(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
 }
 
 /// What single losses are made of, each (B).

@@ -20,7 +20,8 @@ pub struct Orpo {
 /// the rejected one, p the geometric mean of the tokens' probabilities.
 ///
 /// Both inputs (B): log-probabilities averaged over the answer's tokens, in fp32, below 0. The gradient raises
-/// the chosen and lowers the rejected one, and vanishes as the odds ratio grows.
+/// the chosen and lowers the rejected one, and vanishes as the odds ratio grows. β must be above 0, which the caller
+/// asks of [`crate::check_beta`] before a run.
 pub fn orpo(chosen_mean: &Tensor, rejected_mean: &Tensor, beta: f64) -> Orpo {
     let (chosen, rejected) = (chosen_mean.to_kind(Kind::Float), rejected_mean.to_kind(Kind::Float));
     let log_odds = (&chosen - &rejected) - (log1mexp(&chosen) - log1mexp(&rejected));

@@ -125,9 +125,12 @@ fn reference_free_losses() {
 #[test]
 fn unpaired_losses() {
     let golden = &golden()["kto"];
-    let desirable: Vec<bool> = serde_json::from_value(golden["labels"].clone()).unwrap();
+    let (mut ups, mut downs) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
-        let what = format!("kto {}", case["settings"]);
+        let desirable: Vec<bool> = serde_json::from_value(case["labels"].clone()).unwrap();
+        ups += usize::from(!desirable.contains(&false));
+        downs += usize::from(!desirable.contains(&true));
+        let what = format!("kto {} {desirable:?}", case["settings"]);
         let kto: Kto = serde_json::from_value(case["settings"].clone()).unwrap();
         let (policy, reference) = (leaf(&golden["policy"]), fixed(&golden["reference"]));
         let mismatched = (fixed(&golden["mismatched"][0]), fixed(&golden["mismatched"][1]));
@@ -138,6 +141,34 @@ fn unpaired_losses() {
         check(&what, &policy.grad(), &case["gradient"]);
         check_metrics(&what, &kto_metrics(&policy, &desirable, &out), &case["metrics"]);
     }
+    assert!(ups > 0 && downs > 0, "batches of one thumb alone are among them");
+}
+
+/// Where TRL warns of a file's thumbs, so does a balance, and it names the same weights. TRL says 1.33 for 4/3, and
+/// two digits after the point.
+#[test]
+fn thumbs_out_of_balance() {
+    let golden = golden();
+    let cases = golden["kto"]["balance"].as_array().unwrap();
+    for case in cases {
+        let weight = |name: &str| case[name].as_f64().unwrap();
+        let kto = Kto {
+            desirable_weight: weight("desirable_weight"),
+            undesirable_weight: weight("undesirable_weight"),
+            ..Kto::default()
+        };
+        let count = |name: &str| case[name].as_u64().unwrap() as usize;
+        let balance = kto.balance(count("n_up"), count("n_down")).unwrap();
+        assert_eq!(balance.is_balanced(), case["named"].is_null(), "{case}: {balance}");
+        if case["named"].is_array() {
+            let (up, down) = (balance.desirable_weight, balance.undesirable_weight);
+            for (found, expected) in [up.0, up.1, down.0, down.1].into_iter().zip(numbers(&case["named"])) {
+                assert!((found - expected).abs() <= 0.006 + 0.005 * expected, "{case}: {balance:?}");
+            }
+        }
+    }
+    let warned = cases.iter().filter(|case| case["named"].is_array()).count();
+    assert!(warned > 0 && warned < cases.len());
 }
 
 #[test]

@@ -6,11 +6,12 @@ log-probabilities, and writes trl.json with losses, gradients and metrics.
 Made with trl 1.16, torch 2.13. The trainers are not built: their loss methods run on a stand-in for `self` that
 holds the settings, and a stand-in for the model that returns the given log-probabilities.
 """
-import json, pathlib
+import json, pathlib, re
 from collections import defaultdict
 from types import SimpleNamespace as Box
 
 import torch
+from datasets import Dataset
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
@@ -71,6 +72,13 @@ cases += [dpo(f_divergence_type=kind, loss_types=[name]) for kind in ["forward_k
           for name in ["sigmoid", "ipo", "sigmoid_norm"]]
 cases += [dpo(f_divergence_type="alpha_divergence", f_alpha_divergence_coef=a) for a in [1.0, 1.4]]
 cases += [dpo(loss_types=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]), dpo(ld_alpha=0.4)]
+# LD-DPO's α with every loss that reads sums; beside sft at 1, where it weighs nothing.
+cases += [dpo(loss_types=[name], ld_alpha=0.4) for name in [
+    "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
+    "sigmoid_norm"]]
+cases += [dpo(loss_types=[name], ld_alpha=0.25, beta=0.7, label_smoothing=0.2) for name in ["robust", "exo_pair"]]
+cases += [dpo(loss_types=["sigmoid", "ipo"], loss_weights=[0.5, 2.0], ld_alpha=0.0),
+          dpo(f_divergence_type="js_divergence", ld_alpha=0.4), dpo(loss_types=["sigmoid", "sft"], loss_weights=[1.0, 0.5], ld_alpha=1.0)]
 
 def cpo(averages, **settings):
     trainer = Box(accelerator=ACCELERATOR, beta=0.1, label_smoothing=0.0, simpo_gamma=0.5, alpha=0.0, loss_type="sigmoid")
@@ -99,7 +107,7 @@ kto_module.disable_gradient_checkpointing = lambda *_: nullcontext()
 LABELS = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 1, 0])
 SHIFTED = [POLICY.roll(1, 0) * 0.6, REFERENCE.roll(1, 0) * 0.6]  # log-probabilities of mismatched answers
 
-def kto(**settings):
+def kto(labels=LABELS, **settings):
     logps = POLICY.clone().requires_grad_(True)
     zeros = torch.zeros_like(logps)
     outputs = lambda p: Box(log_probs=p, entropy=zeros, mean_logits=zeros)
@@ -113,14 +121,26 @@ def kto(**settings):
     vars(trainer).update(settings)
     trainer._compute_kl_logps = lambda model, batch: KTOTrainer._compute_kl_logps(trainer, model, batch)
     ones = torch.ones(2 * B, WIDTH, dtype=torch.long)
-    inputs = dict(input_ids=ones, completion_mask=MASK, attention_mask=MASK, label=LABELS, KL_input_ids=ones * 9,
+    inputs = dict(input_ids=ones, completion_mask=MASK, attention_mask=MASK, label=labels, KL_input_ids=ones * 9,
                   KL_attention_mask=MASK, KL_completion_mask=MASK)
     loss = KTOTrainer._compute_loss(trainer, pick(logps, SHIFTED[0]), inputs, False)
     loss.backward()
     keep = lambda k: k.startswith(("rewards/", "logps/")) or k == "kl"
     first = MASK[:, 1:].argmax(1)
-    return dict(settings=settings, loss=loss.item(), gradient=plain(logps.grad.gather(1, first[:, None])),
+    return dict(settings=settings, labels=labels.bool().tolist(), loss=loss.item(), gradient=plain(logps.grad.gather(1, first[:, None])),
                 metrics={k: v[-1] for k, v in trainer._metrics["train"].items() if keep(k)})
+
+def kto_balance(n_up, n_down, up, down):
+    """The weights that the trainer's warning names, or null where it does not warn."""
+    told = []
+    kto_module.logger = Box(warning=told.append, warning_once=told.append)
+    kto_module._tokenize = lambda _, text: dict(input_ids=[1] * len(text))
+    rows = [dict(prompt="a", completion="b.", label=i < n_up) for i in range(n_up + n_down)]
+    trainer = Box(desirable_weight=up, undesirable_weight=down, calculate_KL=False, _tokenizer=Box(eos_token="."))
+    args = Box(dataset_num_proc=None, max_length=None)
+    KTOTrainer._prepare_dataset(trainer, Dataset.from_list(rows), None, args, "train")
+    named = [[float(x) for x in pair] for text in told for pair in re.findall(r"\[([\d.]+), ([\d.]+)\]", text)]
+    return dict(n_up=n_up, n_down=n_down, desirable_weight=up, undesirable_weight=down, named=named or None)
 
 def reward(margin, centering):
     scores = torch.linspace(-2, 3, 2 * B)[torch.randperm(2 * B, generator=torch.Generator().manual_seed(1))]
@@ -139,9 +159,13 @@ out = dict(
     cpo=[cpo(False), cpo(False, label_smoothing=0.1), cpo(False, loss_type="hinge", beta=0.3), cpo(True, loss_type="ipo"),
          cpo(True, loss_type="simpo", beta=2.5, simpo_gamma=1.2), cpo(True, loss_type="simpo", beta=2.0, alpha=0.25)],
     orpo=[orpo(0.1), orpo(1.0)],
-    kto=dict(labels=LABELS.bool().tolist(), policy=plain(POLICY.sum(1)), reference=plain(REFERENCE.sum(1)),
+    kto=dict(policy=plain(POLICY.sum(1)), reference=plain(REFERENCE.sum(1)),
              mismatched=[plain(x.sum(1)) for x in SHIFTED],
-             cases=[kto(), kto(beta=0.5, desirable_weight=1.5, undesirable_weight=0.7), kto(loss_type="apo_zero_unpaired")]),
+             cases=[kto(), kto(beta=0.5, desirable_weight=1.5, undesirable_weight=0.7), kto(loss_type="apo_zero_unpaired")] + [
+                 kto(labels, loss_type=kind, beta=0.3, desirable_weight=1.5, undesirable_weight=0.7)
+                 for kind in ["kto", "apo_zero_unpaired"] for labels in [torch.ones_like(LABELS), torch.zeros_like(LABELS)]],
+             balance=[kto_balance(*case) for case in [(30, 10, 1.0, 1.0), (10, 40, 1.0, 2.0), (30, 10, 0.4, 1.0),
+                                                      (30, 10, 1.0, 2.5), (11, 10, 1.0, 1.0), (10, 11, 1.0, 1.0)]]),
     reward=[reward(None, None), reward([0.5, 0.0, 1.0, 2.0, 0.1], 0.01)],
 )
 def short(x):
