@@ -1,6 +1,5 @@
 //! Commands that run a model; `ferrotune-torch` has them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,16 +8,13 @@ use ferrotune_data::Item;
 use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
 use ferrotune_peft::{LoadOptions, load as load_adapter};
-use ferrotune_preference::Kto;
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
     retrieve,
 };
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
-use ferrotune_types::{
-    Conversation, Embed, Example, GenerateParams, LanguageModel, PairExample, PreferencePair,
-};
+use ferrotune_types::{Embed, Example, GenerateParams, LanguageModel, PairExample, PreferencePair};
 use serde_json::{Value, json};
 
 use crate::cli::data::{conversations, render};
@@ -26,12 +22,13 @@ use crate::cli::{
     Command, CptArgs, DpoArgs, EmbedArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs, RagAskArgs,
     RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs, TuneArgs,
 };
-use crate::files::{hash_parts, json_lines, write_atomic};
+use crate::files::{content_hash, hash_parts, json_lines, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
 use crate::recipes::{
-    self, AnswerTokens, CptTexts, DpoConfig, FreeLoss, RunConfig, SftConfig, SftData, ThumbData, ThumbExample,
+    self, AnswerTokens, CptTexts, DpoConfig, RelativeConfig, RelativeLoss, RunConfig, SftConfig, SftData,
+    ThumbData, ThumbExample,
 };
 use crate::tune_commands::{Tuned, save_rows};
 
@@ -59,10 +56,8 @@ fn run_with_torch(command: &Command) -> Result<Output> {
         Command::Mlm(args) => crate::tune_commands::mlm(args),
         Command::Classify(args) => crate::tune_commands::classify(args),
         Command::Reward(args) => reward(args),
-        Command::Dpo(args) => match args.loss.as_deref() {
-            Some("orpo" | "simpo" | "cpo" | "kto") => relative_of_dpo(args),
-            _ => dpo(args),
-        },
+        Command::Dpo(args) if is_relative_of_dpo(args)? => relative_of_dpo(args),
+        Command::Dpo(args) => dpo(args),
         Command::Pairs(args) => crate::pair_commands::pairs(args),
         Command::Rlaif(args) => crate::pair_commands::rlaif(args),
         Command::Merge(args) => merge(args),
@@ -177,30 +172,33 @@ fn perplexity(args: &PerplexityArgs) -> Result<Output> {
     Output::one(&outcome, format!("{:.4}", outcome.perplexity))
 }
 
-/// What a tuning run is, for its checkpoints.
-pub(crate) fn run_hash(args: &TuneArgs, place: Place, settings: &Value) -> Result<String> {
-    let data = std::fs::read(&args.data).with_context(|| format!("cannot read {}", args.data.display()))?;
-    let adapter = match &args.adapter {
-        Some(folder) => std::fs::read(folder.join("adapter_model.safetensors"))
-            .with_context(|| format!("cannot read the adapter {}", folder.display()))?,
-        None => Vec::new(),
-    };
+/// What a tuning run is, for its checkpoints: its settings, and what lies in its model (`base`), its data and whatever other
+/// files it reads.
+pub(crate) fn run_hash<'a>(
+    args: &'a TuneArgs,
+    place: Place,
+    settings: &Value,
+    base: &'a Path,
+    more: impl IntoIterator<Item = Option<&'a Path>>,
+) -> Result<String> {
+    let files = [Some(base), Some(args.data.as_path()), args.adapter.as_deref()].into_iter().chain(more);
+    let files: Vec<Vec<u8>> =
+        files.map(|file| file.map_or(Ok(Vec::new()), content_hash)).collect::<Result<_>>()?;
     let base = args.quantize.as_deref().unwrap_or_default();
     let lora = format!("{} {} {} {} {base}", args.lora_r, args.lora_alpha, args.lora_dropout, args.targets);
     let kind =
         format!("{} {} {} {} {:?}", args.dora, args.rslora, args.init, args.bias, args.modules_to_save);
     let settings = settings.to_string();
-    let parts = [
-        args.model.as_bytes(),
+    let max_length = args.max_length.unwrap_or_default().to_le_bytes();
+    let mut parts = vec![
         place.dtype_name().as_bytes(),
         settings.as_bytes(),
         lora.as_bytes(),
         kind.as_bytes(),
-        &args.max_length.unwrap_or_default().to_le_bytes(),
+        max_length.as_slice(),
         args.truncation.as_deref().unwrap_or_default().as_bytes(),
-        &data,
-        &adapter,
     ];
+    parts.extend(files.iter().map(Vec::as_slice));
     Ok(hash_parts(&parts))
 }
 
@@ -266,16 +264,17 @@ pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
             value[name] = setting;
         }
     }
+    // What is interrupted can be gone on with.
+    if value["checkpoint_every"] == 0 {
+        value["checkpoint_every"] = Value::from(50);
+    }
     Ok(serde_json::from_value(value)?)
 }
 
 fn sft(args: &SftArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let mut config: SftConfig = settings(tune, &args.whole.settings())?;
-    if config.checkpoint_every == 0 {
-        config.checkpoint_every = 50;
-    }
+    let config: SftConfig = settings(tune, &args.whole.settings())?;
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let max_length = max_length(tune, &model)?;
@@ -299,7 +298,7 @@ fn sft(args: &SftArgs) -> Result<Output> {
         return Output::one(&found, found.words());
     }
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
-    let hash = run_hash(tune, place, &named)?;
+    let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let outcome = recipes::sft(&model.decoder, tuned.trained(), &data, &config, &tune.out, &hash)?;
     let folder = tuned.save(&model, &tune.out)?;
     let (trained, all) = tuned.counts(&model.decoder);
@@ -317,17 +316,21 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     more.extend(args.reference.clone().map(|id| ("reference", Value::from(id))));
     more.extend(args.reference_adapter.clone().map(|folder| ("reference_adapter", json!(folder))));
-    let mut config: DpoConfig = settings(tune, &more)?;
-    if config.checkpoint_every == 0 {
-        config.checkpoint_every = 50;
-    }
+    let config: DpoConfig = settings(tune, &more)?;
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
-    let hash = run_hash(tune, place, &named)?;
+    let another = !["start", "base"].contains(&config.reference.as_str());
+    let reference = another.then(|| model_store::resolve(&config.reference)).transpose()?;
+    let files = [
+        args.validation.clone(),
+        reference.map(|source| source.path().to_owned()),
+        config.reference_adapter.clone(),
+    ];
+    let hash = run_hash(tune, place, &named, &model.path, files.iter().map(Option::as_deref))?;
     let before = answer_lengths(args, &model, &validation)?;
     let trained = tuned.trained();
     let outcome = recipes::dpo(&model.decoder, trained, &train, &validation, &config, &tune.out, &hash)?;
@@ -372,101 +375,105 @@ fn tokenized_pairs(
         truncation: truncation(tune, Truncation::Right),
         ..Limits::default()
     };
-    let examples = |file: &Path| {
-        let pairs = preference_pairs(file)?;
-        crate::pair_commands::say_check(name, &check_pairs(&pairs, None, &PairCheck::default()));
-        let mut made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?;
-        eprintln!("{name:>12}: {}: {}", file.display(), made.report);
-        let n = made.examples.len();
-        made.examples.retain(|pair| pair.chosen() != pair.rejected());
-        if made.examples.len() < n {
-            eprintln!("{name:>12}: {} of them left out: both answers are the same", n - made.examples.len());
-        }
-        anyhow::Ok(made.examples)
-    };
+    let examples = |file: &Path| tokenized_pairs_of(name, file, &limits, model);
     Ok([examples(&tune.data)?, validation.map(examples).transpose()?.unwrap_or_default()])
+}
+
+/// A file's pairs, checked in words and tokenised.
+fn tokenized_pairs_of(
+    name: &str,
+    file: &Path,
+    limits: &Limits,
+    model: &LoadedModel,
+) -> Result<Vec<PairExample>> {
+    let pairs = preference_pairs(file)?;
+    let tokens = recipes::pair_tokens(&pairs, &model.template, &model.tokenizer);
+    let check = PairCheck { max_length: Some(limits.max_length), ..PairCheck::default() };
+    crate::pair_commands::say_check(name, &check_pairs(&pairs, Some(&tokens), &check));
+    let mut made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, limits)?;
+    eprintln!("{name:>12}: {}: {}", file.display(), made.report);
+    let n = made.examples.len();
+    made.examples.retain(|pair| pair.chosen() != pair.rejected());
+    if made.examples.len() < n {
+        eprintln!("{name:>12}: {} of them left out: both answers are the same", n - made.examples.len());
+    }
+    Ok(made.examples)
+}
+
+/// Whether the loss that is asked for, by `--loss` or in the file of settings, is none of DPO's own.
+fn is_relative_of_dpo(args: &DpoArgs) -> Result<bool> {
+    let name = match (&args.loss, &args.tune.config) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(path)) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let table: toml::Table = crate::settings::from_toml(&text, path)?;
+            table.get("loss").and_then(toml::Value::as_str).map(str::to_owned)
+        }
+        (None, None) => None,
+    };
+    Ok(name.is_some_and(|name| RelativeConfig::LOSSES.contains(&name.as_str())))
 }
 
 /// ORPO, SimPO, CPO and KTO.
 fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let name = args.loss.as_deref().unwrap_or_default();
+    let mut more = args.whole.settings();
+    more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
+    more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
+    let config: RelativeConfig = settings(tune, &more)?;
     if let Some(reference) = &args.reference {
-        bail!("--reference {reference} goes with DPO; {name} has none, or the model as it is now");
+        bail!("--reference {reference} goes with DPO; {} has none, or the model as it is now", config.loss);
     }
-    let config: RunConfig = settings(tune, &args.whole.settings())?;
+    let (loss, run) = (config.loss()?, config.run());
     prepare(&tune.out, tune.resume)?;
     let mut model = model_store::load(&tune.model, place, "")?;
-    let data = if name == "kto" { thumb_data(args, &model)? } else { None };
-    let [train, held] = match &data {
+    let thumbs = matches!(loss, RelativeLoss::Kto(_)).then(|| thumb_data(args, &model)).transpose()?;
+    let [train, held] = match &thumbs {
         Some(data) => [Vec::new(), data.pairs.clone()],
         None => tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?,
     };
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
-    let named = json!({
-        "config": serde_json::to_value(&config)?, "loss": name, "beta": args.beta, "whole": args.whole.named(),
-    });
-    let hash = run_hash(tune, place, &named)?;
+    let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
+    let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let before = answer_lengths(args, &model, &held)?;
-    let outcome = if name == "kto" {
-        let thumbs = |pairs: &[PairExample]| pairs.iter().flat_map(ThumbExample::of_pair).collect();
-        let of_pairs = || ThumbData { train: thumbs(&train), validation: thumbs(&held), pairs: held.clone() };
-        let data = data.unwrap_or_else(of_pairs);
-        let loss = Kto { beta: args.beta.unwrap_or(Kto::default().beta), ..Kto::default() };
-        recipes::kto(&model.decoder, tuned.trained(), &data, &loss, &config, &tune.out, &hash)?
-    } else {
-        let loss = FreeLoss::from_name(name, args.beta)?;
-        recipes::orpo(&model.decoder, tuned.trained(), [&train, &held], &loss, &config, &tune.out, &hash)?
+    let outcome = match &loss {
+        RelativeLoss::Kto(loss) => {
+            let data = thumbs.unwrap_or_default();
+            recipes::kto(&model.decoder, tuned.trained(), &data, loss, &run, &tune.out, &hash)?
+        }
+        RelativeLoss::Free(loss) => {
+            recipes::orpo(&model.decoder, tuned.trained(), [&train, &held], loss, &run, &tune.out, &hash)?
+        }
     };
     let folder = tuned.save(&model, &tune.out)?;
     let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &held, before)?;
     Output::one(&json, folder.display().to_string())
 }
 
-/// Single answers with a thumb each, where the file holds such; held-out rows may be thumbs or pairs.
-fn thumb_data(args: &DpoArgs, model: &LoadedModel) -> Result<Option<ThumbData>> {
+/// Single answers with a thumb each, as a file holds them or out of its pairs; the held-out file may be of the other
+/// kind.
+fn thumb_data(args: &DpoArgs, model: &LoadedModel) -> Result<ThumbData> {
     let tune = &args.tune;
     let limits = Limits {
         max_length: max_length(tune, model)?,
         truncation: truncation(tune, Truncation::Right),
         ..Limits::default()
     };
-    let examples = |file: &Path| -> Result<Option<Vec<ThumbExample>>> {
-        let Some(thumbs) = crate::pair_commands::thumbs(file) else { return Ok(None) };
-        let chats: Vec<Conversation> = thumbs
-            .iter()
-            .map(|t| Conversation {
-                id: t.id.clone(),
-                messages: [t.prompt.clone(), t.completion.clone()].concat(),
-                tools: Vec::new(),
-                meta: serde_json::Map::new(),
-            })
-            .collect();
-        let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
-        eprintln!("{:>12}: {}: {}", "kto", file.display(), made.report);
-        let labels: BTreeMap<&str, bool> = thumbs.iter().map(|t| (t.id.as_str(), t.label)).collect();
-        let thumb = |example: Example| {
-            let desirable = *labels.get(example.id())?;
-            Some(ThumbExample { example, desirable })
+    let examples = |file: &Path| -> Result<(Vec<ThumbExample>, Vec<PairExample>)> {
+        let Some(thumbs) = crate::pair_commands::thumbs(file)? else {
+            let pairs = tokenized_pairs_of("pairs", file, &limits, model)?;
+            return Ok((ThumbExample::of_pairs(&pairs), pairs));
         };
-        Ok(Some(made.examples.into_iter().filter_map(thumb).collect()))
+        let made = recipes::thumb_examples(&thumbs, &model.template, &model.tokenizer, &limits)?;
+        eprintln!("{:>12}: {}: {}", "kto", file.display(), made.report);
+        Ok((made.examples, Vec::new()))
     };
-    let Some(train) = examples(&tune.data)? else { return Ok(None) };
-    let mut data = ThumbData { train, ..ThumbData::default() };
-    if let Some(file) = &args.validation {
-        match examples(file)? {
-            Some(thumbs) => data.validation = thumbs,
-            None => {
-                let pairs = preference_pairs(file)?;
-                data.pairs =
-                    recipes::pair_examples(&pairs, &model.template, &model.tokenizer, &limits)?.examples;
-                data.validation = data.pairs.iter().flat_map(ThumbExample::of_pair).collect();
-            }
-        }
-    }
-    Ok(Some(data))
+    let (train, _) = examples(&tune.data)?;
+    let (validation, pairs) = args.validation.as_deref().map(examples).transpose()?.unwrap_or_default();
+    Ok(ThumbData { train, validation, pairs, max_length: Some(limits.max_length) })
 }
 
 fn reward(args: &RewardArgs) -> Result<Output> {
@@ -483,7 +490,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
     let named = json!({
         "config": serde_json::to_value(&config)?, "centering": centering, "whole": args.whole.named(),
     });
-    let hash = run_hash(tune, place, &named)?;
+    let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let outcome = recipes::reward(
         &model.decoder,
         tuned.trained(),
@@ -515,7 +522,7 @@ fn cpt(args: &CptArgs) -> Result<Output> {
     tuned.say(&model.decoder);
     let named =
         json!({"config": serde_json::to_value(&config)?, "replay": args.replay, "whole": args.whole.named()});
-    let hash = run_hash(tune, place, &named)?;
+    let hash = run_hash(tune, place, &named, &model.path, [args.general.as_deref()])?;
     let window = (max_length(tune, &model)?, args.replay);
     let outcome = recipes::cpt(
         &model.decoder,

@@ -34,6 +34,15 @@ impl ScoredToken {
     }
 }
 
+/// The ids of those stop strings that are control tokens, which no text shows.
+pub(crate) fn stop_tokens(tokenizer: &Tokenizer, stop: &[String]) -> Vec<u32> {
+    let id = |stop: &String| {
+        let id = tokenizer.token_to_id(stop)?;
+        tokenizer.decode(&[id], true).is_ok_and(|text| text.is_empty()).then_some(id)
+    };
+    stop.iter().filter_map(id).collect()
+}
+
 /// What comes of every prompt. `generate` does the work and tells of each token; the text is given out as it comes, but for
 /// what could be the beginning of a stop string.
 pub(crate) fn complete(
@@ -99,15 +108,26 @@ fn ready_text(text: &str, stop: &[String]) -> usize {
         let parts = (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n));
         parts
             .map(|n| &stop[..n])
-            .find(|part| text.ends_with(part))
-            .map_or(whole, |part| text.len() - part.len())
+            .find(|part| text[..whole].ends_with(part))
+            .map_or(whole, |part| whole - part.len())
     };
     stop.iter().map(begun).fold(whole, usize::min)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ready_text;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_control_token_ends_a_text_by_its_id() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+        let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+        let end = tokenizer.token_to_id("<|im_end|>").unwrap();
+        let stop = ["the", "<|im_end|>", "no such token"].map(str::to_owned);
+        assert_eq!(stop_tokens(&tokenizer, &stop), [end]);
+    }
 
     #[test]
     fn what_may_begin_a_stop_string_is_held_back() {
@@ -122,5 +142,7 @@ mod tests {
         check("hello\nUsual", &["\nUser:"], "hello\nUsual");
         check("a STOP b", &["STOP"], "a ");
         check("aéb", &["éb", "b!"], "a");
+        // The next character of the stop string is not whole yet.
+        check("a STO\u{fffd}", &["STOé"], "a ");
     }
 }

@@ -1,6 +1,6 @@
 //! Files that are whole or not there.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -66,4 +66,37 @@ pub fn hash_parts(parts: &[&[u8]]) -> String {
         hasher.update(part);
     }
     hasher.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// SHA-256 of a file, or of a folder's files by name; of a file over 4 GiB its length stands for it.
+pub(crate) fn content_hash(path: &Path) -> Result<Vec<u8>> {
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = std::fs::read_dir(path)?.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+        files.sort();
+    }
+    for file in &files {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut reader =
+            std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let length = reader.metadata()?.len();
+        if path.is_dir() {
+            hasher.update(name.as_bytes());
+        }
+        hasher.update(length.to_le_bytes());
+        if length < 4 << 30 {
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                let n =
+                    reader.read(&mut buffer).with_context(|| format!("cannot read {}", file.display()))?;
+                if n == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..n]);
+            }
+        }
+    }
+    Ok(hasher.finalize().to_vec())
 }

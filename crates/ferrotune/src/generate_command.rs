@@ -96,11 +96,9 @@ fn load(args: &GenerateArgs, source: &Source) -> Result<LocalModel> {
 }
 
 fn sampling(args: &GenerateArgs, eos_ids: &[u32]) -> Sampling {
-    // For timing, nothing ends the text early.
-    let mut stop_ids = if args.min_new_tokens > 0 { Vec::new() } else { eos_ids.to_vec() };
-    stop_ids.extend(&args.stop_id);
     Sampling {
         max_new_tokens: args.max_new_tokens,
+        min_new_tokens: args.min_new_tokens,
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
@@ -109,9 +107,10 @@ fn sampling(args: &GenerateArgs, eos_ids: &[u32]) -> Sampling {
         repetition_penalty: args.repetition_penalty,
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
-        stop_ids,
+        stop_ids: [eos_ids, &args.stop_id].concat(),
         logprobs: args.logprobs,
         seed: args.seed,
+        ..Sampling::default()
     }
 }
 
@@ -131,9 +130,6 @@ fn beams(
     args: &GenerateArgs,
     sampling: &Sampling,
 ) -> Result<Output> {
-    if args.temperature != 0.0 || !args.stop.is_empty() {
-        bail!("--beams searches without chance and without --stop: leave --temperature and --stop out");
-    }
     let search = BeamSearch {
         n_beams,
         max_new_tokens: args.max_new_tokens,

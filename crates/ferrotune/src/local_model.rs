@@ -7,7 +7,7 @@ use anyhow::Result;
 use ferrotune_data::chat::RenderOptions;
 use ferrotune_model::checkpoint::{LoadedEncoder, load_encoder};
 use ferrotune_model::generate::{
-    BeamSearch, Hypothesis, Sampling, beam_search, generate, rolling_loglikelihood, score,
+    BeamSearch, Hypothesis, Sampling, Score, beam_search, generate, rolling_loglikelihood, score,
 };
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_types::{
@@ -15,7 +15,7 @@ use ferrotune_types::{
 };
 use serde_json::Map;
 
-use crate::completions::{ScoredToken, complete};
+use crate::completions::{ScoredToken, complete, stop_tokens};
 use crate::model_store::{self, LoadedModel, Place};
 
 /// Prompts that are generated for at once: enough to share each weight's way from memory, few enough to fit.
@@ -124,9 +124,11 @@ impl LocalModel {
         Ok(())
     }
 
+    /// `streams` are the rows' streams of random numbers.
     fn answer(
         &self,
         conversations: &[Vec<Message>],
+        streams: &[usize],
         params: &GenerateParams,
     ) -> Result<Vec<Completion>, ModelError> {
         let prompts = conversations.iter().map(|c| self.prompt(c)).collect::<Result<Vec<_>, _>>()?;
@@ -138,6 +140,7 @@ impl LocalModel {
             repetition_penalty: params.repetition_penalty,
             stop_ids: self.model.eos_ids.clone(),
             seed: params.seed,
+            streams: streams.iter().map(|&i| i as u64).collect(),
             ..Sampling::default()
         };
         let all = self.continue_all(&prompts, &sampling, &params.stop, None)?;
@@ -152,8 +155,10 @@ impl LocalModel {
         on_text: Option<&mut dyn FnMut(&str)>,
     ) -> Result<Vec<(Completion, Vec<ScoredToken>)>, ModelError> {
         prompts.iter().try_for_each(|prompt| self.check_length(prompt))?;
+        let mut sampling = sampling.clone();
+        sampling.stop_ids.extend(stop_tokens(&self.model.tokenizer, stop));
         complete(&self.model.tokenizer, prompts, stop, on_text, |on_token| {
-            generate(&self.model.decoder, prompts, sampling, on_token)
+            generate(&self.model.decoder, prompts, &sampling, on_token)
         })
     }
 }
@@ -164,10 +169,10 @@ impl LanguageModel for LocalModel {
     }
 
     fn chat(&self, messages: &[Message], params: &GenerateParams) -> Result<Completion, ModelError> {
-        self.answer(&[messages.to_vec()], params).map(|mut all| all.remove(0))
+        self.answer(&[messages.to_vec()], &[0], params).map(|mut all| all.remove(0))
     }
 
-    /// In groups of prompts of like length.
+    /// In groups of prompts of like length; what one draws depends on its place among all.
     fn chat_batch(
         &self,
         conversations: &[Vec<Message>],
@@ -181,7 +186,7 @@ impl LanguageModel for LocalModel {
         let mut progress = crate::progress::Progress::new("generate", conversations.len());
         for rows in order.chunks(ROWS) {
             let group: Vec<Vec<Message>> = rows.iter().map(|&i| conversations[i].clone()).collect();
-            answers.extend(rows.iter().copied().zip(self.answer(&group, params)?));
+            answers.extend(rows.iter().copied().zip(self.answer(&group, rows, params)?));
             progress.step(rows.len(), String::new);
         }
         Ok(answers.into_values().collect())
@@ -189,23 +194,27 @@ impl LanguageModel for LocalModel {
 
     fn loglikelihood(&self, requests: &[(String, String)]) -> Result<Vec<LogLikelihood>, ModelError> {
         let encode = |text: &str| self.model.tokenizer.encode(text, false).map_err(ModelError::failed);
-        requests
-            .iter()
-            .map(|(context, continuation)| {
-                // As lm-eval: white space at the seam belongs to the continuation, and the whole is tokenised once.
-                let trimmed = context.trim_end();
-                let whole = encode(&format!("{context}{continuation}"))?;
-                let mut prefix = encode(trimmed)?;
-                if prefix.is_empty() {
-                    prefix.extend(self.first_token());
-                }
-                let n = prefix.len().min(whole.len().saturating_sub(1));
-                let (before, after) = whole.split_at(n);
-                let before = if before.is_empty() { &prefix[..] } else { before };
-                let scores = score(&self.model.decoder, before, &[after]).map_err(ModelError::failed)?;
-                Ok(scores[0].total())
-            })
-            .collect()
+        let cut = |(context, continuation): &(String, String)| {
+            // As lm-eval: white space at the seam belongs to the continuation, and the whole is tokenised once.
+            let before = encode(context.trim_end())?;
+            let mut whole = encode(&format!("{context}{continuation}"))?;
+            if before.is_empty() {
+                whole.splice(0..0, self.first_token());
+                return Ok((1.min(whole.len()), whole));
+            }
+            Ok((before.len().min(whole.len().saturating_sub(1)), whole))
+        };
+        let cut: Vec<(usize, Vec<u32>)> = requests.iter().map(cut).collect::<Result<_, ModelError>>()?;
+        let mut out = Vec::with_capacity(cut.len());
+        // Neighbours with one context, such as the answers to a question, have it computed once.
+        let groups = cut.chunk_by(|(n, a), (m, b)| a[..*n] == b[..*m]);
+        for group in groups.flat_map(|group| group.chunks(ROWS)) {
+            let continuations: Vec<&[u32]> = group.iter().map(|(n, whole)| &whole[*n..]).collect();
+            let context = &group[0].1[..group[0].0];
+            let scores = score(&self.model.decoder, context, &continuations).map_err(ModelError::failed)?;
+            out.extend(scores.iter().map(Score::total));
+        }
+        Ok(out)
     }
 
     fn loglikelihood_rolling(&self, texts: &[String]) -> Result<Vec<LogLikelihood>, ModelError> {

@@ -7,7 +7,7 @@ use ferrotune_model::generate::{Sampling, generate_t5};
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_types::{Completion, ModelError};
 
-use crate::completions::{ScoredToken, complete};
+use crate::completions::{ScoredToken, complete, stop_tokens};
 use crate::model_store::{self, Place};
 
 /// T5 with its tokenizer.
@@ -56,8 +56,10 @@ impl LocalT5 {
             ids.push(eos);
         }
         let texts = [ids];
+        let mut sampling = sampling.clone();
+        sampling.stop_ids.extend(stop_tokens(&self.tokenizer, stop));
         complete(&self.tokenizer, &texts, stop, None, |on_token| {
-            generate_t5(&self.t5, &texts, sampling, on_token)
+            generate_t5(&self.t5, &texts, &sampling, on_token)
         })
         .map(|mut all| all.remove(0))
     }

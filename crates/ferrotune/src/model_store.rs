@@ -21,6 +21,8 @@ pub const KNOWN: [&str; 2] = ["smollm2-135m-instruct", "all-minilm-l6-v2"];
 pub struct LoadedModel {
     /// As the user named it.
     pub id: String,
+    /// Where it was read from: a folder or a GGUF file.
+    pub path: PathBuf,
     /// The weights.
     pub decoder: Decoder,
     /// Words to ids.
@@ -170,6 +172,7 @@ pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Res
     eos_ids.dedup();
     Ok(LoadedModel {
         id: id.to_owned(),
+        path: source.path().to_owned(),
         decoder: loaded.decoder,
         tokenizer,
         template,

@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ferrotune_data::chat::ChatTemplate;
+use ferrotune_data::read::{self, ReadOptions, Shape};
 use ferrotune_data::split::{SplitConfig, split};
 use ferrotune_data::write::{json as write_json, jsonl};
 use ferrotune_data::{Item, Origin, Record};
 use ferrotune_eval::{Judge, LlmJudge, ReferenceJudge};
 use ferrotune_llm::{Client, ClientConfig};
 use ferrotune_preference::pairs::{
-    BadRow, PairCheck, PairReport, Pairing, RowKind, Thumb, check_pairs, pairs_from_rows, set_aside,
-    thumbs_from_rows,
+    BadRow, PairCheck, PairReport, Pairing, RowKind, check_pairs, pairs_from_rows, set_aside,
 };
-use ferrotune_tokenizer::Limits;
-use ferrotune_types::{Message, PreferencePair, Role};
+use ferrotune_tokenizer::{Limits, Tokenizer};
+use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
 use crate::cli::{Output, PairsArgs, RlaifArgs};
@@ -29,17 +30,25 @@ pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
         "pairs" => preference_pairs(&args.file)?,
         kind => made(&args.file, kind, &args.pairing, args.min_gap)?,
     };
-    let report = check_pairs(&pairs, None, &PairCheck::default());
-    let mut text = report.to_string();
-    let fits = args.model.as_deref().map(|model| fit(&pairs, model, args.max_length)).transpose()?;
-    if let Some((_, words)) = &fits {
-        text.extend(["\n", words]);
-    }
-
     let flags: Vec<&str> = args.set_aside.iter().map(String::as_str).collect();
     if let Some(unknown) = flags.iter().find(|flag| !FLAGS.contains(flag)) {
         bail!("unknown flag {unknown:?}; known: {}", FLAGS.join(", "));
     }
+    let words = match &args.model {
+        Some(model) => Some(model_store::load_words(&model_store::resolve(model)?, "")?),
+        None if flags.contains(&"no_room") => bail!("no_room is counted in tokens: name the --model"),
+        None => None,
+    };
+    let tokens =
+        words.as_ref().map(|(tokenizer, template)| recipes::pair_tokens(&pairs, template, tokenizer));
+    let check = PairCheck { max_length: Some(args.max_length), ..PairCheck::default() };
+    let report = check_pairs(&pairs, tokens.as_deref(), &check);
+    let mut text = report.to_string();
+    let fits = words.as_ref().map(|words| fit(&pairs, words, args.max_length)).transpose()?;
+    if let Some((_, words)) = &fits {
+        text.extend(["\n", words]);
+    }
+
     let (kept, aside) = set_aside(pairs, &report, &flags);
     let mut written = json!({});
     if let Some(out) = &args.out {
@@ -61,8 +70,8 @@ pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
 }
 
 /// The flags by which a pair can be set aside.
-const FLAGS: [&str; 7] =
-    ["empty", "identical", "near_identical", "refusal_chosen", "conflict", "cycle", "repeated"];
+const FLAGS: [&str; 8] =
+    ["empty", "identical", "near_identical", "refusal_chosen", "conflict", "cycle", "repeated", "no_room"];
 
 fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Vec<PreferencePair>> {
     let kind = RowKind::from_name(kind).with_context(|| {
@@ -80,24 +89,61 @@ fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Vec<Pref
 }
 
 fn warn_of(file: &Path, bad: &[BadRow]) {
-    for row in bad.iter().take(5) {
-        eprintln!("warning: {}: row {}: {}", file.display(), row.row, row.reason);
+    warn(file, bad.iter().map(|row| format!(" row {}: {}", row.row, row.reason)));
+}
+
+/// Says what is wrong with a file's first bad rows, and how many more there are.
+fn warn(file: &Path, bad: impl ExactSizeIterator<Item = String>) {
+    let more = bad.len().saturating_sub(5);
+    for words in bad.take(5) {
+        eprintln!("warning: {}:{words}", file.display());
     }
-    if bad.len() > 5 {
-        eprintln!("warning: {}: {} more rows that cannot be used", file.display(), bad.len() - 5);
+    if more > 0 {
+        eprintln!("warning: {}: {more} more rows that cannot be used", file.display());
     }
 }
 
-/// The rows of a file that holds answers with a thumb each, or nothing where its first row has no `label`.
-pub(crate) fn thumbs(file: &Path) -> Option<Vec<Thumb>> {
-    let rows = rows(file).ok()?;
-    let label = &rows.first()?["label"];
-    if !label.is_boolean() && !label.is_number() {
-        return None;
+/// The answers of a file with a thumb each, in any shape and format that `curate` reads: chats whose last turn is the
+/// answer, in the file's order. None where the file holds pairs.
+pub(crate) fn thumbs(file: &Path) -> Result<Option<Vec<(Conversation, bool)>>> {
+    let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
+    let is_thumb = |record: &Record| matches!(&record.item, Item::Chat(c) if label(c).is_some());
+    if detection.shape == Shape::Preference || !records.iter().any(is_thumb) {
+        if records.iter().any(|record| matches!(record.item, Item::Pair(_))) {
+            return Ok(None);
+        }
+        let why = dropped.first().map_or_else(String::new, |row| {
+            format!("; line {}: {} ({})", row.origin.line, row.reason, row.detail)
+        });
+        bail!("{} holds neither answers with a label nor preference pairs: {detection}{why}", file.display());
     }
-    let (thumbs, bad) = thumbs_from_rows(&rows);
-    warn_of(file, &bad);
-    Some(thumbs)
+    let mut bad: Vec<(usize, String)> =
+        dropped.iter().map(|row| (row.origin.line, format!("{} ({})", row.reason, row.detail))).collect();
+    let mut thumbs = Vec::new();
+    for Record { item, origin } in records {
+        let why = match item {
+            Item::Chat(chat) => match (label(&chat), chat.messages.last().map(|m| m.role)) {
+                (Some(up), Some(Role::Assistant)) if chat.messages.len() > 1 => {
+                    thumbs.push((chat, up));
+                    continue;
+                }
+                (Some(_), Some(Role::Assistant)) => "nothing stands before the answer",
+                (Some(_), _) => "the last turn is no answer",
+                (None, _) => "label is not true or false",
+            },
+            Item::Pair(_) => "a pair among answers with a label",
+            Item::Document(_) => "a text among answers with a label",
+        };
+        bad.push((origin.line, why.to_owned()));
+    }
+    bad.sort();
+    warn(file, bad.into_iter().map(|(line, why)| format!("{line}: {why}")));
+    Ok(Some(thumbs))
+}
+
+/// Whether the reader found a thumb, and which.
+fn label(chat: &Conversation) -> Option<bool> {
+    chat.meta.get("label")?.as_bool()
 }
 
 /// JSON's values, one a line or in one list.
@@ -110,11 +156,14 @@ fn rows(file: &Path) -> Result<Vec<Value>> {
 }
 
 /// How many pairs a step could take at this length, and what becomes of the others.
-fn fit(pairs: &[PreferencePair], model: &str, max_length: usize) -> Result<(Value, String)> {
-    let (tokenizer, template) = model_store::load_words(&model_store::resolve(model)?, "")?;
+fn fit(
+    pairs: &[PreferencePair],
+    (tokenizer, template): &(Tokenizer, ChatTemplate),
+    max_length: usize,
+) -> Result<(Value, String)> {
     let count = |max_length, truncation| {
         let limits = Limits { max_length, truncation, ..Limits::default() };
-        recipes::pair_examples(pairs, &template, &tokenizer, &limits)
+        recipes::pair_examples(pairs, template, tokenizer, &limits)
     };
     let (whole, cut) = (
         count(max_length, ferrotune_tokenizer::Truncation::Drop)?,
@@ -153,6 +202,7 @@ fn split_by_prompt(
 /// What a tuning command says of its pairs before it starts.
 pub(crate) fn say_check(name: &str, report: &PairReport) {
     eprintln!("{name:>12}: {report}");
+    // What leaves no room is cut or left out by the run itself.
     let doubtful =
         report.counts.iter().filter(|(flag, _)| flag.as_str() != "no_room").map(|(_, n)| n).sum::<usize>();
     if doubtful > 0 {

@@ -212,7 +212,7 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<Output> {
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
-    let hash = run_hash(tune, place, &named)?;
+    let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let data = [train.as_slice(), held.as_slice()];
     let outcome =
         train_classes(&model.decoder, Some(tuned.trained()), &head, data, &config, &tune.out, &hash)?;

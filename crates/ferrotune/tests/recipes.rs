@@ -123,8 +123,13 @@ fn preferences_are_learnt_without_a_reference() {
 #[test]
 fn thumbs_are_learnt() {
     let (model, adapter) = tiny();
-    let thumbs = |ids| -> Vec<_> { pairs(&model, ids).iter().flat_map(ThumbExample::of_pair).collect() };
-    let data = ThumbData { train: thumbs(0..8), validation: thumbs(20..24), pairs: pairs(&model, 20..24) };
+    let thumbs = |ids| ThumbExample::of_pairs(&pairs(&model, ids));
+    let data = ThumbData {
+        train: thumbs(0..8),
+        validation: thumbs(20..24),
+        pairs: pairs(&model, 20..24),
+        ..ThumbData::default()
+    };
     let dir = tempfile::tempdir().unwrap();
     let config = settings(16, 5e-3);
     let run =

@@ -1,6 +1,6 @@
 use tch::{Kind, Tensor};
 
-use crate::config::{DecoderConfig, Mlp as MlpKind, QkNorm};
+use crate::config::{DecoderConfig, Mlp as MlpKind, Moe, QkNorm};
 use crate::decoder::Pass;
 use crate::{Attention, GateUp, Linear, Mlp, ModelError, Norm, Qkv, WeightMap};
 
@@ -38,6 +38,11 @@ impl Block {
         let attention = load_attention(config, layer_idx, &prefix, weights)?;
         let mlp = match &config.moe {
             Some(moe) if !moe.dense_layers.contains(&layer_idx) => {
+                if moe.top_k == 0 || moe.top_k > moe.n_experts {
+                    let Moe { top_k, n_experts, .. } = moe;
+                    let reason = format!("num_experts_per_tok is {top_k}, of {n_experts} experts");
+                    return Err(ModelError::Config(reason));
+                }
                 let router =
                     weights.linear(&format!("{prefix}.{}", names.router), c, moe.n_experts, false)?;
                 let experts = (0..moe.n_experts)

@@ -62,6 +62,12 @@ impl Decoder {
         device: Device,
     ) -> Result<Self, ModelError> {
         let (c, v, names) = (config.hidden_size, config.vocab_size, config.names);
+        if let Some((root, bare)) = names.embedding.split_once('.')
+            && !weights.has(&format!("{}.weight", names.embedding))
+            && weights.has(&format!("{bare}.weight"))
+        {
+            weights.put_under(root);
+        }
         let embedding = weights.take(&format!("{}.weight", names.embedding), &[v as i64, c as i64])?;
         let position_embedding = match names.position_embedding {
             "" => None,

@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 
 use tch::{Device, Kind};
 
@@ -12,7 +13,18 @@ pub fn free_memory(device: Device) -> Option<u64> {
     }
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    let free = line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)?;
+    Some(allowed().map_or(free, |allowed| allowed.min(free)))
+}
+
+/// What a container may still take, where it is allowed less than the machine has. Pages of files do not count: the system
+/// takes them back.
+fn allowed() -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let (most, now) = (number(&read("memory.max")?)?, number(&read("memory.current")?)?);
+    let files = read("memory.stat")?.lines().find_map(|line| number(line.strip_prefix("file ")?))?;
+    Some(most.saturating_sub(now.saturating_sub(files)))
 }
 
 /// Whether so many weights fit into what is free, in this dtype.
@@ -48,9 +60,9 @@ pub fn catch_out_of_memory<T, E: From<ModelError>>(
     };
     match wanted(panic.as_ref()) {
         None => resume_unwind(panic),
-        Some(wanted) => {
-            let free = free_memory(Device::Cpu).map_or(String::new(), |n| format!("; {} are free", size(n)));
-            Err(ModelError::Memory(format!("libtorch asked for {wanted}{free}: {advice}")).into())
+        Some(Wanted { more, free }) => {
+            let free = free.map_or(String::new(), |free| format!("; {free} are free"));
+            Err(ModelError::Memory(format!("libtorch asked for {more}{free}: {advice}")).into())
         }
     }
 }
@@ -60,17 +72,40 @@ pub fn is_out_of_memory(panic: &(dyn Any + Send)) -> bool {
     wanted(panic).is_some()
 }
 
+/// What libtorch wanted, and what was free.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    more: String,
+    free: Option<String>,
+}
+
 /// What libtorch wanted, where a panic of its says that memory ran out.
-fn wanted(panic: &(dyn Any + Send)) -> Option<String> {
+fn wanted(panic: &(dyn Any + Send)) -> Option<Wanted> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let message = text.or(panic.downcast_ref::<&str>().copied())?;
+    said(text.or(panic.downcast_ref::<&str>().copied())?)
+}
+
+fn said(message: &str) -> Option<Wanted> {
+    let between = |before: &str, after: &str| {
+        let (_, rest) = message.split_once(before)?;
+        Some(rest.split_once(after)?.0.to_owned())
+    };
+    // A GPU tells itself what it has.
+    if message.contains("CUDA out of memory") {
+        let more =
+            between("Tried to allocate ", ". ").map_or("more memory".to_owned(), |n| format!("another {n}"));
+        return Some(Wanted { more, free: between(" of which ", " is free") });
+    }
+    let free = || free_memory(Device::Cpu).map(size);
     if let Some((_, rest)) = message.split_once("you tried to allocate ")
         && let Some(bytes) = rest.split_whitespace().next().and_then(|n| n.parse().ok())
     {
-        return Some(format!("another {}", size(bytes)));
+        return Some(Wanted { more: format!("another {}", size(bytes)), free: free() });
     }
     let told = ["out of memory", "can't allocate memory", "not enough memory"];
-    told.iter().any(|part| message.contains(part)).then(|| "more memory".to_owned())
+    told.iter()
+        .any(|part| message.contains(part))
+        .then(|| Wanted { more: "more memory".to_owned(), free: free() })
 }
 
 fn size(bytes: u64) -> String {
@@ -96,6 +131,15 @@ mod tests {
         check(3_000_000_000, Kind::Float, 4_000_000_000, "up to 2.0 billion weights in bf16");
         check(3_000_000_000, Kind::BFloat16, 4_000_000_000, "take 6000 MB in BFloat16, 4000 MB are free");
         assert!(check_weights(u64::MAX, Kind::Float, None).is_ok());
+    }
+
+    #[test]
+    fn a_gpu_tells_what_it_has() {
+        let message = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which \
+            11.25 GiB is free. Process 7 has 67.8 GiB memory in use.";
+        let expect = Wanted { more: "another 20.00 GiB".to_owned(), free: Some("11.25 GiB".to_owned()) };
+        assert_eq!(said(message), Some(expect));
+        assert_eq!(said("the shapes do not fit"), None);
     }
 
     #[test]

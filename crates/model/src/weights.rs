@@ -30,7 +30,8 @@ impl Tensors for BTreeMap<String, Tensor> {
 /// what is left over can be named at the end.
 pub struct WeightMap<'a> {
     source: &'a dyn Tensors,
-    names: BTreeSet<String>,
+    /// By the name that a layer asks for: the one in the checkpoint.
+    names: BTreeMap<String, String>,
     taken: BTreeSet<String>,
     kind: Kind,
     device: Device,
@@ -39,13 +40,19 @@ pub struct WeightMap<'a> {
 impl<'a> WeightMap<'a> {
     /// Tensors of `source`, cast to `kind` on `device`.
     pub fn new(source: &'a dyn Tensors, kind: Kind, device: Device) -> Self {
-        let names = source.names().into_iter().collect();
+        let names = source.names().into_iter().map(|stored| (todays_name(&stored), stored)).collect();
         WeightMap { source, names, taken: BTreeSet::new(), kind, device }
     }
 
     /// Whether the checkpoint has the tensor `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.names.contains(name)
+        self.names.contains_key(name)
+    }
+
+    /// A bare model is saved without the prefix that it has under its head: from now on every tensor stands under it.
+    pub(crate) fn put_under(&mut self, prefix: &str) {
+        let names = std::mem::take(&mut self.names).into_iter();
+        self.names = names.map(|(name, stored)| (format!("{prefix}.{name}"), stored)).collect();
     }
 
     /// The tensor `name`, which must have exactly this size.
@@ -75,7 +82,8 @@ impl<'a> WeightMap<'a> {
         size: &[i64],
         kind: Kind,
     ) -> Result<Option<Tensor>, ModelError> {
-        let Some(tensor) = self.source.read(name)? else { return Ok(None) };
+        let stored = self.names.get(name).map_or(name, String::as_str);
+        let Some(tensor) = self.source.read(stored)? else { return Ok(None) };
         if tensor.size() != size {
             let found = tensor.size();
             return Err(ModelError::Tensors(format!("{name} is {found:?}, the config asks for {size:?}")));
@@ -139,11 +147,22 @@ impl<'a> WeightMap<'a> {
     /// # Errors
     /// [`ModelError::Tensors`] naming the first few.
     pub fn finish(self, ignore: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let extra: Vec<&String> = self.names.difference(&self.taken).filter(|n| !ignore(n)).collect();
+        let left = self.names.iter().filter(|(name, _)| !self.taken.contains(*name) && !ignore(name));
+        let extra: Vec<&String> = left.map(|(_, stored)| stored).collect();
         if extra.is_empty() {
             return Ok(());
         }
         let shown = extra.iter().take(5).map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
         Err(ModelError::Tensors(format!("{} tensors belong to no layer: {shown}", extra.len())))
     }
+}
+
+/// BERT's first checkpoints, which came from TensorFlow, call a norm's weight and bias gamma and beta.
+fn todays_name(stored: &str) -> String {
+    let renamed =
+        [("LayerNorm.gamma", "weight"), ("LayerNorm.beta", "bias")].into_iter().find_map(|(old, new)| {
+            let before = stored.strip_suffix(old)?;
+            Some(format!("{before}LayerNorm.{new}"))
+        });
+    renamed.unwrap_or_else(|| stored.to_owned())
 }

@@ -243,11 +243,55 @@ fn perplexity_counts_each_window_and_rolling_counts_each_token() {
         text.chunks(10).map(|w| -score(&decoder, &w[..1], &[&w[1..]]).unwrap()[0].total().sum).sum();
     assert!((whole.nll - by_hand).abs() < 1e-3, "{} {by_hand}", whole.nll);
     assert!((whole.value().ln() - whole.nll / 45.0).abs() < 1e-9);
-    let rolling = rolling_loglikelihood(&decoder, 1, &text, 11).unwrap();
-    assert_eq!(rolling.len(), 50);
-    let second: Vec<f32> = score(&decoder, &text[9..10], &[&text[10..20]]).unwrap().remove(0).logprobs;
-    assert!(second.iter().zip(&rolling[10..20]).all(|(a, b)| (a - b).abs() < 2e-5));
     assert!(perplexity(&decoder, &text, 1).is_err());
+}
+
+#[test]
+fn rolling_windows_are_those_of_lm_eval() {
+    let decoder = load("gpt2");
+    let text: Vec<u32> = (0..10).map(|i| 3 + (i * i) % 45).collect();
+    let rolling = |n: usize, window: usize| rolling_loglikelihood(&decoder, 1, &text[..n], window).unwrap();
+    // lm-eval's get_rolling_token_windows(range(10), -1, 4, 1), made disjoint: what is read before what is predicted.
+    let windows: [(&[usize], &[usize]); 3] =
+        [(&[], &[0, 1, 2, 3]), (&[3], &[4, 5, 6, 7]), (&[5, 6, 7], &[8, 9])];
+    let mut expect = Vec::new();
+    for (read, predicted) in windows {
+        let ids = |places: &[usize]| places.iter().map(|&i| text[i]).collect::<Vec<u32>>();
+        let read = if read.is_empty() { vec![1] } else { ids(read) };
+        expect.extend(score(&decoder, &read, &[&ids(predicted)]).unwrap().remove(0).logprobs);
+    }
+    let check = |got: &[f32], expect: &[f32]| {
+        assert_eq!(got.len(), expect.len());
+        assert!(got.iter().zip(expect).all(|(a, b)| (a - b).abs() < 2e-5), "{got:?} {expect:?}");
+    };
+    check(&rolling(10, 4), &expect);
+    // Short texts, and a window as long as the context.
+    let whole = score(&decoder, &[1], &[&text]).unwrap().remove(0).logprobs;
+    check(&rolling(10, 10), &whole);
+    check(&rolling(10, 32), &whole);
+    check(&rolling(3, 4), &whole[..3]);
+    assert!(rolling(0, 4).is_empty());
+    let context = decoder.config.max_position_embeddings;
+    let long: Vec<u32> = (0..=context as u32).map(|i| 3 + i % 45).collect();
+    assert_eq!(rolling_loglikelihood(&decoder, 1, &long, context).unwrap().len(), context + 1);
+    assert!(rolling_loglikelihood(&decoder, 1, &long, context + 1).is_err());
+    assert!(rolling_loglikelihood(&decoder, 1, &text, 0).is_err());
+    assert!(rolling_loglikelihood(&decoder, 1, &[3, 48], 4).is_err());
+}
+
+#[test]
+fn nothing_ends_before_the_fewest_tokens() {
+    let decoder = load("llama");
+    let prompt = vec![vec![5, 9, 11]];
+    let free = run(&decoder, &prompt, &greedy(12)).remove(0);
+    let stop_ids = vec![free.ids[0]];
+    for min_new_tokens in [0, 1, 5, 12] {
+        let sampling = Sampling { min_new_tokens, stop_ids: stop_ids.clone(), ..greedy(12) };
+        let got = run(&decoder, &prompt, &sampling).remove(0);
+        assert!(got.ids.len() >= min_new_tokens && !got.ids.contains(&stop_ids[0]), "{got:?}");
+        assert_eq!(got.ids.is_empty(), min_new_tokens == 0, "{got:?}");
+        assert_eq!(got.finish == Finish::Stop, got.ids.len() < 12, "{got:?}");
+    }
 }
 
 #[test]
@@ -277,8 +321,10 @@ fn a_seed_gives_the_same_tokens_and_another_gives_others() {
     let got = run(&decoder, &prompts, &sampling);
     assert_eq!(got, run(&decoder, &prompts, &sampling));
     assert_ne!(got, run(&decoder, &prompts, &Sampling { seed: 5, ..sampling.clone() }));
-    // The first row alone draws the same numbers.
+    // The first row alone draws the same numbers, and another one where it says whose.
     assert_eq!(got[0], run(&decoder, &prompts[..1], &sampling)[0]);
+    let third = Sampling { streams: vec![2], ..sampling };
+    assert_eq!(got[2], run(&decoder, &prompts[2..], &third)[0]);
 }
 
 proptest! {

@@ -15,7 +15,7 @@ fn tiny_llama() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama")
 }
 
-/// What the server does to the next transfers of the weights.
+/// What the server does to the next transfers of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     /// The connection closes half way.
@@ -26,13 +26,21 @@ enum Fault {
 
 /// A server on a free port with one repository, `owner/tiny`; gives its address and a log of requests.
 fn serve(files: &Path, faults: Vec<Fault>) -> (String, Arc<Mutex<Vec<String>>>) {
+    serve_with(files, "model.safetensors", faults)
+}
+
+/// As [`serve`], with faults in transfers of `faulty`.
+fn serve_with(files: &Path, faulty: &'static str, faults: Vec<Fault>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let files: HashMap<String, Vec<u8>> = std::fs::read_dir(files)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(p).unwrap()))
-        .chain([("pytorch_model.bin".to_owned(), vec![0; 8])])
+        .chain([
+            ("pytorch_model.bin".to_owned(), vec![0; 8]),
+            ("consolidated.safetensors".to_owned(), vec![0; 8]),
+        ])
         .collect();
     let (files, faults) = (Arc::new(files), Arc::new(Mutex::new(faults)));
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -40,7 +48,7 @@ fn serve(files: &Path, faults: Vec<Fault>) -> (String, Arc<Mutex<Vec<String>>>) 
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (files, faults, log) = (Arc::clone(&files), Arc::clone(&faults), Arc::clone(&requests));
-            std::thread::spawn(move || answer(stream, &files, &faults, &log));
+            std::thread::spawn(move || answer(stream, &files, faulty, &faults, &log));
         }
     });
     (address, log)
@@ -49,6 +57,7 @@ fn serve(files: &Path, faults: Vec<Fault>) -> (String, Arc<Mutex<Vec<String>>>) 
 fn answer(
     mut stream: TcpStream,
     files: &HashMap<String, Vec<u8>>,
+    faulty: &str,
     faults: &Mutex<Vec<Fault>>,
     log: &Mutex<Vec<String>>,
 ) -> Option<()> {
@@ -89,7 +98,7 @@ fn answer(
     match name.and_then(|name| Some((name, files.get(name)?))) {
         Some((name, body)) => {
             let fault = match (method, name) {
-                ("GET", "model.safetensors") => faults.lock().ok()?.pop(),
+                ("GET", name) if name == faulty => faults.lock().ok()?.pop(),
                 _ => None,
             };
             let extra = format!("ETag: \"{name}-etag\"\r\nX-Repo-Commit: {COMMIT}\r\n");
@@ -126,6 +135,8 @@ fn a_model_is_fetched_once_and_then_found_offline() {
     let seen = log.lock().unwrap().clone();
     assert!(seen.iter().all(|r| r.ends_with("bearer secret")), "{seen:?}");
     assert!(!seen.iter().any(|r| r.contains("pytorch_model.bin")), "no pickles: {seen:?}");
+    assert!(!seen.iter().any(|r| r.contains("consolidated")), "no weights twice: {seen:?}");
+    assert!(!format!("{hub:?}").contains("secret"), "{hub:?}");
 
     let revision = HubOptions { revision: Some("v1.0".to_owned()), ..hub.clone() };
     check_loads(&Source::resolve("owner/tiny", &revision).unwrap());
@@ -153,6 +164,32 @@ fn a_broken_transfer_is_tried_again() {
         let is_transfer = |r: &&String| r.starts_with("GET") && r.contains("model.safetensors");
         assert_eq!(log.lock().unwrap().iter().filter(is_transfer).count(), 2);
     }
+}
+
+#[test]
+fn a_page_in_the_place_of_a_json_file_does_not_stay() {
+    for file in ["config.json", "tokenizer.json"] {
+        let cache = tempfile::tempdir().unwrap();
+        let (endpoint, log) = serve_with(&tiny_llama(), file, vec![Fault::ErrorPage]);
+        check_loads(&Source::resolve("owner/tiny", &options(&endpoint, cache.path())).unwrap());
+        let is_transfer = |r: &&String| r.starts_with("GET") && r.contains(&format!("/{file}"));
+        assert_eq!(log.lock().unwrap().iter().filter(is_transfer).count(), 2, "{file}");
+    }
+}
+
+#[test]
+fn what_was_fetched_serves_where_the_hub_is_out_of_reach() {
+    let cache = tempfile::tempdir().unwrap();
+    let (endpoint, log) = serve(&tiny_llama(), Vec::new());
+    let hub = options(&endpoint, cache.path());
+    check_loads(&Source::resolve("owner/tiny@v1.0", &hub).unwrap());
+    assert!(log.lock().unwrap().iter().any(|r| r.contains("/revision/v1.0")), "the id names the revision");
+    // Nobody listens there.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = HubOptions { endpoint: Some(format!("http://{nobody}")), ..hub };
+    check_loads(&Source::resolve("owner/tiny@v1.0", &away).unwrap());
+    let error = Source::resolve("owner/other", &away).unwrap_err().to_string();
+    assert!(error.contains("owner/other") && !error.contains("offline"), "{error}");
 }
 
 #[test]
@@ -195,6 +232,8 @@ fn paths_win_and_nonsense_is_named() {
         (tiny.join("config.json").display().to_string(), "neither a directory nor a .gguf file"),
         ("no/such/folder/at-all".to_owned(), "does not exist"),
         ("../x".to_owned(), "does not exist"),
+        ("owner/tiny@../../x".to_owned(), "does not exist"),
+        ("owner/tiny@".to_owned(), "does not exist"),
         ("model".to_owned(), "does not exist"),
     ] {
         let error = Source::resolve(&id, &hub).unwrap_err().to_string();

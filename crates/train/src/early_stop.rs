@@ -44,10 +44,10 @@ impl EarlyStop {
 
     /// In words, where validation has turned: what a reader of the log should know.
     pub fn words(&self) -> Option<String> {
-        let (step, loss) = self.best?;
+        let (step, _) = self.best?;
         (self.worse_in_a_row >= 2).then(|| {
             format!(
-                "validation loss has risen {} times since its best of {loss:.4} at step {step}: the model is overfitting",
+                "{} validations in a row were no better than that at step {step}: the model is overfitting",
                 self.worse_in_a_row
             )
         })

@@ -73,13 +73,15 @@ impl Example {
 }
 
 /// A tokenised preference pair. `prompt` is not empty; neither is either completion.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "PairFile")]
 pub struct PairExample {
     id: String,
     prompt: Vec<u32>,
     chosen: Vec<u32>,
     rejected: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    margin: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -89,13 +91,15 @@ struct PairFile {
     prompt: Vec<u32>,
     chosen: Vec<u32>,
     rejected: Vec<u32>,
+    #[serde(default)]
+    margin: Option<f64>,
 }
 
 impl TryFrom<PairFile> for PairExample {
     type Error = InvalidValue;
 
     fn try_from(file: PairFile) -> Result<Self, InvalidValue> {
-        PairExample::new(file.id, file.prompt, file.chosen, file.rejected)
+        Ok(PairExample::new(file.id, file.prompt, file.chosen, file.rejected)?.with_margin(file.margin))
     }
 }
 
@@ -116,7 +120,18 @@ impl PairExample {
                 return Err(InvalidValue::Example { id, reason: format!("the {name} has no tokens") });
             }
         }
-        Ok(PairExample { id, prompt, chosen, rejected })
+        Ok(PairExample { id, prompt, chosen, rejected, margin: None })
+    }
+
+    /// By how much the chosen answer is better, where somebody said; what is no number counts as not said.
+    #[must_use]
+    pub fn with_margin(self, margin: Option<f64>) -> Self {
+        PairExample { margin: margin.filter(|margin| margin.is_finite()), ..self }
+    }
+
+    /// By how much the chosen answer is better: a reward model keeps its scores as far apart.
+    pub fn margin(&self) -> Option<f64> {
+        self.margin
     }
 
     /// The pair's id.

@@ -293,7 +293,7 @@ pub struct GenerateArgs {
     /// Tokens at most.
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
-    /// Do not stop before so many tokens (for timing).
+    /// Do not stop before so many tokens: until then none that ends the text is chosen.
     #[arg(long, default_value_t = 0)]
     pub min_new_tokens: usize,
     /// Stop before this text; may be given more than once.
@@ -329,8 +329,11 @@ pub struct GenerateArgs {
     /// Tell how likely each token was, and this many others.
     #[arg(long)]
     pub logprobs: Option<usize>,
-    /// Search with so many beams and show what they find, best first.
-    #[arg(long, conflicts_with_all = ["score", "logprobs"])]
+    /// Search with so many beams and show what they find, best first; without chance, penalties and stop strings.
+    #[arg(long, conflicts_with_all = [
+        "score", "logprobs", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty",
+        "presence_penalty", "frequency_penalty", "min_new_tokens", "stop", "seed",
+    ])]
     pub beams: Option<usize>,
     /// Beam search: above 0 favours long texts.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
@@ -626,7 +629,7 @@ pub struct DpoArgs {
     #[arg(long)]
     pub beta: Option<f64>,
     /// sigmoid, ipo, hinge, … (several with commas between them are added up); without a reference orpo, simpo, cpo; on
-    /// single answers kto.
+    /// single answers kto. Their other settings stand in --config.
     #[arg(long)]
     pub loss: Option<String>,
     /// What the policy is held to: start (the model as it is now), base (without its adapter), or another model.
@@ -635,7 +638,7 @@ pub struct DpoArgs {
     /// An adapter to put on a reference that is another model.
     #[arg(long, requires = "reference")]
     pub reference_adapter: Option<PathBuf>,
-    /// Held-out pairs to validate on.
+    /// Held-out pairs to validate on; with kto also single answers.
     #[arg(long)]
     pub validation: Option<PathBuf>,
     /// Answer so many held-out prompts before and after, to see whether answers grow longer.

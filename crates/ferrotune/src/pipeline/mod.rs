@@ -293,7 +293,7 @@ impl Run<'_> {
         let after = kept.map(|v| v.1).unwrap_or_default();
         Ok(DpoFacts {
             loss: settings.loss,
-            reference: "the SFT model, frozen as it was when preference tuning began".to_owned(),
+            reference: outcome.reference,
             pairs: train.len(),
             steps: outcome.steps,
             loss_step0: outcome.losses.first().copied().unwrap_or(f64::NAN),

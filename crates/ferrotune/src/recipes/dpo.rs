@@ -198,6 +198,8 @@ pub struct DpoOutcome {
     pub step_seconds: Vec<f64>,
     /// The most memory held.
     pub peak_rss_mib: f64,
+    /// In words, where validation has turned, or was never better than before the first step.
+    pub note: Option<String>,
 }
 
 /// Figures on the held-out pairs.
@@ -263,6 +265,8 @@ pub fn dpo<'a>(
         .into_iter()
         .collect();
     let other = other_model(config, decoder)?;
+    // Whether policy and reference are one before the first step.
+    let begins_there = config.reference == "start" || config.reference == "base" && trained.adds_nothing();
     let started = Instant::now();
     let cache = dir.join("reference.json");
     let (reference, mut held, cached) =
@@ -294,7 +298,7 @@ pub fn dpo<'a>(
                 means.add_many(&metrics, lengths(batch).len());
                 Ok(())
             };
-            let unmoved = run.step() == 0 && config.reference == "start";
+            let unmoved = run.step() == 0 && begins_there;
             let drift = if unmoved { held.unmoved(figures)? } else { held.drift_and(decoder, figures)? };
             let eval_loss = eval_loss / held.n_pairs() as f64;
             let mut figures: Vec<(String, f64)> = vec![("eval_loss".to_owned(), eval_loss)];
@@ -302,12 +306,11 @@ pub fn dpo<'a>(
             figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
             let figures: Vec<(&str, f64)> =
                 figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            // Accuracies come in steps of one pair; the loss, squeezed below the smallest, decides between equals.
-            let score = match config.best.as_str() {
-                "loss" => eval_loss,
-                _ => -drift.accuracy + 1e-6 * eval_loss.atan(),
+            let goes_on = match config.best.as_str() {
+                "loss" => run.validated(&figures)?,
+                _ => run.validated_by_accuracy(drift.accuracy, &figures)?,
             };
-            if !run.validated_by(score, &figures)? {
+            if !goes_on {
                 break;
             }
         }
@@ -332,7 +335,7 @@ pub fn dpo<'a>(
         }
         let mut figures = means.take("");
         let margin = figures.get("rewards/margins").copied().unwrap_or_default();
-        if run.step() == 0 && config.reference == "start" {
+        if run.step() == 0 && begins_there {
             loss.check_start(step_loss, 1e-4)?;
             if margin.abs() > 1e-4 {
                 bail!(
@@ -374,6 +377,7 @@ pub fn dpo<'a>(
         pairs_per_s: if timed > 0.0 { pairs_per_step * timed / (seconds + share * timed) } else { 0.0 },
         step_seconds: outcome.step_seconds,
         peak_rss_mib: peak_rss_mib(),
+        note: outcome.note,
     })
 }
 
@@ -540,7 +544,7 @@ fn reference(
         found[b] = Some(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? });
         progress.step(1, String::new);
         if interrupted() {
-            return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
+            return Err(Interrupted("nothing was trained yet, and nothing kept".to_owned()).into());
         }
     }
     progress.finish("log-probabilities of the reference computed");

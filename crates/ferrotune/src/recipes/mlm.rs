@@ -95,15 +95,15 @@ pub fn mlm(
 /// # Errors
 /// A window that holds no word; a text that cannot be tokenised.
 pub fn text_windows(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Vec<Example>> {
-    let around = tokenizer.encode("", true)?;
-    let (before, after) = around.split_at(around.len().div_ceil(2));
-    if window <= around.len() {
-        bail!("the window is {window}; it must hold more than the {} tokens around a text", around.len());
+    let (before, after) = tokenizer.around();
+    let n_around = before.len() + after.len();
+    if window <= n_around {
+        bail!("the window is {window}; it must hold more than the {n_around} tokens around a text");
     }
     let mut out = Vec::new();
     for (d, document) in documents.iter().enumerate() {
         let ids = tokenizer.encode(document, false)?;
-        for (w, words) in ids.chunks(window - around.len()).enumerate() {
+        for (w, words) in ids.chunks(window - n_around).enumerate() {
             let ids = [before, words, after].concat();
             let mask = vec![false; ids.len()];
             out.push(Example::new(format!("{d}-{w}"), ids, mask)?);

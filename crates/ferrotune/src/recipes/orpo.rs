@@ -7,7 +7,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_preference::{Cpo, MetricMeans, Metrics, Orpo, PairLoss, orpo as odds_ratio, pair_metrics_of};
+use ferrotune_preference::{
+    Cpo, MetricMeans, Metrics, Orpo, PairLoss, check_beta, orpo as odds_ratio, pair_metrics_of,
+};
 use ferrotune_train::Forward;
 use ferrotune_types::{Batch, PairExample, Segment};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,15 @@ impl FreeLoss {
             other => bail!("unknown loss {other:?}; known: orpo, simpo, cpo"),
         })
     }
+
+    /// Refuses settings that are out of range.
+    fn check(&self) -> Result<()> {
+        match self {
+            FreeLoss::Orpo { beta } => check_beta(*beta)?,
+            FreeLoss::Cpo(cpo) => cpo.check()?,
+        }
+        Ok(())
+    }
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and leaves the best validated state in them.
@@ -64,6 +75,7 @@ pub fn orpo<'a>(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
+    loss.check()?;
     let trained = trained.into();
     trained.set_training(false); // as in TRL: dropout would put noise into what pairs are compared by
     let whole_text = matches!(loss, FreeLoss::Orpo { .. });
@@ -89,7 +101,8 @@ pub fn orpo<'a>(
             figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
             let figures: Vec<(&str, f64)> =
                 figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            if !run.validated(&figures)? {
+            let accuracy = figures.iter().find(|f| f.0 == "eval_rewards/accuracies").map_or(0.0, |f| f.1);
+            if !run.validated_by_accuracy(accuracy, &figures)? {
                 break;
             }
         }

@@ -8,7 +8,7 @@ use ferrotune_model::Decoder;
 use ferrotune_preference::{bradley_terry, reward_metrics};
 use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, PairExample, Segment};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
@@ -20,8 +20,8 @@ pub fn reward_head(decoder: &Decoder) -> Tensor {
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and `head` ([`reward_head`]) to score the
-/// chosen answer above the rejected one, and leaves the best validated state in them. `centering` pulls scores towards
-/// zero (0.01 is usual).
+/// chosen answer above the rejected one, by a pair's margin where it has one, and leaves the best validated state in them.
+/// `centering` pulls scores towards zero (0.01 is usual).
 ///
 /// # Errors
 /// No pairs; a loss that is no number; a full disk; [`crate::progress::Interrupted`].
@@ -39,8 +39,9 @@ pub fn reward<'a>(
     if train.is_empty() {
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
-    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), last_token_batch)?;
-    let validation = fixed_batches(validation, config.batch, None, last_token_batch)?;
+    let lay = |pairs: &[&PairExample]| Rows::of(pairs, decoder.device);
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
+    let validation = fixed_batches(validation, config.batch, None, lay)?;
     let trained = trained.into();
     let mut params = trained.params(1.0);
     params.push(Param::new("score.weight", head.shallow_clone()));
@@ -50,11 +51,11 @@ pub fn reward<'a>(
     loop {
         if run.validates() && !validation.is_empty() {
             let (mut held, mut hits, mut margin, mut n) = (0.0, 0.0, 0.0, 0.0);
-            for batch in &validation {
-                let forward = tch::no_grad(|| Forward::run(decoder, batch, false))?;
+            for rows in &validation {
+                let forward = tch::no_grad(|| Forward::run(decoder, &rows.batch, false))?;
                 let (chosen, rejected) = tch::no_grad(|| scores(forward.graded(), head));
                 let pairs = chosen.size()[0] as f64;
-                let losses = bradley_terry(&chosen, &rejected, None, centering)?;
+                let losses = bradley_terry(&chosen, &rejected, rows.margin.as_ref(), centering)?;
                 held += losses.sum(Kind::Double).double_value(&[]);
                 // A tie is half a hit: an untrained head scores 0.5, not 0.
                 let ties = chosen.eq_tensor(&rejected).to_kind(Kind::Float) * 0.5;
@@ -65,20 +66,41 @@ pub fn reward<'a>(
                 n += pairs;
             }
             let figures = [("eval_loss", held / n), ("eval_accuracy", hits / n), ("eval_margin", margin / n)];
-            if !run.validated(&figures)? {
+            if !run.validated_by_accuracy(hits / n, &figures)? {
                 break;
             }
         }
         let Some(b) = run.next_batch() else { break };
-        let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
+        let rows = &train[b];
+        let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
         let hidden = forward.graded().detach().set_requires_grad(true);
         let (chosen, rejected) = scores(&hidden, head);
-        let loss = bradley_terry(&chosen, &rejected, None, centering)?.mean(Kind::Float);
+        let loss = bradley_terry(&chosen, &rejected, rows.margin.as_ref(), centering)?.mean(Kind::Float);
         loss.backward(); // the head's gradient, and that of the hidden states, which goes on into the model
         forward.backward_from(&hidden.grad())?;
-        run.update(loss.double_value(&[]), &train[b], &reward_metrics(&chosen.detach(), &rejected.detach()))?;
+        run.update(
+            loss.double_value(&[]),
+            &rows.batch,
+            &reward_metrics(&chosen.detach(), &rejected.detach()),
+        )?;
     }
     Ok(run.finish())
+}
+
+/// Pairs that go together.
+struct Rows {
+    batch: Batch,
+    /// (B): how far apart their scores are to be, where any pair says so; 0 for one that does not.
+    margin: Option<Tensor>,
+}
+
+impl Rows {
+    fn of(pairs: &[&PairExample], device: Device) -> Result<Self> {
+        let margins: Vec<f32> = pairs.iter().map(|pair| pair.margin().unwrap_or(0.0) as f32).collect();
+        let margin = pairs.iter().any(|pair| pair.margin().is_some());
+        let margin = margin.then(|| Tensor::from_slice(&margins).to_device(device));
+        Ok(Rows { batch: last_token_batch(pairs)?, margin })
+    }
 }
 
 /// Scores of the chosen and the rejected answers, (B) each, from their last hidden states, (2·B, C) in turns.

@@ -211,8 +211,15 @@ impl Run {
         self.validated_by(loss, figures)
     }
 
+    /// As [`Self::validated`], but the best step has the highest `accuracy`, which is a figure too. Accuracies come in steps
+    /// of one row; the loss, squeezed below the smallest, decides between equals.
+    pub(crate) fn validated_by_accuracy(&mut self, accuracy: f64, figures: &[(&str, f64)]) -> Result<bool> {
+        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
+        self.validated_by(-accuracy + 1e-6 * loss.atan(), figures)
+    }
+
     /// As [`Self::validated`], by another figure of which less is better.
-    pub(crate) fn validated_by(&mut self, score: f64, figures: &[(&str, f64)]) -> Result<bool> {
+    fn validated_by(&mut self, score: f64, figures: &[(&str, f64)]) -> Result<bool> {
         let step = self.state.step;
         self.log.write(self.name, step, figures)?;
         let shown: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -349,7 +356,8 @@ impl Run {
     ) -> Result<()> {
         self.optimizer.gather();
         let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.max_grad_norm);
-        check_loss(self.state.step + 1, loss + 0.0 * grad_norm, batches, &self.dir)?;
+        let first = self.state.losses.first().copied();
+        check_loss(self.state.step + 1, loss + 0.0 * grad_norm, first, batches, &self.dir)?;
         let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);
         self.optimizer.step(lr);
         self.state.step += 1;
@@ -379,7 +387,11 @@ impl Run {
             save_checkpoint(&self.dir.join("checkpoints"), &self.state, &tensors, 2)?;
         }
         if stop {
-            return Err(Interrupted("the same command with --resume goes on from here".to_owned()).into());
+            let words = match every {
+                0 => "nothing was kept: checkpoint_every is 0",
+                _ => "the same command with --resume goes on from here",
+            };
+            return Err(Interrupted(words.to_owned()).into());
         }
         Ok(())
     }
@@ -445,12 +457,12 @@ fn step_seed(seed: u64, step: usize) -> u64 {
 }
 
 /// Rows in fixed batches of `batch`, shuffled once where a seed is given.
-pub(crate) fn fixed_batches<T>(
+pub(crate) fn fixed_batches<T, B>(
     rows: &[T],
     batch: usize,
     seed: Option<u64>,
-    make: impl FnMut(&[&T]) -> Result<Batch>,
-) -> Result<Vec<Batch>> {
+    make: impl FnMut(&[&T]) -> Result<B>,
+) -> Result<Vec<B>> {
     let mut order: Vec<&T> = rows.iter().collect();
     if let Some(seed) = seed {
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));

@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_model::Decoder;
 use ferrotune_peft::{Adapter, LoadOptions, LoraConfig, Targets, load};
+use ferrotune_preference::pairs::PairTokens;
 use ferrotune_tokenizer::{Limits, Made, SkipReason, Skipped, Tokenized, Tokenizer};
 use ferrotune_types::{Conversation, Example, PairExample, PreferencePair};
 use rayon::prelude::*;
+use serde_json::Value;
 
 /// Renders and tokenises conversations on all cores, in their order. A conversation that the template refuses is
 /// skipped and counted, as one that is too long is.
@@ -46,11 +48,35 @@ pub fn pair_examples(
     let made: Vec<Result<Made<PairExample>, Skipped>> = pairs
         .par_iter()
         .map(|pair| match template.render_pair(pair, &options) {
-            Ok(r) => tokenizer.pair_example(&r.prompt, &r.chosen, &r.rejected, &pair.id, limits),
+            Ok(r) => {
+                tokenizer.pair_example(&r.prompt, &r.chosen, &r.rejected, &pair.id, limits).map(|made| {
+                    let margin = pair.meta.get("margin").and_then(Value::as_f64);
+                    Made { item: made.item.with_margin(margin), ..made }
+                })
+            }
             Err(error) => Err(not_rendered(&pair.id, &error)),
         })
         .collect();
     Ok(Tokenized::gather(made, limits)?)
+}
+
+/// How many tokens the parts of each pair have; none of a pair that cannot be rendered.
+pub fn pair_tokens(
+    pairs: &[PreferencePair],
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+) -> Vec<PairTokens> {
+    let count = |pair: &PreferencePair| {
+        let r = template.render_pair(pair, &RenderOptions::default()).ok()?;
+        let n = |rendered| Some(tokenizer.encode_rendered(rendered).ok()?.ids.len());
+        let (prompt, chosen, rejected) = (n(&r.prompt)?, n(&r.chosen)?, n(&r.rejected)?);
+        let after = |n: usize| n.saturating_sub(prompt);
+        Some(PairTokens { prompt, chosen: after(chosen), rejected: after(rejected) })
+    };
+    pairs
+        .par_iter()
+        .map(|pair| count(pair).unwrap_or(PairTokens { prompt: 0, chosen: 0, rejected: 0 }))
+        .collect()
 }
 
 fn not_rendered(id: &str, error: &ferrotune_data::DataError) -> Skipped {

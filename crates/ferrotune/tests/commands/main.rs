@@ -7,8 +7,9 @@ mod t5;
 #[cfg(feature = "torch")]
 mod tune;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -267,10 +268,8 @@ fn generate_samples_searches_and_scores() {
     let text = greedy["text"].as_str().unwrap();
     let scored = run(&["--score", text]).remove(0);
     let said: f64 = tokens.iter().map(|t| t["logprob"].as_f64().unwrap()).sum();
-    if scored["n_tokens"] == 6 {
-        assert!((scored["logprob"].as_f64().unwrap() - said).abs() < 1e-3, "{scored} {said}");
-        assert_eq!(scored["is_greedy"], true);
-    }
+    assert_eq!((&scored["n_tokens"], &scored["is_greedy"]), (&json!(6), &json!(true)));
+    assert!((scored["logprob"].as_f64().unwrap() - said).abs() < 1e-3, "{scored} {said}");
     let beams = run(&["--beams", "3"]);
     let scores: Vec<f64> = beams.iter().map(|b| b["score"].as_f64().unwrap()).collect();
     assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
@@ -305,10 +304,32 @@ fn generate_samples_searches_and_scores() {
     assert_ne!(sampled("3", &[]), sampled("4", &[]));
     fails(&["generate", &model, "--prompt", "a", "--min-p", "2"], 1, "min_p is 2; it must be from 0 to 1");
     fails(
-        &["generate", &model, "--prompt", "a", "--beams", "2", "--temperature", "1"],
-        1,
-        "--beams searches without chance",
+        &["generate", &model, "--prompt", "a", "--beams", "2", "--repetition-penalty", "1.3"],
+        2,
+        "cannot be used with '--repetition-penalty",
     );
+}
+
+#[test]
+fn a_chat_in_the_terminal_answers_as_it_goes() {
+    let model = tiny();
+    let common = ["generate", &model, "--dtype", "fp32", "--max-new-tokens", "5"];
+    let expect = json_of(&[&common[..], &["--chat", "Where is my order?"]].concat()).remove(0);
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+        .args(common)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    chat.stdin.take().unwrap().write_all(b"Where is my order?\nAnd my money?\n\n").unwrap();
+    let out = chat.wait_with_output().unwrap();
+    let (said, asked) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(out.status.success(), "{asked}");
+    // The first answer whole, and a second one after it.
+    let rest = said.strip_prefix(expect["text"].as_str().unwrap()).and_then(|rest| rest.strip_prefix('\n'));
+    assert!(rest.is_some_and(|rest| rest.ends_with('\n')), "{said:?} {expect}");
+    assert_eq!(asked.matches("> ").count(), 3, "{asked}");
 }
 
 #[test]

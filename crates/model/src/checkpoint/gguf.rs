@@ -13,8 +13,8 @@ use crate::ModelError;
 
 /// A GGUF file, mapped: its metadata parsed, its tensors found but not yet read.
 ///
-/// Invariants, checked on opening: every string, array and tensor lies inside the file, names are unique, and a
-/// tensor's byte count follows from its shape and type.
+/// Invariants, checked on opening: every string, array and tensor lies inside the file, names and keys are unique, a
+/// tensor's byte count follows from its shape and type, and no two tensors share bytes.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
@@ -189,7 +189,9 @@ fn parse(file: &[u8]) -> Result<Parsed, String> {
         let key = cursor.string()?;
         let kind = cursor.u32()?;
         let value = cursor.value(kind).map_err(|reason| format!("{key}: {reason}"))?;
-        metadata.insert(key, value);
+        if metadata.insert(key.clone(), value).is_some() {
+            return Err(format!("holds the key {key} twice"));
+        }
     }
     let mut entries = Vec::new();
     for _ in 0..n_tensors {
@@ -213,7 +215,15 @@ fn parse(file: &[u8]) -> Result<Parsed, String> {
             _ => return Err(format!("{name} ends beyond the file: is it cut short?")),
         }
     }
-    Ok((metadata, tensors))
+    // No byte serves twice, or a small file could ask for any amount of memory.
+    let mut places: Vec<(&String, &Range<usize>)> =
+        tensors.iter().map(|(name, t)| (name, &t.bytes)).collect();
+    places.retain(|(_, bytes)| !bytes.is_empty());
+    places.sort_unstable_by_key(|(_, bytes)| bytes.start);
+    match places.windows(2).find(|pair| pair[0].1.end > pair[1].1.start) {
+        Some(pair) => Err(format!("{} and {} lie in the same bytes", pair[0].0, pair[1].0)),
+        None => Ok((metadata, tensors)),
+    }
 }
 
 /// Reads the file front to back; every step is checked against its end.

@@ -85,7 +85,10 @@ impl GgufTensors {
         let mut names = BTreeMap::new();
         for (name, tensor) in gguf.tensors() {
             for (hf_name, change) in hf_names(name, &config, &tensor.size) {
-                names.insert(hf_name, (name.clone(), change));
+                if let Some((other, _)) = names.insert(hf_name.clone(), (name.clone(), change)) {
+                    let reason = format!("holds {hf_name} twice, as {other} and as {name}");
+                    return Err(format_error(gguf.path(), reason));
+                }
             }
         }
         Ok(GgufTensors { gguf, names, config })
@@ -154,8 +157,8 @@ impl Tensors for GgufTensors {
             Change::PlusOne => values - 1.0,
             Change::Transposed => values.f_transpose(0, -1)?.f_contiguous()?,
             Change::Permuted(heads) => {
-                let rows = size[0];
-                if heads == 0 || rows % (heads * 2) != 0 {
+                let rows = size.first().copied().unwrap_or(0);
+                if heads < 1 || rows < 1 || rows % heads != 0 || (rows / heads) % 2 != 0 {
                     let reason = format!("{stored} has {rows} rows for {heads} heads");
                     return Err(format_error(self.gguf.path(), reason));
                 }
@@ -297,7 +300,7 @@ fn rope(gguf: &Gguf, arch: &str, context: i64) -> Value {
     let default = if arch == "gemma3" { 1e6 } else { 1e4 };
     let theta = gguf.float(&key("freq_base")).unwrap_or(default);
     let factors = |name: &str| {
-        let tensor = gguf.tensors().get(name)?;
+        let tensor = gguf.tensors().get(name).filter(|tensor| is_rope(name, &tensor.size))?;
         Some(tensor.kind.dequantize(gguf.bytes(tensor)))
     };
     // Llama 3.1's frequencies come as a tensor of divisors, which is what LongRoPE reads, and so do Phi-3's.
@@ -332,13 +335,28 @@ fn rope(gguf: &Gguf, arch: &str, context: i64) -> Value {
     }
 }
 
-/// The Hugging Face names that a tensor of the file stands for; none where it is no weight of the model.
+/// The Hugging Face names that a tensor of the file stands for: none where it is no weight of the model, its own where it is
+/// not known, which no layer will ask for.
 fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
+    if is_rope(name, size) {
+        return Vec::new();
+    }
+    weight_names(name, config, size).unwrap_or_else(|| vec![(name.to_owned(), Change::None)])
+}
+
+/// Rotary divisors, which the config takes: one for every two numbers of a head.
+fn is_rope(name: &str, size: &[i64]) -> bool {
+    let n = size.iter().fold(1i64, |n, &m| n.saturating_mul(m));
+    name.starts_with("rope_f") && n <= 1 << 10
+}
+
+/// As [`hf_names`], of a weight that is known.
+fn weight_names(name: &str, config: &Value, size: &[i64]) -> Option<Vec<(String, Change)>> {
     let model_type = config["model_type"].as_str().unwrap_or_default();
     let heads = |key: &str| config[key].as_i64().unwrap_or(0);
     let gpt2 = model_type == "gpt2";
     let gemma = model_type.starts_with("gemma");
-    let one = |name: String, change| vec![(name, change)];
+    let one = |name: String, change| Some(vec![(name, change)]);
     let whole = match (name, gpt2) {
         ("token_embd.weight", false) => "model.embed_tokens.weight",
         ("token_embd.weight", true) => "transformer.wte.weight",
@@ -353,10 +371,8 @@ fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
         let change = if gemma && name == "output_norm.weight" { Change::PlusOne } else { Change::None };
         return one(whole.to_owned(), change);
     }
-    let Some((layer_idx, rest)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
-        return Vec::new();
-    };
-    let Some((part, kind)) = rest.rsplit_once('.') else { return Vec::new() };
+    let (layer_idx, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (part, kind) = rest.rsplit_once('.')?;
     if let Some(stacked) = part.strip_suffix("_exps").and_then(|p| p.strip_prefix("ffn_")) {
         let expert_name = match (stacked, model_type) {
             ("gate", "mixtral") => "w1",
@@ -365,15 +381,14 @@ fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
             ("gate", _) => "gate_proj",
             ("up", _) => "up_proj",
             ("down", _) => "down_proj",
-            _ => return Vec::new(),
+            _ => return None,
         };
         let mlp = if model_type == "mixtral" { "block_sparse_moe" } else { "mlp" };
         // A tensor without elements may claim any number of experts.
         let n_experts = if size.contains(&0) { 0 } else { size.first().copied().unwrap_or(0).min(1 << 10) };
         let prefix = format!("model.layers.{layer_idx}.{mlp}.experts");
-        return (0..n_experts)
-            .map(|e| (format!("{prefix}.{e}.{expert_name}.{kind}"), Change::Expert(e)))
-            .collect();
+        let name = |e| (format!("{prefix}.{e}.{expert_name}.{kind}"), Change::Expert(e));
+        return Some((0..n_experts).map(name).collect());
     }
     if gpt2 {
         let (hf, change) = match part {
@@ -383,7 +398,7 @@ fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
             "ffn_norm" => ("ln_2", Change::None),
             "ffn_up" => ("mlp.c_fc", Change::Transposed),
             "ffn_down" => ("mlp.c_proj", Change::Transposed),
-            _ => return Vec::new(),
+            _ => return None,
         };
         let change = if kind == "weight" { change } else { Change::None };
         return one(format!("transformer.h.{layer_idx}.{hf}.{kind}"), change);
@@ -410,7 +425,7 @@ fn hf_names(name: &str, config: &Value, size: &[i64]) -> Vec<(String, Change)> {
         "ffn_up" if model_type == "phi3" => ("mlp.gate_up_proj", Change::None),
         "ffn_up" => ("mlp.up_proj", Change::None),
         "ffn_down" => ("mlp.down_proj", Change::None),
-        _ => return Vec::new(),
+        _ => return None,
     };
     let change = if gemma && part.ends_with("norm") { Change::PlusOne } else { change };
     one(format!("model.layers.{layer_idx}.{hf}.{kind}"), change)

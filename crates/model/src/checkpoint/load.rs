@@ -93,6 +93,9 @@ pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
     Ok(LoadedEncoder { encoder, config_json, pooling, normalise })
 }
 
+/// The decoder's view of the encoder has no bias for distances, but old files carry one along.
+const NO_BIAS: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+
 /// Reads a T5: config, every tensor cast to `kind` on `device`. Its config.json is [`load_config`]'s.
 ///
 /// # Errors
@@ -106,7 +109,7 @@ pub fn load_t5(source: &Source, kind: Kind, device: Device) -> Result<T5, ModelE
     let mut weights = WeightMap::new(&tensors, kind, device);
     let model = T5::load(&load_config(source)?, &mut weights, device)?;
     // Old files hold the embedding once more for each side.
-    weights.finish(|name| name.ends_with("embed_tokens.weight"))?;
+    weights.finish(|name| name.ends_with("embed_tokens.weight") || name == NO_BIAS)?;
     Ok(model)
 }
 

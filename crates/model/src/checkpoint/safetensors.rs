@@ -89,7 +89,11 @@ impl Safetensors {
             let offset = view.data().as_ptr() as usize - start;
             let size = view.shape().iter().map(|&n| n as i64).collect();
             let bytes = offset..offset + view.data().len();
-            self.tensors.insert(name.to_owned(), Place { file: self.files.len(), bytes, size, kind });
+            let place = Place { file: self.files.len(), bytes, size, kind };
+            if let Some(other) = self.tensors.insert(name.to_owned(), place) {
+                let other = self.files[other.file].0.display();
+                return Err(format_error(path, format!("holds {name}, which {other} holds too")));
+            }
         }
         self.files.push((path.to_owned(), mapped));
         Ok(())

@@ -28,8 +28,8 @@ pub struct Hypothesis {
 
 /// The likeliest continuations of a prompt, best first, at most `n_beams`.
 ///
-/// At each step every live text is extended by every token; the best 2 · `n_beams` are looked at, those that end
-/// are set aside, and the best `n_beams` others live on, until no live text can beat the worst one set aside.
+/// At each step every live text is extended by every token; of the best (1 + stop ids) · `n_beams`, at least 2 · `n_beams`,
+/// those that end are set aside, and the best `n_beams` others live on, until no live text can beat the worst one set aside.
 ///
 /// # Errors
 /// [`ModelError::Input`] as [`super::generate`]; [`ModelError::Config`] for no beams.
@@ -51,7 +51,9 @@ pub fn beam_search(
             let sums: Vec<f32> = live.iter().map(|(_, sum)| *sum as f32).collect();
             let table = Tensor::from_slice(&logits).view([-1, vocabulary]);
             let all = (table.log_softmax(-1, Kind::Float) + Tensor::from_slice(&sums).unsqueeze(1)).view(-1);
-            let n = (2 * search.n_beams as i64).min(all.size()[0]);
+            // As many as may end, so that enough others are left.
+            let n = ((1 + search.stop_ids.len()).max(2) * search.n_beams)
+                .min(vocabulary as usize * live.len()) as i64;
             let (values, places) = all.topk(n, -1, true, true);
             let values = Vec::<f32>::try_from(values)?;
             let places = Vec::<i64>::try_from(places)?;

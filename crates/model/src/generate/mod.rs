@@ -1,8 +1,8 @@
 //! Text out of a decoder: generation with a key–value cache, scoring, perplexity, beam search.
 //!
 //! [`generate`] continues several prompts at once. They are read in one pass without padding and then grow token
-//! by token as rows of one batch; a row that ends leaves it. What a row says depends on its prompt, the settings
-//! and the seed, never on its neighbours or on the number of threads.
+//! by token as rows of one batch; a row that ends leaves it. What a row says depends on its prompt, the settings,
+//! the seed and its stream of random numbers, but for what rounding changes not on its neighbours or on the number of threads.
 
 mod beam;
 mod cache;
@@ -65,8 +65,8 @@ pub enum Flow {
 /// and for stop strings, which need the text: see [`stop_strings`]) and says whether the row goes on.
 ///
 /// # Errors
-/// [`ModelError::Input`] for an empty prompt, an id beyond the vocabulary, or a prompt that leaves no room in the
-/// context; [`ModelError::Config`] for settings out of range.
+/// [`ModelError::Input`] for an empty prompt, an id beyond the vocabulary, or a prompt longer than the context (one that
+/// fills it gives a single token); [`ModelError::Config`] for settings out of range.
 pub fn generate(
     decoder: &Decoder,
     prompts: &[Vec<u32>],
@@ -108,9 +108,9 @@ fn grow<R: Growing>(
         .iter()
         .enumerate()
         .map(|(row, seen)| {
-            // A stream of its own, so that a row's luck does not depend on its neighbours.
+            // A stream of its own, so that a row's luck does not depend on what its neighbours draw.
             let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-            rng.set_stream(row as u64);
+            rng.set_stream(sampling.streams.get(row).copied().unwrap_or(row as u64));
             Sampler::new(sampling, seen, rng)
         })
         .collect();

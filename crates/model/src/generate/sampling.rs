@@ -14,9 +14,11 @@ use crate::kernels::for_each_width;
 pub struct Sampling {
     /// Upper bound on new tokens.
     pub max_new_tokens: usize,
+    /// Before so many new tokens none of `stop_ids` is chosen.
+    pub min_new_tokens: usize,
     /// Logits are divided by it; 0 is greedy.
     pub temperature: f64,
-    /// Keep the k likeliest tokens.
+    /// Keep the k likeliest tokens, and what is as likely as the last of them.
     pub top_k: Option<usize>,
     /// Keep the smallest set of tokens whose probability reaches this (arXiv 1904.09751).
     pub top_p: Option<f64>,
@@ -37,12 +39,15 @@ pub struct Sampling {
     pub logprobs: Option<usize>,
     /// Same seed, same tokens.
     pub seed: u64,
+    /// Which of the seed's streams of random numbers each row draws from; a row beyond has its place for it.
+    pub streams: Vec<u64>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
         Sampling {
             max_new_tokens: 256,
+            min_new_tokens: 0,
             temperature: 0.0,
             top_k: None,
             top_p: None,
@@ -54,6 +59,7 @@ impl Default for Sampling {
             stop_ids: Vec::new(),
             logprobs: None,
             seed: 0,
+            streams: Vec::new(),
         }
     }
 }
@@ -105,19 +111,27 @@ pub(super) struct Sampler<'a> {
     rng: ChaCha8Rng,
     /// Tokens of prompt and answer, with how often they came in the answer.
     seen: BTreeMap<u32, usize>,
+    /// Tokens chosen.
+    n: usize,
 }
 
 impl<'a> Sampler<'a> {
     pub(super) fn new(sampling: &'a Sampling, prompt: &[u32], rng: ChaCha8Rng) -> Self {
-        Sampler { sampling, rng, seen: prompt.iter().map(|&id| (id, 0)).collect() }
+        Sampler { sampling, rng, seen: prompt.iter().map(|&id| (id, 0)).collect(), n: 0 }
     }
 
     /// The next token, from the model's logits.
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
+        let may_end = self.n >= self.sampling.min_new_tokens;
         let mut changed;
-        let logits = if self.sampling.has_penalties() {
+        let logits = if self.sampling.has_penalties() || !may_end {
             changed = logits.to_vec();
             penalise(&mut changed, &self.seen, self.sampling);
+            for &id in if may_end { &[] } else { self.sampling.stop_ids.as_slice() } {
+                if let Some(logit) = changed.get_mut(id as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
             changed.as_slice()
         } else {
             logits
@@ -129,6 +143,7 @@ impl<'a> Sampler<'a> {
             pick(&kept, uniform(&mut self.rng))
         };
         *self.seen.entry(id).or_insert(0) += 1;
+        self.n += 1;
         id
     }
 }
@@ -200,8 +215,8 @@ fn keep(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f32)> {
     // Ties go to the smaller id, so that the order is the same everywhere.
     let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if let Some(k) = sampling.top_k.filter(|&k| k < kept.len()) {
-        kept.select_nth_unstable_by(k - 1, by_logit);
-        kept.truncate(k);
+        let (_, &mut (_, last), _) = kept.select_nth_unstable_by(k - 1, by_logit);
+        kept.retain(|(_, logit)| *logit >= last);
     }
     softmax(&mut kept);
     if let Some(p) = sampling.top_p {

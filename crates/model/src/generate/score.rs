@@ -45,7 +45,9 @@ pub fn score(decoder: &Decoder, prefix: &[u32], continuations: &[&[u32]]) -> Res
     let batch = Batch::new(ids, mask, segments).map_err(|e| ModelError::Input(e.to_string()))?;
     tch::no_grad(|| {
         let hidden = decoder.hidden(&batch)?;
-        let targets = target_logprobs(decoder, &hidden, &batch)?;
+        let (predictors, targets): (Vec<i64>, Vec<i64>) =
+            batch.targets().map(|(predictor, target, _)| (predictor as i64, batch.ids()[target])).unzip();
+        let targets = logprobs_after(decoder, &hidden, &predictors, &targets)?;
         let mut scores: Vec<Score> =
             continuations.iter().map(|_| Score { logprobs: Vec::new(), is_greedy: true }).collect();
         for ((_, _, segment), (logprob, is_best)) in batch.targets().zip(targets) {
@@ -62,15 +64,15 @@ const CHUNK: i64 = 256;
 /// Of the vocabulary's tokens: their logits for a chunk of rows are reduced before they leave the caches.
 const PART: i64 = 4096;
 
-/// For every target of the batch, in order: its ln p, and whether no other token is likelier.
-pub(super) fn target_logprobs(
+/// For each of `targets`, in order: its ln p after the token in row `predictors` of `hidden`, and whether no other token is
+/// likelier.
+pub(super) fn logprobs_after(
     decoder: &Decoder,
     hidden: &Tensor,
-    batch: &Batch,
+    predictors: &[i64],
+    targets: &[i64],
 ) -> Result<Vec<(f32, bool)>, ModelError> {
-    let (predictors, targets): (Vec<i64>, Vec<i64>) =
-        batch.targets().map(|(predictor, target, _)| (predictor as i64, batch.ids()[target])).unzip();
-    let predictors = Tensor::from_slice(&predictors).to_device(decoder.device);
+    let predictors = Tensor::from_slice(predictors).to_device(decoder.device);
     let vocabulary = decoder.config.vocab_size as i64;
     let part = if decoder.plain_head().is_some() { PART } else { vocabulary };
     let by_parts = decoder.device == Device::Cpu && kernels::computes(decoder.kind);

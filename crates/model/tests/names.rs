@@ -1,0 +1,82 @@
+//! Checkpoints whose tensors stand under other names than transformers writes today, as the best known models on the hub do.
+
+use std::path::{Path, PathBuf};
+
+use ferrotune_model::Tensors as _;
+use ferrotune_model::checkpoint::{Safetensors, Source, load_decoder, load_encoder, load_t5};
+use ferrotune_types::{Batch, Example};
+use tch::{Device, Kind, Tensor};
+
+fn tiny(family: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/tiny_models").join(family)
+}
+
+/// A copy of a tiny checkpoint: `rename` gives each tensor's name, or `None` to leave it out; `more` come on top.
+fn renamed(
+    family: &str,
+    rename: impl Fn(&str) -> Option<String>,
+    more: &[(&str, Tensor)],
+) -> tempfile::TempDir {
+    let (from, to) = (tiny(family), tempfile::tempdir().unwrap());
+    std::fs::copy(from.join("config.json"), to.path().join("config.json")).unwrap();
+    let file = Safetensors::open(&from).unwrap();
+    let tensors =
+        file.names().into_iter().filter_map(|name| Some((rename(&name)?, file.read(&name).unwrap()?)));
+    let more = more.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shallow_clone()));
+    let all: Vec<(String, Tensor)> = tensors.chain(more).collect();
+    let all: Vec<(&str, &Tensor)> = all.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    Tensor::write_safetensors(&all, to.path().join("model.safetensors")).unwrap();
+    to
+}
+
+fn batch() -> Batch {
+    let example = Example::new("x", vec![5, 9, 3, 11, 20], vec![false; 5]).unwrap();
+    Batch::from_examples(&[&example]).unwrap()
+}
+
+fn logits(folder: &Path) -> Tensor {
+    let decoder =
+        load_decoder(&Source::Directory(folder.to_owned()), Kind::Float, Device::Cpu).unwrap().decoder;
+    tch::no_grad(|| decoder.logits(&decoder.hidden(&batch()).unwrap()))
+}
+
+#[test]
+fn a_decoder_saved_without_its_head_is_the_same() {
+    // openai-community/gpt2 is one.
+    for (family, prefix) in [("gpt2", "transformer."), ("gemma2", "model."), ("gemma3_text", "model.")] {
+        let bare = renamed(family, |name| name.strip_prefix(prefix).map(str::to_owned), &[]);
+        assert_eq!(logits(bare.path()), logits(&tiny(family)), "{family}");
+    }
+    // Where the head is not the embedding it must be there.
+    let bare = renamed("mistral", |name| name.strip_prefix("model.").map(str::to_owned), &[]);
+    let error =
+        load_decoder(&Source::Directory(bare.path().to_owned()), Kind::Float, Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("lm_head.weight"), "{error}");
+}
+
+#[test]
+fn norms_named_as_in_tensorflow_are_read() {
+    // google-bert/bert-base-uncased.
+    let rename = |name: &str| {
+        let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        Some(gamma.replace("LayerNorm.bias", "LayerNorm.beta"))
+    };
+    let old = renamed("bert_mlm", rename, &[]);
+    let hidden = |folder: &Path| {
+        let source = Source::Directory(folder.to_owned());
+        let encoder = load_encoder(&source, Kind::Float, Device::Cpu).unwrap().encoder;
+        tch::no_grad(|| encoder.hidden(&batch()).unwrap())
+    };
+    assert_eq!(hidden(old.path()), hidden(&tiny("bert_mlm")));
+}
+
+#[test]
+fn a_bias_that_old_t5_files_carry_along_is_passed_over() {
+    let same = |name: &str| Some(name.to_owned());
+    let more = |name| [(name, Tensor::zeros([32, 4], (Kind::Float, Device::Cpu)))];
+    let load = |folder: &Path| load_t5(&Source::Directory(folder.to_owned()), Kind::Float, Device::Cpu);
+    let old = more("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight");
+    load(renamed("t5", same, &old).path()).unwrap();
+    let error = load(renamed("t5", same, &more("decoder.block.0.layer.7.weight")).path()).unwrap_err();
+    assert!(error.to_string().contains("belong to no layer"), "{error}");
+}
