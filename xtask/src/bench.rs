@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Of the study `preference`: runs at a time, which share the cores.
     #[arg(long, default_value_t = 1, requires = "study")]
     side_by_side: usize,
+    /// Of the study `preference`: runs of these losses only, such as `sigmoid,reward`.
+    #[arg(long, value_delimiter = ',', requires = "study")]
+    losses: Vec<String>,
     /// What a tuning step costs as rank, batch and length grow, and by which method; Ferrotune alone.
     #[arg(long, conflicts_with_all = ["peer", "study"])]
     cost: bool,

@@ -38,7 +38,7 @@ enum Task {
     /// The architecture's invariants, checked.
     Tidy,
     /// Criterion benches, or side by side with a Python peer.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Make the golden values again with the scripts beside them, and show what changed.
     Golden(golden::Args),
 }

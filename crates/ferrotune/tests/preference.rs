@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ferrotune::model_store::{self, LoadedModel, Place};
 use ferrotune::recipes::{
-    DpoConfig, FreeLoss, RunConfig, dpo, lora_config, orpo, pair_examples, pair_tokens, reward, reward_head,
+    Best, DpoConfig, FreeLoss, RunConfig, dpo, lora_config, orpo, pair_examples, pair_tokens, reward,
+    reward_head,
 };
 use ferrotune_peft::{Adapter, inject};
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
@@ -117,8 +118,9 @@ fn the_most_accurate_step_is_kept_and_patience_counts_by_it() {
     check("dpo", out.steps, out.best_step, out.note);
     let (model, adapter) = tiny();
     let loss = FreeLoss::from_name("simpo", None).unwrap();
+    let by_accuracy = RunConfig { best: Some(Best::Accuracy), ..settings(40) };
     let out =
-        orpo(&model.decoder, &adapter, [&train, &held], &loss, &settings(40), dir().path(), "h").unwrap();
+        orpo(&model.decoder, &adapter, [&train, &held], &loss, &by_accuracy, dir().path(), "h").unwrap();
     check("simpo", out.steps, out.best_step, out.note);
     let (model, adapter) = tiny();
     let head = reward_head(&model.decoder);

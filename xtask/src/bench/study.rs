@@ -94,10 +94,14 @@ pub(super) fn preference(args: &Args) -> Result<()> {
     setup::ensure(&setup::Args::default())?;
     let mut journal = Journal::open("preference", args)?;
     let done = journal.rows()?;
+    if let Some(unknown) = args.losses.iter().find(|loss| !LOSSES.contains(&loss.as_str())) {
+        bail!("unknown loss {unknown:?}; the study has {}", LOSSES.join(", "));
+    }
+    let is_wanted = |loss: &str| args.losses.is_empty() || args.losses.iter().any(|wanted| wanted == loss);
     let cells: Vec<Cell> = (0..SEEDS)
         .flat_map(|seed| DATASETS.iter().map(move |dataset| (seed, dataset)))
         .flat_map(|(seed, dataset)| LOSSES.map(|loss| Cell { seed, dataset, loss }))
-        .filter(|cell| done.iter().all(|row| row["key"] != cell.key()))
+        .filter(|cell| is_wanted(cell.loss) && done.iter().all(|row| row["key"] != cell.key()))
         .collect();
     if !cells.is_empty() {
         let binary = journal.binary()?;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
-use super::run::{Run, RunConfig, fixed_batches, n_steps};
+use super::run::{Best, Run, RunConfig, fixed_batches, n_steps};
 use super::trained::Trained;
 use crate::files::{hash_parts, write_atomic};
 use crate::model_store::{self, Place};
@@ -76,8 +76,8 @@ pub struct DpoConfig {
     pub shuffle: bool,
     /// Steps between validations; 0 validates at the start and the end only.
     pub eval_every: usize,
-    /// What makes a validation the best: held-out `accuracy` (of equal ones the lower loss), or `loss`.
-    pub best: String,
+    /// What makes a validation the best: held-out `accuracy`, or `loss`.
+    pub best: Best,
     /// Stop after this many validations without a new best; 0 never.
     pub patience: usize,
     /// Steps between checkpoints; 0 writes none.
@@ -118,7 +118,7 @@ impl Default for DpoConfig {
             optimizer: "adamw".to_owned(),
             shuffle: true,
             eval_every: 0,
-            best: "accuracy".to_owned(),
+            best: Best::Accuracy,
             patience: 0,
             checkpoint_every: 0,
             head_metrics: false,
@@ -163,6 +163,7 @@ impl DpoConfig {
             optimizer: self.optimizer.clone(),
             shuffle: self.shuffle,
             eval_every: self.eval_every,
+            best: Some(self.best),
             patience: self.patience,
             checkpoint_every: self.checkpoint_every,
             activation_checkpointing: self.activation_checkpointing,
@@ -241,9 +242,6 @@ pub fn dpo<'a>(
         bail!("there is no preference pair to train on: every row was dropped, or the file is empty");
     }
     let loss = config.objective()?;
-    if !["accuracy", "loss"].contains(&config.best.as_str()) {
-        bail!("unknown figure {:?} for the best validation; known: accuracy, loss", config.best);
-    }
     let trained = trained.into();
     if matches!(trained, Trained::Model(_)) && config.reference == "base" {
         bail!(
@@ -306,11 +304,7 @@ pub fn dpo<'a>(
             figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
             let figures: Vec<(&str, f64)> =
                 figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let goes_on = match config.best.as_str() {
-                "loss" => run.validated(&figures)?,
-                _ => run.validated_by_accuracy(drift.accuracy, &figures)?,
-            };
-            if !goes_on {
+            if !run.validated_with(drift.accuracy, config.best, &figures)? {
                 break;
             }
         }

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, score_targets};
-use super::run::{Run, RunConfig, RunOutcome, n_steps};
+use super::run::{Best, Run, RunConfig, RunOutcome, n_steps};
 use super::trained::Trained;
 
 /// An answer to a prompt and what people thought of it. Neither is empty.
@@ -257,7 +257,7 @@ pub fn kto<'a>(
             if !pairs.is_empty() {
                 figures.extend(pairs.drift(decoder)?.figures());
             }
-            if !run.validated_by_accuracy(hits / n, &figures)? {
+            if !run.validated_with(hits / n, Best::Accuracy, &figures)? {
                 break;
             }
         }

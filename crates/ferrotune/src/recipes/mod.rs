@@ -32,7 +32,7 @@ pub use perplexity::{PerplexityOutcome, held_out_perplexity, text_perplexity};
 pub use relative::{RelativeConfig, RelativeLoss};
 pub use reward::{reward, reward_head};
 pub use rlaif::{RlaifConfig, RlaifPrompt, RlaifReport, rlaif};
-pub use run::{RunConfig, RunOutcome};
+pub use run::{Best, RunConfig, RunOutcome};
 pub use sft::{SftConfig, SftData, SftOutcome, sft};
 pub use trained::{Trained, whole_model};
 pub use words::{adapter_to_train, examples, lora_config, pair_examples, pair_tokens};

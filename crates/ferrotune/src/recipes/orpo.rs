@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, lengths, score_targets, sums};
-use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
+use super::run::{Best, Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
 
 /// What is minimised.
@@ -101,8 +101,8 @@ pub fn orpo<'a>(
             figures.extend(drift.figures().into_iter().map(|(name, value)| (name.to_owned(), value)));
             let figures: Vec<(&str, f64)> =
                 figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let accuracy = figures.iter().find(|f| f.0 == "eval_rewards/accuracies").map_or(0.0, |f| f.1);
-            if !run.validated_by_accuracy(accuracy, &figures)? {
+            // Their losses are more than a preference: ORPO and CPO imitate, and may be the better for it.
+            if !run.validated_with(drift.accuracy, Best::Loss, &figures)? {
                 break;
             }
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::orpo::FreeLoss;
-use super::run::RunConfig;
+use super::run::{Best, RunConfig};
 
 /// Settings, TRL's names. Those of the loss are each read by some losses only, and have their loss's own default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +53,10 @@ pub struct RelativeConfig {
     pub shuffle: bool,
     /// Steps between validations; 0 validates at the start and the end only.
     pub eval_every: usize,
-    /// Stop after this many validations without a better held-out loss; 0 never.
+    /// What makes a validation the best: the lowest `loss`, which is ORPO's, SimPO's and CPO's choice, or the highest held-out
+    /// `accuracy`, KTO's.
+    pub best: Option<Best>,
+    /// Stop after this many validations without a new best; 0 never.
     pub patience: usize,
     /// Steps between checkpoints; 0 writes none.
     pub checkpoint_every: usize,
@@ -87,6 +90,7 @@ impl Default for RelativeConfig {
             optimizer: run.optimizer,
             shuffle: run.shuffle,
             eval_every: run.eval_every,
+            best: run.best,
             patience: run.patience,
             checkpoint_every: run.checkpoint_every,
             activation_checkpointing: run.activation_checkpointing,
@@ -200,6 +204,7 @@ impl RelativeConfig {
             optimizer: self.optimizer.clone(),
             shuffle: self.shuffle,
             eval_every: self.eval_every,
+            best: self.best,
             patience: self.patience,
             checkpoint_every: self.checkpoint_every,
             activation_checkpointing: self.activation_checkpointing,

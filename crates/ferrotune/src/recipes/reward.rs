@@ -10,7 +10,7 @@ use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, PairExample, Segment};
 use tch::{Device, Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
+use super::run::{Best, Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
 
 /// The row that scores, (1, C) in fp32, zero at first, so that every answer begins with the same score.
@@ -66,7 +66,7 @@ pub fn reward<'a>(
                 n += pairs;
             }
             let figures = [("eval_loss", held / n), ("eval_accuracy", hits / n), ("eval_margin", margin / n)];
-            if !run.validated_by_accuracy(hits / n, &figures)? {
+            if !run.validated_with(hits / n, Best::Accuracy, &figures)? {
                 break;
             }
         }

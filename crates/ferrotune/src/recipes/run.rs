@@ -46,7 +46,9 @@ pub struct RunConfig {
     pub shuffle: bool,
     /// Steps between validations; 0 validates at the start and the end only.
     pub eval_every: usize,
-    /// Stop after this many validations without a better held-out loss; 0 never.
+    /// What makes a validation the best; the recipe's own choice where it is not set.
+    pub best: Option<Best>,
+    /// Stop after this many validations without a new best; 0 never.
     pub patience: usize,
     /// Steps between checkpoints; 0 writes none.
     pub checkpoint_every: usize,
@@ -70,12 +72,23 @@ impl Default for RunConfig {
             optimizer: "adamw".to_owned(),
             shuffle: true,
             eval_every: 0,
+            best: None,
             patience: 0,
             checkpoint_every: 0,
             activation_checkpointing: false,
             seed: 0,
         }
     }
+}
+
+/// What makes a validation the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Best {
+    /// The highest held-out accuracy; of equal ones the lowest loss.
+    Accuracy,
+    /// The lowest held-out loss.
+    Loss,
 }
 
 /// What a run did.
@@ -207,18 +220,28 @@ impl Run {
     /// Takes a validation's figures, `eval_loss` among them, which the best step has lowest. False where the run is to
     /// stop early.
     pub(crate) fn validated(&mut self, figures: &[(&str, f64)]) -> Result<bool> {
-        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
-        self.validated_by(loss, figures)
+        if self.config.best == Some(Best::Accuracy) {
+            bail!("best is \"accuracy\", of which {} measures none: leave it out", self.name);
+        }
+        self.validated_by(eval_loss(figures), figures)
     }
 
-    /// As [`Self::validated`], but the best step has the highest `accuracy`, which is a figure too. Accuracies come in steps
-    /// of one row; the loss, squeezed below the smallest, decides between equals.
-    pub(crate) fn validated_by_accuracy(&mut self, accuracy: f64, figures: &[(&str, f64)]) -> Result<bool> {
-        let loss = figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1);
-        self.validated_by(-accuracy + 1e-6 * loss.atan(), figures)
+    /// As [`Self::validated`], where an `accuracy` is measured too; `best` decides where the settings do not. Accuracies come
+    /// in steps of one row; the loss, squeezed below the smallest, decides between equals.
+    pub(crate) fn validated_with(
+        &mut self,
+        accuracy: f64,
+        best: Best,
+        figures: &[(&str, f64)],
+    ) -> Result<bool> {
+        let loss = eval_loss(figures);
+        match self.config.best.unwrap_or(best) {
+            Best::Accuracy => self.validated_by(-accuracy + 1e-6 * loss.atan(), figures),
+            Best::Loss => self.validated_by(loss, figures),
+        }
     }
 
-    /// As [`Self::validated`], by another figure of which less is better.
+    /// By a figure of which less is better.
     fn validated_by(&mut self, score: f64, figures: &[(&str, f64)]) -> Result<bool> {
         let step = self.state.step;
         self.log.write(self.name, step, figures)?;
@@ -423,6 +446,10 @@ impl Run {
             note,
         }
     }
+}
+
+fn eval_loss(figures: &[(&str, f64)]) -> f64 {
+    figures.iter().find(|f| f.0 == "eval_loss").map_or(f64::NAN, |f| f.1)
 }
 
 /// Optimiser steps: those asked for, or with 0 as many as `epochs` passes of `per_epoch` steps take.

@@ -101,6 +101,7 @@ impl SftConfig {
             optimizer: self.optimizer.clone(),
             shuffle: self.shuffle,
             eval_every: self.eval_every,
+            best: None,
             patience: self.patience,
             checkpoint_every: self.checkpoint_every,
             activation_checkpointing: self.activation_checkpointing,
