@@ -64,6 +64,22 @@ fn every_decoder_family_agrees_with_transformers() {
     }
 }
 
+/// fp16 has 11 bits, and no family's numbers leave its range.
+#[test]
+fn every_decoder_family_runs_in_fp16() {
+    for family in families::decoder_types() {
+        let source = Source::Directory(folder(family));
+        let decoder = load_decoder(&source, Kind::Half, Device::Cpu).unwrap().decoder;
+        for (example, expect) in golden(family) {
+            let got = logits(&decoder, &[&example]);
+            assert_eq!(got.kind(), Kind::Half);
+            let difference = max_difference(&got.to_kind(Kind::Float), &expect);
+            // transformers in fp16 differs from its fp32 by 4.7e-2 for Gemma 3.
+            assert!(difference < 6e-2, "{}: differs by {difference:.2e}", example.id());
+        }
+    }
+}
+
 #[test]
 fn a_sequence_does_not_see_its_neighbours() {
     for family in families::decoder_types() {

@@ -332,6 +332,51 @@ fn a_chat_in_the_terminal_answers_as_it_goes() {
     assert_eq!(asked.matches("> ").count(), 3, "{asked}");
 }
 
+/// Nobody goes on with another run's reference: other held-out data, settings or model.
+#[test]
+fn what_is_gone_on_with_must_be_the_same_run() {
+    let files = Files::new();
+    let (pairs, out) = (files.pairs(), files.path("out"));
+    let held = files.with("held.jsonl", std::fs::read(&pairs).unwrap());
+    let copy = files.path("model");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(tiny()).unwrap().flatten() {
+        std::fs::copy(file.path(), Path::new(&copy).join(file.file_name())).unwrap();
+    }
+    let run = |model: &str, more: &[&str]| {
+        let common = [
+            "dpo",
+            "--model",
+            model,
+            "--data",
+            &pairs,
+            "--validation",
+            &held,
+            "--steps",
+            "2",
+            "--batch",
+            "2",
+        ];
+        ferrotune(&[&common[..], &["--lora-r", "4", "--out", &out], more].concat())
+    };
+    let refuses = |model: &str, more: &[&str]| {
+        let done = run(model, &[&["--resume"], more].concat());
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains("belongs to another"), "{more:?}: {said}");
+    };
+    assert!(run(&tiny(), &[]).status.success());
+    // The same, and the same model in another place.
+    assert!(run(&tiny(), &["--resume"]).status.success());
+    assert!(run(&copy, &["--resume"]).status.success());
+    refuses(&tiny(), &["--beta", "0.2"]);
+    let config = Path::new(&copy).join("config.json");
+    let other = std::fs::read_to_string(&config).unwrap().replacen('{', "{ ", 1);
+    std::fs::write(&config, other).unwrap();
+    refuses(&copy, &[]);
+    std::fs::write(&held, std::fs::read_to_string(&held).unwrap().replace("Yes", "Sure")).unwrap();
+    refuses(&tiny(), &[]);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_adapter_bytes() {
     let files = Files::new();
