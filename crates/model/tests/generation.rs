@@ -279,6 +279,17 @@ fn rolling_windows_are_those_of_lm_eval() {
     assert!(rolling_loglikelihood(&decoder, 1, &[3, 48], 4).is_err());
 }
 
+/// As in transformers: what is as likely as the last one kept is kept too.
+#[test]
+fn top_k_keeps_ties() {
+    let kept = |k| {
+        let sampling = Sampling { temperature: 1.0, top_k: Some(k), ..Sampling::default() };
+        let kept = distribution(&[1.0, 3.0, 2.0, 3.0, 3.0, f32::NAN], &[], &[], &sampling);
+        kept.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    assert_eq!((kept(2), kept(4)), (vec![1, 3, 4], vec![1, 3, 4, 2]));
+}
+
 #[test]
 fn nothing_ends_before_the_fewest_tokens() {
     let decoder = load("llama");

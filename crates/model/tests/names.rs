@@ -80,3 +80,27 @@ fn a_bias_that_old_t5_files_carry_along_is_passed_over() {
     let error = load(renamed("t5", same, &more("decoder.block.0.layer.7.weight")).path()).unwrap_err();
     assert!(error.to_string().contains("belong to no layer"), "{error}");
 }
+
+#[test]
+fn a_tensor_in_two_shards_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+    Tensor::write_safetensors(&[("w", &one)], folder.path().join("a.safetensors")).unwrap();
+    Tensor::write_safetensors(&[("v", &one), ("w", &one)], folder.path().join("b.safetensors")).unwrap();
+    let index = r#"{"weight_map": {"w": "a.safetensors", "v": "b.safetensors"}}"#;
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let error = Safetensors::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("holds w, which") && error.contains("a.safetensors holds too"), "{error}");
+}
+
+#[test]
+fn more_experts_a_token_than_there_are_is_an_error() {
+    let folder = renamed("mixtral", |name| Some(name.to_owned()), &[]);
+    let path = folder.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["num_experts_per_tok"] = 99.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let source = Source::Directory(folder.path().to_owned());
+    let error = load_decoder(&source, Kind::Float, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("num_experts_per_tok is 99"), "{error}");
+}
