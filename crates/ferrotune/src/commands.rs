@@ -323,14 +323,7 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
-    let another = !["start", "base"].contains(&config.reference.as_str());
-    let reference = another.then(|| model_store::resolve(&config.reference)).transpose()?;
-    let files = [
-        args.validation.clone(),
-        reference.map(|source| source.path().to_owned()),
-        config.reference_adapter.clone(),
-    ];
-    let hash = run_hash(tune, place, &named, &model.path, files.iter().map(Option::as_deref))?;
+    let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let before = answer_lengths(args, &model, &validation)?;
     let trained = tuned.trained();
     let outcome = recipes::dpo(&model.decoder, trained, &train, &validation, &config, &tune.out, &hash)?;

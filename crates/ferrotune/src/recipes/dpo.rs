@@ -23,7 +23,7 @@ use tch::{Kind, Tensor};
 use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
 use super::run::{Best, Run, RunConfig, fixed_batches, n_steps};
 use super::trained::Trained;
-use crate::files::{hash_parts, write_atomic};
+use crate::files::{content_hash, hash_parts, write_atomic};
 use crate::model_store::{self, Place};
 use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
 
@@ -262,7 +262,11 @@ pub fn dpo<'a>(
         .take((n_steps * accumulation).min(train.len()))
         .into_iter()
         .collect();
-    let other = other_model(config, decoder)?;
+    let (other, run_hash) = match other_model(config, decoder)? {
+        Some((other, content)) => (Some(other), hash_parts(&[run_hash.as_bytes(), &content])),
+        None => (None, run_hash.to_owned()),
+    };
+    let run_hash = run_hash.as_str();
     // Whether policy and reference are one before the first step.
     let begins_there = config.reference == "start" || config.reference == "base" && trained.adds_nothing();
     let started = Instant::now();
@@ -451,8 +455,8 @@ fn reference_words(config: &DpoConfig) -> String {
     }
 }
 
-/// The reference, where it is a model of its own.
-fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<Decoder>> {
+/// The reference, where it is a model of its own, and the hash of what its files hold.
+fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<(Decoder, Vec<u8>)>> {
     let id = match config.reference.as_str() {
         "start" | "base" if config.reference_adapter.is_some() => {
             bail!(
@@ -463,9 +467,11 @@ fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<Decoder>>
         id => id,
     };
     let place = Place { device: decoder.device, kind: decoder.kind };
-    let mut other =
-        model_store::load(id, place, "").context("the reference is start, base or a model")?.decoder;
+    let loaded = model_store::load(id, place, "").context("the reference is start, base or a model")?;
+    let mut content = content_hash(&loaded.path)?;
+    let mut other = loaded.decoder;
     if let Some(folder) = &config.reference_adapter {
+        content.extend(content_hash(folder)?);
         load_adapter(&mut other, folder, &LoadOptions::default())
             .with_context(|| format!("cannot load the reference's adapter {}", folder.display()))?;
     }
@@ -473,7 +479,7 @@ fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<Decoder>>
     if ours != theirs {
         bail!("the reference {id:?} has {theirs} tokens, the model {ours}: they do not read the same ids");
     }
-    Ok(Some(other))
+    Ok(Some((other, content)))
 }
 
 /// Runs `f` with the reference in place.

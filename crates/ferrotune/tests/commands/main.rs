@@ -373,6 +373,14 @@ fn what_is_gone_on_with_must_be_the_same_run() {
     let other = std::fs::read_to_string(&config).unwrap().replacen('{', "{ ", 1);
     std::fs::write(&config, other).unwrap();
     refuses(&copy, &[]);
+    // The same of a reference that is another model.
+    let with_reference = ["--reference", copy.as_str()];
+    assert!(run(&tiny(), &with_reference).status.success());
+    assert!(run(&tiny(), &[&["--resume"], &with_reference[..]].concat()).status.success());
+    let changed = std::fs::read_to_string(&config).unwrap().replacen('{', "{ ", 1);
+    std::fs::write(&config, changed).unwrap();
+    refuses(&tiny(), &with_reference);
+    assert!(run(&tiny(), &[]).status.success());
     std::fs::write(&held, std::fs::read_to_string(&held).unwrap().replace("Yes", "Sure")).unwrap();
     refuses(&tiny(), &[]);
 }
