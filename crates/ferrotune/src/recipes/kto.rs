@@ -13,7 +13,7 @@ use ferrotune_preference::{Kto, KtoLoss, KtoOutput, kto_metrics, mismatched};
 use ferrotune_tokenizer::{
     Counted, Limits, Made, Notes, SkipReason, Skipped, Tokenized, Tokenizer, Truncation,
 };
-use ferrotune_train::{Forward, Sampler, Scored};
+use ferrotune_train::{Forward, Sampler};
 use ferrotune_types::{Batch, Conversation, Example, InvalidValue, PairExample, PreferencePair};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -167,13 +167,14 @@ pub struct ThumbData {
     pub max_length: Option<usize>,
 }
 
-/// A batch, the same prompts with other rows' answers, and what the reference says of both.
+/// Prompts with their answers, each followed by its neighbour's where the loss estimates the drift, and what the reference
+/// says of them. Both answers continue one computation of the prompt.
 struct Rows {
     batch: Batch,
     desirable: Vec<bool>,
+    borrows: bool,
+    /// (B, 1 or 2), as [`Self::sums`].
     reference: Tensor,
-    /// None where the loss takes no estimate of the drift.
-    borrowed: Option<(Batch, Tensor)>,
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and leaves the best validated state in them.
@@ -243,8 +244,7 @@ pub fn kto<'a>(
         if run.validates() && !validation.is_empty() {
             let (mut held, mut hits, mut n) = (0.0, 0.0, 0);
             for rows in &validation {
-                let policy = said(decoder, &rows.batch)?;
-                let out = rows.loss(loss, &policy, rows.drifted(decoder)?.as_ref())?;
+                let out = rows.loss(loss, &rows.said(decoder)?)?;
                 held += out.losses.sum(Kind::Double).double_value(&[]);
                 // A thumb is met where the reward has its sign; a reward of 0, such as all have at the start, is half met.
                 let signs: Vec<f32> = rows.desirable.iter().map(|&up| if up { 1.0 } else { -1.0 }).collect();
@@ -263,16 +263,16 @@ pub fn kto<'a>(
         }
         let Some(b) = run.next_batch() else { break };
         let Some(rows) = &train[b] else { bail!("the reference of batch {b} is missing") };
-        let drifted = rows.drifted(decoder)?;
-        let (pass, sums) = logps(decoder, &rows.batch, true, config.activation_checkpointing)?;
-        let sums = sums.detach().set_requires_grad(true);
-        let out = rows.loss(loss, &sums, drifted.as_ref())?;
+        let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
+        let scored = score_targets(decoder, &forward, true);
+        let sums = rows.sums(&scored.logps).set_requires_grad(true);
+        let out = rows.loss(loss, &sums)?;
         let mean = out.losses.mean(Kind::Float);
-        // d loss / d ln p of a token is that of its answer's sum.
+        // d loss / d ln p of a token is that of its answer's sum; a borrowed answer's is 0.
         let by_answer = Tensor::f_run_backward(&[&mean], &[&sums], false, false)?.remove(0).detach();
-        let weights = by_answer.index_select(0, &owners(&rows.batch, decoder.device));
-        pass.forward.backward(&pass.scored, &weights)?;
-        let figures = kto_metrics(&sums.detach(), &rows.desirable, &out);
+        let weights = by_answer.view(-1).index_select(0, &rows.owners(decoder.device));
+        forward.backward(&scored, &weights)?;
+        let figures = kto_metrics(&sums.detach().select(1, 0), &rows.desirable, &out);
         run.update(mean.double_value(&[]), &rows.batch, &figures)?;
     }
     Ok(run.finish())
@@ -281,79 +281,75 @@ pub fn kto<'a>(
 impl Rows {
     /// `lends`: the most tokens of a prompt with its neighbour's answer, where the loss reads such rows.
     fn of(decoder: &Decoder, rows: &[&ThumbExample], lends: Option<usize>) -> Result<Self> {
-        let own: Vec<(&[u32], &[u32])> = rows.iter().map(|row| (row.prompt(), row.answer())).collect();
-        let with_reference = |parts: &[(&[u32], &[u32])]| {
-            let batch = lay(parts)?;
-            let reference = said(decoder, &batch)?;
-            anyhow::Ok((batch, reference))
-        };
-        let borrowed = lends.map(|max_length| with_reference(&lent(&own, max_length))).transpose()?;
-        let (batch, reference) = with_reference(&own)?;
         let desirable = rows.iter().map(|row| row.desirable).collect();
-        Ok(Rows { batch, desirable, reference, borrowed })
+        let batch = lay(rows, lends)?;
+        let mut rows = Rows { batch, desirable, borrows: lends.is_some(), reference: Tensor::new() };
+        rows.reference = rows.said(decoder)?;
+        Ok(rows)
     }
 
-    /// What the policy says of the borrowed answers, (B).
-    fn drifted(&self, decoder: &Decoder) -> Result<Option<Tensor>> {
-        self.borrowed.as_ref().map(|(batch, _)| said(decoder, batch)).transpose()
+    /// As [`Self::sums`], by the model as it is now.
+    fn said(&self, decoder: &Decoder) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let forward = Forward::run(decoder, &self.batch, false)?;
+        Ok(self.sums(&score_targets(decoder, &forward, false).logps))
     }
 
-    fn loss(&self, loss: &Kto, policy: &Tensor, drifted: Option<&Tensor>) -> Result<KtoOutput> {
-        let drift = drifted.zip(self.borrowed.as_ref().map(|(_, reference)| reference));
-        Ok(tch::with_grad(|| loss.loss(policy, &self.reference, &self.desirable, drift))?)
+    /// (B, 1 or 2): log-probabilities of each row's answer, and of the borrowed one behind it, summed from those of
+    /// all targets, (N).
+    fn sums(&self, logps: &Tensor) -> Tensor {
+        let answers = if self.borrows { 2 } else { 1 };
+        let size = [self.desirable.len() as i64, answers];
+        let zeros = Tensor::zeros([size[0] * answers], (Kind::Float, logps.device()));
+        zeros.index_add(0, &self.owners(logps.device()), logps).view(size)
+    }
+
+    /// Which answer each target belongs to, (N): places in [`Self::sums`].
+    fn owners(&self, device: Device) -> Tensor {
+        let answer = |segment: usize| if self.borrows { segment / 3 * 2 + segment % 3 - 1 } else { segment };
+        let owners: Vec<i64> = self.batch.targets().map(|(.., segment)| answer(segment) as i64).collect();
+        Tensor::from_slice(&owners).to_device(device)
+    }
+
+    /// Of the policy's [`Self::sums`].
+    fn loss(&self, loss: &Kto, policy: &Tensor) -> Result<KtoOutput> {
+        let column = |i: i64| (policy.select(1, i), self.reference.select(1, i));
+        let borrowed = self.borrows.then(|| column(1));
+        let (policy, reference) = column(0);
+        let drift = borrowed.as_ref().map(|(policy, reference)| (policy, reference));
+        Ok(tch::with_grad(|| loss.loss(&policy, &reference, &self.desirable, drift))?)
     }
 }
 
-/// A forward pass that can still go back.
-struct Open<'a> {
-    forward: Forward<'a>,
-    scored: Scored,
-}
-
-/// Log-probabilities of a batch's answers, summed, (B).
-fn logps<'a>(
-    decoder: &'a Decoder,
-    batch: &'a Batch,
-    gradient: bool,
-    checkpointing: bool,
-) -> Result<(Open<'a>, Tensor)> {
-    let forward = Forward::run(decoder, batch, checkpointing)?;
-    let scored = score_targets(decoder, &forward, gradient);
-    let zeros = Tensor::zeros([batch.segments().len() as i64], (Kind::Float, decoder.device));
-    let sums = zeros.index_add(0, &owners(batch, decoder.device), &scored.logps);
-    Ok((Open { forward, scored }, sums))
-}
-
-/// As [`logps`], of a model that only tells.
-fn said(decoder: &Decoder, batch: &Batch) -> Result<Tensor> {
-    Ok(tch::no_grad(|| logps(decoder, batch, false, false))?.1)
-}
-
-/// Which row each target belongs to, (N).
-fn owners(batch: &Batch, device: Device) -> Tensor {
-    let rows: Vec<i64> = batch.targets().map(|(.., segment)| segment as i64).collect();
-    Tensor::from_slice(&rows).to_device(device)
-}
-
-/// Prompts with their answers, which alone are targets.
-fn lay(parts: &[(&[u32], &[u32])]) -> Result<Batch> {
-    let row = |(prompt, answer): &(&[u32], &[u32])| {
-        let mask = (0..prompt.len() + answer.len()).map(|t| t >= prompt.len()).collect();
-        Example::new("row", [*prompt, *answer].concat(), mask)
+/// Prompts with their answers, which alone are targets: segments of prompt, own and borrowed answer where there is one,
+/// else of the whole row.
+fn lay(rows: &[&ThumbExample], lends: Option<usize>) -> Result<Batch> {
+    let Some(max_length) = lends else {
+        let whole = |row: &&ThumbExample| {
+            let (n_prompt, n) = (row.prompt.len(), row.counts().0);
+            Example::new(
+                row.id(),
+                [row.prompt(), row.answer()].concat(),
+                (0..n).map(|t| t >= n_prompt).collect(),
+            )
+        };
+        let rows: Vec<Example> = rows.iter().map(whole).collect::<Result<_, _>>()?;
+        return Ok(Batch::from_examples(&rows.iter().collect::<Vec<_>>())?);
     };
-    let rows: Vec<Example> = parts.iter().map(row).collect::<Result<_, _>>()?;
-    Ok(Batch::from_examples(&rows.iter().collect::<Vec<_>>())?)
+    let both = |(row, lender): (&&ThumbExample, usize)| {
+        let lent = lent(row, rows[lender], max_length).to_vec();
+        PairExample::new(row.id(), row.prompt.clone(), row.answer.clone(), lent)
+    };
+    let rows: Vec<PairExample> =
+        rows.iter().zip(mismatched(rows.len())).map(both).collect::<Result<_, _>>()?;
+    Ok(Batch::from_pairs(&rows.iter().collect::<Vec<_>>())?)
 }
 
-/// Each prompt with the answer of the row before it, cut so that both have `max_length` tokens at most.
-fn lent<'a>(own: &[(&'a [u32], &'a [u32])], max_length: usize) -> Vec<(&'a [u32], &'a [u32])> {
-    let lend = |(&(prompt, _), from): (&(&'a [u32], &'a [u32]), usize)| {
-        let answer = own[from].1;
-        // A prompt leaves room for one token, since its own answer has one.
-        let room = max_length.saturating_sub(prompt.len()).max(1);
-        (prompt, &answer[..answer.len().min(room)])
-    };
-    own.iter().zip(mismatched(own.len())).map(lend).collect()
+/// What of `lender`'s answer finds room behind `row`'s prompt in `max_length` tokens.
+fn lent<'a>(row: &ThumbExample, lender: &'a ThumbExample, max_length: usize) -> &'a [u32] {
+    // A prompt leaves room for one token, since its own answer has one.
+    let room = max_length.saturating_sub(row.prompt.len()).max(1);
+    &lender.answer[..lender.answer.len().min(room)]
 }
 
 /// Rows in batches of `n`. Where each borrows its neighbour's answer, a rest of one row joins the batch before it.
@@ -368,15 +364,49 @@ fn in_batches<T>(rows: &[T], n: usize, borrows: bool) -> Vec<&[T]> {
 mod tests {
     use super::*;
 
+    fn thumb(prompt: &[u32], answer: &[u32]) -> ThumbExample {
+        ThumbExample::new("t", prompt.to_vec(), answer.to_vec(), true).unwrap()
+    }
+
     #[test]
     fn a_lent_answer_is_cut_to_the_room_that_its_prompt_leaves() {
-        let own: [(&[u32], &[u32]); 3] = [(&[1, 2, 3, 4], &[5]), (&[1], &[6, 7, 8, 9]), (&[1, 2], &[10, 11])];
-        let at = |max_length| lent(&own, max_length).into_iter().map(|(_, a)| a.to_vec()).collect::<Vec<_>>();
-        assert_eq!(at(9), [vec![10, 11], vec![5], vec![6, 7, 8, 9]], "nothing is cut that fits");
-        assert_eq!(at(5), [vec![10], vec![5], vec![6, 7, 8]]);
-        assert!(lent(&own, 5).iter().all(|(prompt, answer)| prompt.len() + answer.len() <= 5));
-        let prompts = lent(&own, 5).into_iter().map(|(p, _)| p.len()).collect::<Vec<_>>();
-        assert_eq!(prompts, [4, 1, 2], "prompts stay whole");
+        let rows = [thumb(&[1, 2, 3, 4], &[5]), thumb(&[1], &[6, 7, 8, 9]), thumb(&[1, 2], &[10, 11])];
+        let rows: Vec<&ThumbExample> = rows.iter().collect();
+        let parts = |max_length| {
+            let batch = lay(&rows, Some(max_length)).unwrap();
+            let part = |i: usize| batch.ids()[batch.segments()[i].range.clone()].to_vec();
+            (0..3).map(|row| [0, 1, 2].map(|i| part(3 * row + i))).collect::<Vec<_>>()
+        };
+        let whole = parts(9);
+        assert_eq!(whole[0], [vec![1, 2, 3, 4], vec![5], vec![10, 11]], "nothing is cut that fits");
+        assert_eq!(whole[1], [vec![1], vec![6, 7, 8, 9], vec![5]]);
+        assert_eq!(whole[2], [vec![1, 2], vec![10, 11], vec![6, 7, 8, 9]]);
+        let cut = parts(5);
+        assert_eq!(cut[0], [vec![1, 2, 3, 4], vec![5], vec![10]]);
+        assert_eq!(cut[2], [vec![1, 2], vec![10, 11], vec![6, 7, 8]], "prompts and own answers stay whole");
+    }
+
+    #[test]
+    fn answers_that_share_a_prompt_are_said_as_if_alone() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+        let place = crate::model_store::Place::parse("cpu", "fp32").unwrap();
+        let model = crate::model_store::load(&folder.display().to_string(), place, "").unwrap();
+        let rows =
+            [thumb(&[21, 34, 30, 44], &[25]), thumb(&[51], &[26, 37, 48, 59]), thumb(&[61, 22], &[30, 31])];
+        let rows: Vec<&ThumbExample> = rows.iter().collect();
+        let numbers = |t: Tensor| Vec::<f32>::try_from(t.contiguous().view(-1)).unwrap();
+        let together = numbers(Rows::of(&model.decoder, &rows, Some(5)).unwrap().reference);
+        let mut alone = Vec::new();
+        for (row, from) in rows.iter().zip([2, 0, 1]) {
+            let borrowed = thumb(row.prompt(), lent(row, rows[from], 5));
+            for row in [*row, &borrowed] {
+                alone.extend(numbers(Rows::of(&model.decoder, &[row], None).unwrap().reference));
+            }
+        }
+        assert_eq!(together.len(), 6);
+        assert!(together.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{together:?}, {alone:?}");
+        let own = numbers(Rows::of(&model.decoder, &rows, None).unwrap().reference);
+        assert!(own.iter().zip(together.chunks(2)).all(|(a, both)| (a - both[0]).abs() < 1e-5), "{own:?}");
     }
 
     #[test]
