@@ -288,7 +288,6 @@ pub fn dpo<'a>(
     if matches!(trained, Trained::Adapter(adapter) if adapter.config.lora_dropout > 0.0) {
         run.say("LoRA's dropout is off in preference tuning");
     }
-    let mut n_tokens = run.series("num_tokens").last().copied().unwrap_or(0.0);
 
     loop {
         if run.validates() && !held.is_empty() {
@@ -316,7 +315,7 @@ pub fn dpo<'a>(
 
         // One step: mean over all its pairs, batch by batch.
         let n_pairs: usize = picked.iter().map(|&b| lengths(&train[b]).len()).sum();
-        let (mut step_loss, mut means) = (0.0, MetricMeans::default());
+        let (mut step_loss, mut n_tokens, mut means) = (0.0, 0, MetricMeans::default());
         for &b in &picked {
             let Some(reference) = &reference[b] else { bail!("the reference of batch {b} is missing") };
             let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
@@ -327,7 +326,7 @@ pub fn dpo<'a>(
             step_loss += value / n_pairs as f64;
             means.add_many(&metrics, lengths(&train[b]).len());
             means.add(&head_metrics(&train[b], &scored));
-            n_tokens += tokens_as_rows(&train[b]) as f64;
+            n_tokens += tokens_as_rows(&train[b]);
             forward.backward(&scored, &(weights / n_pairs as f64))?;
             run.gather();
         }
@@ -343,8 +342,7 @@ pub fn dpo<'a>(
         }
         run.keep("accuracy", figures.get("rewards/accuracies").copied().unwrap_or_default());
         run.keep("margin", margin);
-        run.keep("num_tokens", n_tokens);
-        figures.insert("num_tokens".to_owned(), n_tokens);
+        figures.insert("num_tokens".to_owned(), run.count("num_tokens", n_tokens));
         let figures: Vec<(&str, f64)> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let batches: Vec<&Batch> = picked.iter().map(|&b| &train[b]).collect();
         run.update_over(step_loss, &batches, &figures)?;

@@ -272,7 +272,8 @@ pub fn kto<'a>(
         let by_answer = Tensor::f_run_backward(&[&mean], &[&sums], false, false)?.remove(0).detach();
         let weights = by_answer.view(-1).index_select(0, &rows.owners(decoder.device));
         forward.backward(&scored, &weights)?;
-        let figures = kto_metrics(&sums.detach().select(1, 0), &rows.desirable, &out);
+        let mut figures = kto_metrics(&sums.detach().select(1, 0), &rows.desirable, &out);
+        figures.push(("num_tokens", run.count("num_tokens", rows.n_tokens())));
         run.update(mean.double_value(&[]), &rows.batch, &figures)?;
     }
     Ok(run.finish())
@@ -302,6 +303,16 @@ impl Rows {
         let size = [self.desirable.len() as i64, answers];
         let zeros = Tensor::zeros([size[0] * answers], (Kind::Float, logps.device()));
         zeros.index_add(0, &self.owners(logps.device()), logps).view(size)
+    }
+
+    /// Of prompts and their own answers.
+    fn n_tokens(&self) -> usize {
+        let all = self.batch.segments().iter().map(|segment| segment.range.len());
+        if self.borrows {
+            all.enumerate().filter(|(i, _)| i % 3 < 2).map(|(_, n)| n).sum()
+        } else {
+            all.sum()
+        }
     }
 
     /// Which answer each target belongs to, (N): places in [`Self::sums`].

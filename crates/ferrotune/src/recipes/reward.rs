@@ -78,11 +78,9 @@ pub fn reward<'a>(
         let loss = bradley_terry(&chosen, &rejected, rows.margin.as_ref(), centering)?.mean(Kind::Float);
         loss.backward(); // the head's gradient, and that of the hidden states, which goes on into the model
         forward.backward_from(&hidden.grad())?;
-        run.update(
-            loss.double_value(&[]),
-            &rows.batch,
-            &reward_metrics(&chosen.detach(), &rejected.detach()),
-        )?;
+        let mut figures = reward_metrics(&chosen.detach(), &rejected.detach());
+        figures.push(("num_tokens", run.count("num_tokens", rows.n_tokens)));
+        run.update(loss.double_value(&[]), &rows.batch, &figures)?;
     }
     Ok(run.finish())
 }
@@ -92,6 +90,8 @@ struct Rows {
     batch: Batch,
     /// (B): how far apart their scores are to be, where any pair says so; 0 for one that does not.
     margin: Option<Tensor>,
+    /// As TRL counts them: each answer is a row with a prompt of its own.
+    n_tokens: usize,
 }
 
 impl Rows {
@@ -99,7 +99,8 @@ impl Rows {
         let margins: Vec<f32> = pairs.iter().map(|pair| pair.margin().unwrap_or(0.0) as f32).collect();
         let margin = pairs.iter().any(|pair| pair.margin().is_some());
         let margin = margin.then(|| Tensor::from_slice(&margins).to_device(device));
-        Ok(Rows { batch: last_token_batch(pairs)?, margin })
+        let n_tokens = pairs.iter().map(|pair| pair.prompt().len() + pair.n_tokens()).sum();
+        Ok(Rows { batch: last_token_batch(pairs)?, margin, n_tokens })
     }
 }
 

@@ -354,6 +354,16 @@ impl Run {
         self.state.figures.insert(format!("{STEP}{name}.{:06}", self.state.step + 1), value);
     }
 
+    /// Adds to a count over all steps, those before a resumption too; gives it.
+    pub(crate) fn count(&mut self, name: &str, more: usize) -> f64 {
+        let prefix = format!("{STEP}{name}.");
+        // A slash is what comes after the dot.
+        let before = self.state.figures.range(prefix..format!("{STEP}{name}/")).next_back();
+        let total = before.map_or(0.0, |f| *f.1) + more as f64;
+        self.keep(name, total);
+        total
+    }
+
     /// What [`Self::keep`] kept, step by step, those before a resumption too.
     pub(crate) fn series(&self, name: &str) -> Vec<f64> {
         let prefix = format!("{STEP}{name}.");
