@@ -170,6 +170,38 @@ fn weights_scale_the_losses_of_their_thumbs() {
     assert!(first(negative).unwrap_err().to_string().contains("desirable_weight is -1"));
 }
 
+#[test]
+fn a_kept_reference_is_the_models_and_this_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = ThumbData { train: thumbs(0..6), validation: thumbs(40..43), ..ThumbData::default() };
+    let config = RunConfig { steps: 2, batch: 2, shuffle: false, ..RunConfig::default() };
+    let start = |hash: &str| {
+        let (model, adapter) = with_adapter();
+        kto(&model.decoder, &adapter, &data, &Kto::default(), &config, dir.path(), hash)
+    };
+    let live = start("h").unwrap();
+    let path = dir.path().join("reference.json");
+    let kept = std::fs::read_to_string(&path).unwrap();
+    let mut file: Value = serde_json::from_str(&kept).unwrap();
+    // Two sums a row; the third batch is one that no step comes to, the fourth is held out.
+    let known: Vec<usize> =
+        file["batches"].as_array().unwrap().iter().map(|b| b.as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(known, [4, 4, 0, 6]);
+    let cached = start("h").unwrap();
+    assert_eq!((cached.losses, cached.validations), (live.losses, live.validations));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+
+    let error = start("another template").unwrap_err().to_string();
+    assert!(error.contains("belongs to another model, data or settings"), "{error}");
+    file["batches"][0][1] = json!(file["batches"][0][1].as_f64().unwrap() - 1.0);
+    file["batches"][0][0] = json!(file["batches"][0][0].as_f64().unwrap() - 1.0);
+    std::fs::write(&path, file.to_string()).unwrap();
+    let error = start("h").unwrap_err().to_string();
+    assert!(error.contains("before the first update"), "{error}");
+    std::fs::write(&path, "{").unwrap();
+    assert!(start("h").unwrap_err().to_string().contains("is broken"));
+}
+
 /// The reference is that of the start, not of the checkpoint; the best state and the order of the data go on.
 #[test]
 fn a_resumed_kto_run_is_the_uninterrupted_one() {

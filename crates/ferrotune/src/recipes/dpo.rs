@@ -5,7 +5,7 @@
 //! batches that training will see and on no others, so that policy and reference agree to the last bit before the
 //! first step. Dropout is off, as in TRL: it would put noise into every log-ratio.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,11 +21,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
+use super::reference::computed_once;
 use super::run::{Best, Run, RunConfig, fixed_batches, n_steps};
 use super::trained::Trained;
-use crate::files::{content_hash, hash_parts, write_atomic};
+use crate::files::{content_hash, hash_parts};
 use crate::model_store::{self, Place};
-use crate::progress::{Interrupted, Progress, interrupted, peak_rss_mib};
+use crate::progress::peak_rss_mib;
 
 /// Settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -223,6 +224,16 @@ struct Reference {
     rejected: Vec<f32>,
 }
 
+impl Reference {
+    fn of(decoder: &Decoder, batch: &Batch, ld_alpha: Option<f64>) -> Result<Self> {
+        let forward = Forward::run(decoder, batch, false)?;
+        let scored = score_targets(decoder, &forward, false);
+        let (chosen, rejected) = sum_answers(&scored.logps, &lengths(batch), ld_alpha)?;
+        let plain = |t: Tensor| Vec::<f32>::try_from(t.contiguous());
+        Ok(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? })
+    }
+}
+
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, on preference pairs, and leaves the best
 /// validated state in them.
 ///
@@ -270,10 +281,11 @@ pub fn dpo<'a>(
     // Whether policy and reference are one before the first step.
     let begins_there = config.reference == "start" || config.reference == "base" && trained.adds_nothing();
     let started = Instant::now();
-    let cache = dir.join("reference.json");
     let (reference, mut held, cached) =
         with_reference(decoder, &trained, other.as_ref(), config, |decoder| {
-            let (train, cached) = reference(decoder, &train, &wanted, loss.ld_alpha, &cache, run_hash)?;
+            let batches: Vec<&Batch> = train.iter().collect();
+            let of = |b: usize| Reference::of(decoder, &train[b], loss.ld_alpha);
+            let (train, cached) = computed_once(&batches, &wanted, dir, run_hash, of)?;
             anyhow::Ok((train, HeldPairs::new(decoder, validation, config.batch, lay)?, cached))
         })?;
     let reference_seconds = if cached { 0.0 } else { started.elapsed().as_secs_f64() };
@@ -493,60 +505,4 @@ fn with_reference<T>(
         None if config.reference == "base" || trained.adds_nothing() => trained.without(|| f(decoder)),
         None => f(decoder),
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReferenceFile {
-    version: u32,
-    /// Of the run and of every token of its batches, so that another template shows too.
-    hash: String,
-    /// None for a batch that no step comes to.
-    batches: Vec<Option<Reference>>,
-}
-
-/// The reference's figures for the `wanted` batches: from the cache where it belongs to this run, else computed and
-/// cached. A run that resumes finds them there.
-fn reference(
-    decoder: &Decoder,
-    batches: &[Batch],
-    wanted: &BTreeSet<usize>,
-    ld_alpha: Option<f64>,
-    cache: &Path,
-    run_hash: &str,
-) -> Result<(Vec<Option<Reference>>, bool)> {
-    let tokens: Vec<Vec<u8>> =
-        batches.iter().map(|b| b.ids().iter().flat_map(|id| id.to_le_bytes()).collect()).collect();
-    let parts = std::iter::once(run_hash.as_bytes()).chain(tokens.iter().map(Vec::as_slice));
-    let hash = hash_parts(&parts.collect::<Vec<_>>());
-    if let Ok(bytes) = std::fs::read(cache) {
-        let file: ReferenceFile = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is broken; remove it and start again", cache.display()))?;
-        let whole = wanted.iter().all(|&b| file.batches.get(b).is_some_and(Option::is_some));
-        if file.version == 2 && file.hash == hash && whole {
-            return Ok((file.batches, true));
-        }
-        bail!(
-            "{} belongs to another model, data or settings; remove it or use another folder",
-            cache.display()
-        );
-    }
-    let mut progress = Progress::new("reference", wanted.len());
-    let mut found: Vec<Option<Reference>> = batches.iter().map(|_| None).collect();
-    for &b in wanted {
-        let _guard = tch::no_grad_guard();
-        let forward = Forward::run(decoder, &batches[b], false)?;
-        let scored = score_targets(decoder, &forward, false);
-        let (chosen, rejected) = sum_answers(&scored.logps, &lengths(&batches[b]), ld_alpha)?;
-        let plain = |t: Tensor| Vec::<f32>::try_from(t.contiguous());
-        found[b] = Some(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? });
-        progress.step(1, String::new);
-        if interrupted() {
-            return Err(Interrupted("nothing was trained yet, and nothing kept".to_owned()).into());
-        }
-    }
-    progress.finish("log-probabilities of the reference computed");
-    let file = ReferenceFile { version: 2, hash, batches: found };
-    write_atomic(cache, &serde_json::to_vec(&file)?)?;
-    Ok((file.batches, false))
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_model::Decoder;
 use ferrotune_preference::{Kto, KtoLoss, KtoOutput, kto_metrics, mismatched};
@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::held_pairs::{HeldPairs, score_targets};
+use super::reference::computed_once;
 use super::run::{Best, Run, RunConfig, RunOutcome, n_steps};
 use super::trained::Trained;
 
@@ -167,21 +168,20 @@ pub struct ThumbData {
     pub max_length: Option<usize>,
 }
 
-/// Prompts with their answers, each followed by its neighbour's where the loss estimates the drift, and what the reference
-/// says of them. Both answers continue one computation of the prompt.
+/// Prompts with their answers, each followed by its neighbour's where the loss estimates the drift: both continue one
+/// computation of the prompt.
 struct Rows {
     batch: Batch,
     desirable: Vec<bool>,
     borrows: bool,
-    /// (B, 1 or 2), as [`Self::sums`].
-    reference: Tensor,
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, and leaves the best validated state in them.
 ///
 /// # Errors
 /// No rows; a batch or a set of 1, where the loss takes a neighbour's answer; a row of more tokens than are allowed; a
-/// setting out of range; a loss that is no number; a full disk; [`crate::progress::Interrupted`].
+/// setting out of range; a reference of another run in `dir`; a loss that is no number; a full disk;
+/// [`crate::progress::Interrupted`].
 pub fn kto<'a>(
     decoder: &Decoder,
     trained: impl Into<Trained<'a>>,
@@ -219,18 +219,24 @@ pub fn kto<'a>(
         .take(n_steps.min(chunks.len()))
         .into_iter()
         .collect();
-    let of = |rows: &[&ThumbExample]| Rows::of(decoder, rows, borrows.then_some(max_length));
-    let train: Vec<Option<Rows>> = chunks
-        .iter()
-        .enumerate()
-        .map(|(b, rows)| wanted.contains(&b).then(|| of(rows)).transpose())
-        .collect::<Result<_>>()?;
     let held: Vec<&ThumbExample> = data.validation.iter().collect();
     let alone = borrows && held.len() == 1;
     let held = if alone { Vec::new() } else { in_batches(&held, config.batch, borrows) };
-    let validation: Vec<Rows> = held.into_iter().map(of).collect::<Result<_>>()?;
+    let n_train = chunks.len();
+    let lends = borrows.then_some(max_length);
+    let rows = chunks.into_iter().chain(held).map(|rows| Rows::of(rows, lends));
+    let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
+    let wanted = wanted.into_iter().chain(n_train..rows.len()).collect();
+    let batches: Vec<&Batch> = rows.iter().map(|rows| &rows.batch).collect();
+    let said = |b: usize| Ok(Vec::<f32>::try_from(rows[b].said(decoder)?.view(-1))?);
+    let (reference, _) = computed_once(&batches, &wanted, dir, run_hash, said)?;
+    let reference = |b: usize| {
+        let sums = reference[b].as_ref().with_context(|| format!("the reference of batch {b} is missing"))?;
+        let size = [rows[b].desirable.len() as i64, -1];
+        anyhow::Ok(Tensor::from_slice(sums).view(size).to_device(decoder.device))
+    };
     let pairs = HeldPairs::new(decoder, &data.pairs, config.batch, |pairs| Ok(Batch::from_pairs(pairs)?))?;
-    let mut run = Run::start("kto", trained.params(1.0), config, train.len(), dir, run_hash)?;
+    let mut run = Run::start("kto", trained.params(1.0), config, n_train, dir, run_hash)?;
     run.say("the reference is the model as it was when preference tuning began, frozen");
     let n_up = data.train.iter().filter(|row| row.desirable).count();
     let n_down = data.train.len() - n_up;
@@ -241,10 +247,10 @@ pub fn kto<'a>(
     }
 
     loop {
-        if run.validates() && !validation.is_empty() {
+        if run.validates() && n_train < rows.len() {
             let (mut held, mut hits, mut n) = (0.0, 0.0, 0);
-            for rows in &validation {
-                let out = rows.loss(loss, &rows.said(decoder)?)?;
+            for (b, rows) in rows.iter().enumerate().skip(n_train) {
+                let out = rows.loss(loss, &rows.said(decoder)?, &reference(b)?)?;
                 held += out.losses.sum(Kind::Double).double_value(&[]);
                 // A thumb is met where the reward has its sign; a reward of 0, such as all have at the start, is half met.
                 let signs: Vec<f32> = rows.desirable.iter().map(|&up| if up { 1.0 } else { -1.0 }).collect();
@@ -262,11 +268,15 @@ pub fn kto<'a>(
             }
         }
         let Some(b) = run.next_batch() else { break };
-        let Some(rows) = &train[b] else { bail!("the reference of batch {b} is missing") };
+        let rows = &rows[b];
         let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
         let scored = score_targets(decoder, &forward, true);
         let sums = rows.sums(&scored.logps).set_requires_grad(true);
-        let out = rows.loss(loss, &sums)?;
+        let out = rows.loss(loss, &sums, &reference(b)?)?;
+        let most = out.rewards.abs().max().double_value(&[]);
+        if run.step() == 0 && most > 1e-4 {
+            bail!("before the first update policy and reference are one, but a reward is {most:.6}");
+        }
         let mean = out.losses.mean(Kind::Float);
         // d loss / d ln p of a token is that of its answer's sum; a borrowed answer's is 0.
         let by_answer = Tensor::f_run_backward(&[&mean], &[&sums], false, false)?.remove(0).detach();
@@ -281,12 +291,9 @@ pub fn kto<'a>(
 
 impl Rows {
     /// `lends`: the most tokens of a prompt with its neighbour's answer, where the loss reads such rows.
-    fn of(decoder: &Decoder, rows: &[&ThumbExample], lends: Option<usize>) -> Result<Self> {
+    fn of(rows: &[&ThumbExample], lends: Option<usize>) -> Result<Self> {
         let desirable = rows.iter().map(|row| row.desirable).collect();
-        let batch = lay(rows, lends)?;
-        let mut rows = Rows { batch, desirable, borrows: lends.is_some(), reference: Tensor::new() };
-        rows.reference = rows.said(decoder)?;
-        Ok(rows)
+        Ok(Rows { batch: lay(rows, lends)?, desirable, borrows: lends.is_some() })
     }
 
     /// As [`Self::sums`], by the model as it is now.
@@ -322,12 +329,12 @@ impl Rows {
         Tensor::from_slice(&owners).to_device(device)
     }
 
-    /// Of the policy's [`Self::sums`].
-    fn loss(&self, loss: &Kto, policy: &Tensor) -> Result<KtoOutput> {
-        let column = |i: i64| (policy.select(1, i), self.reference.select(1, i));
+    /// Of the policy's and the reference's [`Self::sums`].
+    fn loss(&self, loss: &Kto, policy: &Tensor, reference: &Tensor) -> Result<KtoOutput> {
+        let column = |i: i64| (policy.select(1, i), reference.select(1, i));
         let borrowed = self.borrows.then(|| column(1));
-        let (policy, reference) = column(0);
         let drift = borrowed.as_ref().map(|(policy, reference)| (policy, reference));
+        let (policy, reference) = column(0);
         Ok(tch::with_grad(|| loss.loss(&policy, &reference, &self.desirable, drift))?)
     }
 }
@@ -406,17 +413,17 @@ mod tests {
             [thumb(&[21, 34, 30, 44], &[25]), thumb(&[51], &[26, 37, 48, 59]), thumb(&[61, 22], &[30, 31])];
         let rows: Vec<&ThumbExample> = rows.iter().collect();
         let numbers = |t: Tensor| Vec::<f32>::try_from(t.contiguous().view(-1)).unwrap();
-        let together = numbers(Rows::of(&model.decoder, &rows, Some(5)).unwrap().reference);
+        let together = numbers(Rows::of(&rows, Some(5)).unwrap().said(&model.decoder).unwrap());
         let mut alone = Vec::new();
         for (row, from) in rows.iter().zip([2, 0, 1]) {
             let borrowed = thumb(row.prompt(), lent(row, rows[from], 5));
             for row in [*row, &borrowed] {
-                alone.extend(numbers(Rows::of(&model.decoder, &[row], None).unwrap().reference));
+                alone.extend(numbers(Rows::of(&[row], None).unwrap().said(&model.decoder).unwrap()));
             }
         }
         assert_eq!(together.len(), 6);
         assert!(together.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{together:?}, {alone:?}");
-        let own = numbers(Rows::of(&model.decoder, &rows, None).unwrap().reference);
+        let own = numbers(Rows::of(&rows, None).unwrap().said(&model.decoder).unwrap());
         assert!(own.iter().zip(together.chunks(2)).all(|(a, both)| (a - both[0]).abs() < 1e-5), "{own:?}");
     }
 

@@ -11,6 +11,7 @@ mod merge;
 mod mlm;
 mod orpo;
 mod perplexity;
+mod reference;
 mod relative;
 mod reward;
 mod rlaif;
