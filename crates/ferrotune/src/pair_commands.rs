@@ -11,7 +11,8 @@ use ferrotune_data::{Item, Origin, Record};
 use ferrotune_eval::{Judge, LlmJudge, ReferenceJudge};
 use ferrotune_llm::{Client, ClientConfig};
 use ferrotune_preference::pairs::{
-    BadRow, PairCheck, PairReport, Pairing, RowKind, check_pairs, pairs_from_rows, set_aside,
+    BadRow, PairCheck, PairReport, Pairing, RowKind, Thumb, check_pairs, from_thumbs, pairs_from_rows,
+    set_aside,
 };
 use ferrotune_tokenizer::{Limits, Tokenizer};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
@@ -28,6 +29,7 @@ use crate::recipes::{self, RlaifConfig, RlaifPrompt};
 pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
     let pairs = match args.from.as_str() {
         "pairs" => preference_pairs(&args.file)?,
+        "thumbs" => of_thumbs(&args.file)?,
         kind => made(&args.file, kind, &args.pairing, args.min_gap)?,
     };
     let flags: Vec<&str> = args.set_aside.iter().map(String::as_str).collect();
@@ -84,6 +86,22 @@ fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Vec<Pref
     warn_of(file, &bad);
     if pairs.is_empty() {
         bail!("{}: no row gave a pair", file.display());
+    }
+    Ok(pairs)
+}
+
+/// Every answer with a thumb up against every one with a thumb down on the same prompt.
+fn of_thumbs(file: &Path) -> Result<Vec<PreferencePair>> {
+    let Some(chats) = thumbs(file)? else {
+        bail!("{} holds pairs already: leave --from out", file.display());
+    };
+    let thumb = |(Conversation { id, mut messages, .. }, label)| {
+        let completion = messages.split_off(messages.len().saturating_sub(1));
+        Thumb { id, prompt: messages, completion, label }
+    };
+    let pairs = from_thumbs(&chats.into_iter().map(thumb).collect::<Vec<_>>());
+    if pairs.is_empty() {
+        bail!("{}: no prompt has an answer with a thumb up and one with a thumb down", file.display());
     }
     Ok(pairs)
 }

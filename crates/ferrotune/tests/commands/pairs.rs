@@ -88,6 +88,16 @@ fn scores_thumbs_and_logs_become_pairs() {
     let thumb = |label: bool, answer: &str| json!({"prompt": "q", "completion": answer, "label": label});
     let thumbs = files.rows("thumbs.jsonl", &[thumb(true, "x"), thumb(false, "y")]);
     assert_eq!(json_of(&["pairs", &thumbs, "--from", "thumbs"]).0["check"]["n_pairs"], 1);
+    // Thumbs are read as KTO reads them: any format, and bad rows told with their lines.
+    let csv = files.path("thumbs.csv");
+    std::fs::write(&csv, "prompt,completion,label\nq,x,true\nq,y,0\nq,z,maybe\nr,x,true\n").unwrap();
+    let (seen, stderr) = json_of(&["pairs", &csv, "--from", "thumbs"]);
+    assert_eq!(seen["check"]["n_pairs"], 1);
+    assert!(stderr.contains("thumbs.csv:4: label is not true or false"), "{stderr}");
+    let apart = files.rows("apart.jsonl", &[thumb(true, "x")]);
+    fails(&["pairs", &apart, "--from", "thumbs"], 1, "no prompt has an answer with a thumb up and one with");
+    fails(&["pairs", &scored, "--from", "thumbs"], 1, "holds pairs already");
+    fails(&["pairs", &log, "--from", "thumbs"], 1, "no known shape has the columns [prompt, shown]");
     fails(&["pairs", &log, "--from", "likes"], 1, "known: pairs, scores, ranking, thumbs, log");
     fails(&["pairs", &log, "--from", "scores"], 1, "no row gave a pair");
 }

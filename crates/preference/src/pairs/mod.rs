@@ -12,4 +12,4 @@ pub use check::{
 pub use make::{
     Outcome, Pairing, Thumb, Verdict, agreed, from_log, from_ranking, from_scores, from_thumbs, to_thumbs,
 };
-pub use rows::{BadRow, RowKind, pairs_from_rows, thumbs_from_rows};
+pub use rows::{BadRow, RowKind, pairs_from_rows};

@@ -2,7 +2,7 @@ use ferrotune_types::{Message, PreferencePair, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::make::{Outcome, Pairing, Thumb, from_log, from_ranking, from_scores, from_thumbs};
+use super::make::{Outcome, Pairing, from_log, from_ranking, from_scores};
 
 /// What a row that is no pair yet tells of its answers. Prompts and answers are texts, messages or lists of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,8 +12,6 @@ pub enum RowKind {
     Scores,
     /// `prompt`, `answers`, best first.
     Ranking,
-    /// `prompt`, `completion`, `label` (TRL), or `messages` that end with the answer, and `label`.
-    Thumbs,
     /// `prompt`, `shown`: answers in time order, each with `answer` and `outcome`: `accepted` (or `copied`),
     /// `regenerated`, `edited` (then `edited` holds the new text), `unknown`.
     Log,
@@ -43,33 +41,16 @@ pub fn pairs_from_rows(
     pairing: Pairing,
     min_gap: f64,
 ) -> (Vec<PreferencePair>, Vec<BadRow>) {
-    let (mut out, mut bad, mut thumbs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut out, mut bad) = (Vec::new(), Vec::new());
     for (i, row) in rows.iter().enumerate() {
         let id = id(row, i);
         let made = match kind {
             RowKind::Scores => scored(row).map(|(prompt, a)| from_scores(&id, &prompt, &a, min_gap, pairing)),
             RowKind::Ranking => answers(row).map(|(prompt, a)| from_ranking(&id, &prompt, &a, pairing)),
             RowKind::Log => shown(row).map(|(prompt, log)| from_log(&id, &prompt, &log)),
-            RowKind::Thumbs => thumb(row, &id).map(|thumb| {
-                thumbs.push(thumb);
-                Vec::new()
-            }),
         };
         match made {
             Ok(pairs) => out.extend(pairs),
-            Err(reason) => bad.push(BadRow { row: i + 1, reason }),
-        }
-    }
-    out.extend(from_thumbs(&thumbs));
-    (out, bad)
-}
-
-/// Rows → thumbs, which KTO learns from as they are.
-pub fn thumbs_from_rows(rows: &[Value]) -> (Vec<Thumb>, Vec<BadRow>) {
-    let (mut out, mut bad) = (Vec::new(), Vec::new());
-    for (i, row) in rows.iter().enumerate() {
-        match thumb(row, &id(row, i)) {
-            Ok(thumb) => out.push(thumb),
             Err(reason) => bad.push(BadRow { row: i + 1, reason }),
         }
     }
@@ -82,24 +63,6 @@ fn id(row: &Value, i: usize) -> String {
         Value::Number(id) => id.to_string(),
         _ => format!("row-{}", i + 1),
     }
-}
-
-fn thumb(row: &Value, id: &str) -> Result<Thumb, String> {
-    let label = match &row["label"] {
-        Value::Bool(label) => *label,
-        Value::Number(n) if n.as_i64() == Some(1) => true,
-        Value::Number(n) if n.as_i64() == Some(0) => false,
-        _ => return Err("label is not true or false".to_owned()),
-    };
-    let (prompt, completion) = if row["messages"].is_array() {
-        let mut turns = messages(&row["messages"], Role::User).ok_or("messages cannot be read")?;
-        let answer =
-            turns.pop().filter(|m| m.role == Role::Assistant).ok_or("messages do not end with an answer")?;
-        (turns, vec![answer])
-    } else {
-        (prompt(row)?, messages(&row["completion"], Role::Assistant).ok_or("completion is missing")?)
-    };
-    Ok(Thumb { id: id.to_owned(), prompt, completion, label })
 }
 
 fn prompt(row: &Value) -> Result<Vec<Message>, String> {
@@ -191,14 +154,9 @@ mod tests {
         let reasons = ["1 scores for 2 answers", "no answer has a score", "answers is not a list"];
         check(&[apart, inside, short, none, json!(3)], RowKind::Scores, &["y>z", "y>x", "y>x"], &reasons);
 
-        let turns = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]);
-        let ranked = json!({"prompt": [{"role": "user", "content": "q"}], "answers": ["x", {"role": "assistant", "content": "y"}]});
+        let turns = json!([{"role": "user", "content": "q"}]);
+        let ranked = json!({"prompt": turns, "answers": ["x", {"role": "assistant", "content": "y"}]});
         check(&[ranked], RowKind::Ranking, &["x>y"], &[]);
-
-        let up = json!({"prompt": "q", "completion": "x", "label": true});
-        let down = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}], "label": 0});
-        let no_label = json!({"prompt": turns, "completion": "x"});
-        check(&[up, down, no_label], RowKind::Thumbs, &["x>y"], &["label is not true or false"]);
 
         let log = json!({"prompt": "q", "shown": [
             {"answer": "a", "outcome": "regenerated"}, {"answer": "b", "outcome": "copied"},
@@ -208,14 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn thumbs_keep_their_labels() {
-        let rows = [
-            json!({"id": 7, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}], "label": false}),
-            json!({"messages": [{"role": "user", "content": "q"}], "label": true}),
-        ];
-        let (thumbs, bad) = thumbs_from_rows(&rows);
-        assert_eq!((thumbs.len(), thumbs[0].id.as_str(), thumbs[0].label), (1, "7", false));
-        assert_eq!(bad, [BadRow { row: 2, reason: "messages do not end with an answer".to_owned() }]);
+    fn kinds_have_names() {
         assert_eq!(RowKind::from_name("log"), Some(RowKind::Log));
         assert_eq!(RowKind::from_name("logs"), None);
     }
