@@ -1,12 +1,12 @@
 use half::bf16;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::kernels::{Out, Scratch, Stored, Weight, Width};
 use super::math::{softcap, softmax};
 use super::matrix::Columns;
 use super::parallel::parallel;
+use super::plan::Layer;
 use super::step::StepInput;
-use crate::Attention;
 
 /// A block's keys and values, (rows, Hkv, capacity, D) each, read and written in place.
 ///
@@ -14,49 +14,49 @@ use crate::Attention;
 pub(super) struct Cache<'a> {
     keys: &'a Tensor,
     values: &'a Tensor,
-    capacity: usize,
 }
 
 impl<'a> Cache<'a> {
     pub(super) fn new((keys, values): &'a (Tensor, Tensor)) -> Self {
-        Cache { keys, values, capacity: keys.size()[2] as usize }
+        Cache { keys, values }
     }
 
-    /// Writes every row's new keys and values into slot `input.slot` and attends: `qkv` of (rows, width), queries
-    /// first, → (rows, H·D).
+    /// Turns queries and keys by their places, writes every row's new keys and values into slot `input.slot` and attends:
+    /// `qkv` of (rows, width), queries first, → (rows, H·D).
     pub(super) fn attend(
         &mut self,
         width: Width,
-        attention: &Attention,
+        layer: &Layer<'_>,
         qkv: &[f32],
         input: &StepInput<'_>,
     ) -> Scratch {
         match self.keys.kind() {
-            Kind::BFloat16 => self.attend_in::<bf16>(width, attention, qkv, input),
-            _ => self.attend_in::<f32>(width, attention, qkv, input),
+            Kind::BFloat16 => self.attend_in::<bf16>(width, layer, qkv, input),
+            _ => self.attend_in::<f32>(width, layer, qkv, input),
         }
     }
 
     fn attend_in<E: Stored>(
         &mut self,
         width: Width,
-        attention: &Attention,
+        layer: &Layer<'_>,
         qkv: &[f32],
         input: &StepInput<'_>,
     ) -> Scratch {
-        let (rows, capacity, slot) = (input.ids.len(), self.capacity, input.slot as usize);
+        let (attention, rope) = (layer.attention, input.ropes[usize::from(layer.local_rope)].as_ref());
+        let (rows, slot) = (input.ids.len(), input.slot as usize);
         let d = attention.head_dim as usize;
         let (n_q, n_kv) = (attention.n_heads as usize, attention.n_kv_heads as usize);
         let row_width = (n_q + 2 * n_kv) * d;
-        for (row, qkv) in qkv.chunks_exact(row_width).enumerate() {
-            let (k, v) = qkv[n_q * d..].split_at(n_kv * d);
-            for (head, (k, v)) in k.chunks_exact(d).zip(v.chunks_exact(d)).enumerate() {
-                let place = ((row * n_kv + head) * capacity + slot) * d;
-                write::<E>(self.keys, place, k);
-                write::<E>(self.values, place, v);
-            }
-        }
-        let (keys, values) = (slice::<E>(self.keys), slice::<E>(self.values));
+        let capacity = self.keys.size()[2] as usize;
+        let [all_keys, all_values] = [self.keys, self.values].map(|tensor| {
+            let holds = tensor.kind().elt_size_in_bytes() == size_of::<E>()
+                && tensor.device() == Device::Cpu
+                && tensor.is_contiguous()
+                && tensor.numel() >= rows * n_kv * capacity * d;
+            assert!(holds && slot < capacity, "slot {slot} of {:?}", tensor.size());
+            Columns(tensor.data_ptr().cast::<E>())
+        });
         let window = attention.sliding_window.map_or(0, |w| input.slot + 1 - w);
         let (scale, cap) = (attention.scale as f32, attention.softcap.map(|cap| cap as f32));
         let mut out = Scratch::new(rows * n_q * d);
@@ -66,13 +66,27 @@ impl<'a> Cache<'a> {
         parallel(rows * n_kv, &|task| {
             let (row, head) = (task / n_kv, task % n_kv);
             let from = input.starts[row].max(window) as usize;
-            let slots = (task * capacity + from) * d..(task * capacity + slot + 1) * d;
-            let (keys, values) = (&keys[slots.clone()], &values[slots]);
-            let q = &qkv[row * row_width + head * group * d..][..group * d];
             let n = slot + 1 - from;
-            let mut scratch = Scratch::new(group * (n + d));
-            // (group, slots), every query of the group with every key; and what comes of each, (group, D).
-            let (scores, mixed) = scratch.split_at_mut(group * n);
+            let qkv = &qkv[row * row_width..][..row_width];
+            let part = |first_head: usize, heads: usize| &qkv[first_head * d..][..heads * d];
+            // The queries and the new key; (group, slots), every query with every key; what comes of each query, (group, D).
+            let mut scratch = Scratch::new((group + 1) * d + group * (n + d));
+            let (turned, rest) = scratch.split_at_mut((group + 1) * d);
+            let (scores, mixed) = rest.split_at_mut(group * n);
+            turned[..group * d].copy_from_slice(part(head * group, group));
+            turned[group * d..].copy_from_slice(part(n_q + head, 1));
+            if let Some(rope) = rope {
+                rope.rotate(row, turned, d);
+            }
+            let (q, k) = turned.split_at(group * d);
+            let place = task * capacity * d;
+            // SAFETY: inside the tensors, as was asserted; every task has a row and a head of its own, whose slots nobody
+            // else reads or writes before `parallel` comes back.
+            let (keys, values) = unsafe {
+                narrow::<E>(k, &all_keys, place + slot * d);
+                narrow::<E>(part(n_q + n_kv + head, 1), &all_values, place + slot * d);
+                (all_keys.read(place + from * d, n * d), all_values.read(place + from * d, n * d))
+            };
             let keys = Weight { rows: keys, cached: false };
             E::product(width, keys, &E::arrange(width, q, d), d, Out { numbers: scores, stride: n });
             mixed.fill(0.0);
@@ -93,16 +107,13 @@ impl<'a> Cache<'a> {
     }
 }
 
-/// Puts `x` into the tensor's elements from `place` on.
-fn write<E: Stored>(tensor: &Tensor, place: usize, x: &[f32]) {
-    assert!(place + x.len() <= tensor.numel());
-    let start = tensor.data_ptr().cast::<E>();
+/// Puts `x` into places from `place` on.
+///
+/// # Safety
+/// As [`Columns::write`].
+unsafe fn narrow<E: Stored>(x: &[f32], target: &Columns<E>, place: usize) {
     for (i, &x) in x.iter().enumerate() {
-        // SAFETY: inside, as was checked; no slice of it is held while writing.
-        unsafe { start.add(place + i).write(E::narrow(x)) };
+        // SAFETY: the caller vouches for it.
+        unsafe { target.write(place + i, &[E::narrow(x)]) };
     }
-}
-
-fn slice<E: Stored>(tensor: &Tensor) -> &[E] {
-    super::matrix::elements(tensor, tensor.kind()).unwrap_or_default()
 }

@@ -159,7 +159,8 @@ impl<'a> Matrix<'a> {
         let Target { out, at, stride } = target;
         assert!(at + n <= stride && out.len() == m * stride, "{m} rows of {n} into {} numbers", out.len());
         // Small enough that threads end together, large enough to be worth handing out; whole tiles of every kind.
-        let per_task = (49_152 / self.k).clamp(8, 1024).next_multiple_of(96);
+        let tiles = if matches!(self.weight, Rows::Bf16(_)) { 96 } else { 48 };
+        let per_task = (49_152 / self.k / m.div_ceil(4)).clamp(8, 1024).next_multiple_of(tiles);
         let target = Columns(out.as_mut_ptr().cast::<f32>());
         parallel(n.div_ceil(per_task), &|task| {
             let rows = task * per_task..((task + 1) * per_task).min(n);
@@ -211,6 +212,13 @@ impl<T: Copy> Columns<T> {
     pub(super) unsafe fn write(&self, place: usize, x: &[T]) {
         // SAFETY: the caller vouches for it.
         unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.0.add(place), x.len()) }
+    }
+
+    /// # Safety
+    /// `place..place + n` must hold numbers, and nobody may write there while the slice is used.
+    pub(super) unsafe fn read(&self, place: usize, n: usize) -> &[T] {
+        // SAFETY: the caller vouches for it.
+        unsafe { std::slice::from_raw_parts(self.0.add(place), n) }
     }
 }
 

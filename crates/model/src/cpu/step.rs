@@ -63,19 +63,14 @@ impl Plan<'_> {
         let mut qkv = side_by_side(self.width, &layer.qkv, h);
         let d = a.head_dim as usize;
         let (q_width, k_width) = (a.n_heads as usize * d, a.n_kv_heads as usize * d);
-        let rope = input.ropes[usize::from(layer.local_rope)].as_ref();
-        for (row, qkv) in qkv.chunks_exact_mut(q_width + 2 * k_width).enumerate() {
-            let (q, k) = qkv[..q_width + k_width].split_at_mut(q_width);
-            if let Some((q_norm, k_norm)) = &layer.qk_norm {
+        if let Some((q_norm, k_norm)) = &layer.qk_norm {
+            for qkv in qkv.chunks_exact_mut(q_width + 2 * k_width) {
+                let (q, k) = qkv[..q_width + k_width].split_at_mut(q_width);
                 q_norm.apply(q);
                 k_norm.apply(k);
             }
-            if let Some(rope) = rope {
-                rope.rotate(row, q, d);
-                rope.rotate(row, k, d);
-            }
         }
-        let attended = cache.attend(self.width, a, &qkv, input);
+        let attended = cache.attend(self.width, layer, &qkv, input);
         side_by_side(self.width, std::slice::from_ref(&layer.o_proj), &attended)
     }
 
@@ -126,7 +121,7 @@ impl RopeRows {
     }
 
     /// Turns every head of `x`, (heads, d), by the angles of row `row`.
-    fn rotate(&self, row: usize, x: &mut [f32], d: usize) {
+    pub(super) fn rotate(&self, row: usize, x: &mut [f32], d: usize) {
         let (cos, sin) = (&self.cos[row * self.dim..][..self.dim], &self.sin[row * self.dim..][..self.dim]);
         let half = self.dim / 2;
         for head in x.chunks_exact_mut(d) {
