@@ -1,9 +1,12 @@
 //! Each check of the checklist can fail, the card and the page are whole, and nothing depends on chance.
 
+use std::io::Write;
+
 use ferrotune_data::inspect::{
-    Context, InspectConfig, Inspection, Review, TopicConfig, Verdict, card, html, inspect, topics,
+    Context, InspectConfig, Inspection, Lost, Review, TopicConfig, Verdict, card, html, inspect,
+    inspect_read, topics,
 };
-use ferrotune_data::{Item, Origin, Record};
+use ferrotune_data::{Dropped, Edit, Item, Origin, Record};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use proptest::prelude::*;
 use serde_json::{Map, json};
@@ -139,6 +142,66 @@ fn every_check_can_fail_and_names_the_row() {
         Context { files: vec![file], ..none() },
     );
     check("read_by_a_person", "nobody has signed", None, none());
+}
+
+#[test]
+fn what_reading_lost_counts_against_the_dataset() {
+    let dropped = |line: usize| Dropped {
+        id: format!("t-{line}"),
+        step: "read".into(),
+        reason: "bad_value".into(),
+        detail: "role \"wizard\"".into(),
+        origin: Origin { file: "t.jsonl".into(), line },
+        row: json!({}),
+    };
+    let renamed = Edit {
+        id: "r00~9".into(),
+        step: "read".into(),
+        field: "id".into(),
+        start: 0,
+        end: 3,
+        before: "r00".into(),
+        after: "r00~9".into(),
+    };
+    let (rows, held_out, config) = (good(), good()[..1].to_vec(), InspectConfig::default());
+    let context = Context { validation: Some(&held_out), ..Context::default() };
+    let look = |lost: &Lost<'_>| inspect_read(&rows, lost, &context, &config).unwrap();
+    let seen =
+        look(&Lost { rows: &[dropped(3), dropped(5)], renamed: &[renamed], validation: &[dropped(7)] });
+    let check = seen.check("well_formed").unwrap();
+    assert_eq!(check.verdict, Verdict::Fail);
+    assert!(
+        check.figures.starts_with("2 of 50 rows cannot be used, the first: t.jsonl:3: bad_value"),
+        "{check:?}"
+    );
+    assert!(
+        check.figures.contains("1 ids stood twice and were made unique, the first: \"r00\""),
+        "{check:?}"
+    );
+    assert_eq!(check.rows, ["t-3", "t-5", "r00~9"]);
+    let check = seen.check("held_out_apart").unwrap();
+    assert!(check.figures.starts_with("1 of 2 rows cannot be used, the first: t.jsonl:7"), "{check:?}");
+    assert_eq!((seen.unusable["bad_value"], seen.renamed), (2, 1));
+    for page in [card(&seen, &config), html(&seen, &config)] {
+        assert!(page.contains("2 more rows cannot be used: bad_value 2. 1 ids stood twice."), "{page}");
+    }
+    assert_eq!(look(&Lost::default()), inspect(&rows, &context, &config).unwrap());
+}
+
+#[test]
+fn packed_lines_are_looked_at_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = b"{\"a\": 1}\n{\"b\": 2}\n";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(lines).unwrap();
+    let packed = [gzip.finish().unwrap(), zstd::encode_all(&lines[..], 3).unwrap(), lines.to_vec()];
+    let paths: Vec<_> = ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl"].map(|name| folder.path().join(name)).into();
+    for (path, bytes) in paths.iter().zip(packed) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let inspection = seen(&good(), &Context { files: paths, ..Context::default() }, |_| {});
+    let check = inspection.check("jsonl").unwrap();
+    assert_eq!((check.verdict, check.figures.as_str()), (Verdict::Pass, "6 lines in 3 files"));
 }
 
 /// The answer of a row of [`good`].

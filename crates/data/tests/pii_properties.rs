@@ -39,6 +39,15 @@ fn piece() -> impl Strategy<Value = String> {
         "SARAH CONNOR",
         "Dr. Zzyzxov",
         "Suite 603",
+        "joe%40example.com",
+        "joe@xn--e1afmkfd.xn--p1ai",
+        "Hauptstr. 5, 80331 München",
+        "Ms. van der Berg",
+        "password qwerty12",
+        "mot de passe : Azerty123",
+        "New York",
+        "Rio de Janeiro",
+        "-----BEGIN RSA PRIVATE KEY-----",
     ]);
     let words = prop::sample::select(vec![
         "call",
@@ -52,6 +61,10 @@ fn piece() -> impl Strategy<Value = String> {
         "version",
         "office",
         "fax",
+        "van",
+        "2.",
+        "%40",
+        "password",
         "[EMAIL_1]",
         "[PHONE_2]",
         "[REDACTED]",
@@ -234,6 +247,24 @@ fn columns_and_tool_calls_are_cleaned_too() {
         assert!(shown.contains(kept), "{kept} not in {shown}");
     }
     assert!(edits.iter().any(|e| e.field == "messages[0].tool_calls[0].function.arguments"), "{edits:?}");
+}
+
+#[test]
+fn names_of_columns_are_cleaned_and_stay_apart() {
+    let item = serde_json::json!({"id": "r", "text": "x", "meta": {
+        "a@x.org": 1, "topic": {"b@x.org": "sam@example.org"}, "A@x.org": 2, "a": 3}});
+    let clean = |operator| {
+        let item: Item = serde_json::from_value(item.clone()).unwrap();
+        let mut row = Record { item, origin: Origin::default() };
+        let config = PiiConfig { operator, ..PiiConfig::default() };
+        let mut edits = Vec::new();
+        PiiStep::new(config).unwrap().apply(&mut row, &mut edits).unwrap();
+        (serde_json::to_string(row.meta()).unwrap(), edits.len())
+    };
+    let expect = r#"{"[EMAIL_1]":1,"topic":{"[EMAIL_2]":"[EMAIL_3]"},"[EMAIL_1.2]":2,"a":3}"#;
+    assert_eq!(clean(Operator::Placeholder), (expect.to_owned(), 4));
+    let expect = r#"{"[REDACTED]":1,"topic":{"[REDACTED]":"[REDACTED]"},"[REDACTED]~2":2,"a":3}"#;
+    assert_eq!(clean(Operator::Redact), (expect.to_owned(), 4));
 }
 
 #[test]

@@ -82,6 +82,26 @@ fn whitespace_is_tidied() {
     stays(&Whitespace, "a\n\n    indented  code".replace("  code", " code").as_str());
     stays(&Whitespace, "```\nx   y\n\n\n\nz\n```");
     stays(&Whitespace, "| a  | b |\n|----|---|");
+    check(&Whitespace, "   Dear  Ann,\nhow are you?", "Dear Ann,\nhow are you?");
+    check(&Whitespace, "one \ntwo   \nthree", "one\ntwo\nthree");
+    check(&Whitespace, "one  \n\ntwo  ", "one\n\ntwo");
+}
+
+#[test]
+fn code_tables_and_line_breaks_keep_their_blanks() {
+    check(&Whitespace, "\n\n    x = 1\n    return x + 1\n", "    x = 1\n    return x + 1");
+    check(&Whitespace, "x\u{a0}= 1  # one", "x = 1  # one");
+    for text in [
+        "print(\"a  b\")",
+        "echo \"a  b\"",
+        "  if x\n    return  y",
+        "name\tage\nBob\t42\t\tyes",
+        "Roses are red,  \nviolets are blue",
+        "- one\n    - two",
+        "Run `ls  -l` twice",
+    ] {
+        stays(&Whitespace, text);
+    }
 }
 
 #[test]
@@ -192,13 +212,15 @@ fn boilerplate_lines_go_from_all_rows() {
 
 proptest! {
     #[test]
-    fn fixes_end_and_are_idempotent(text in "[a-zA-Z \t\n.,<>/&;#*_\\[\\]()\\\\!é“”\u{a0}\u{200b}`~|-]{0,60}") {
+    fn fixes_end_and_are_idempotent(text in "[a-zA-Z \t\n.,\"=<>/&;#*_\\[\\]()\\\\!é“”\u{a0}\u{200b}`~|-]{0,60}") {
         let steps: [&dyn TextStep; 6] =
             [&Unicode::default(), &Whitespace, &Email, &Mojibake, &Html, &Markdown(MarkdownMode::Leftovers)];
         for step in steps.iter().take(4) {
             let once = step.fix(&text).into_owned();
             prop_assert_eq!(step.fix(&once), once.as_str(), "{}", step.name());
         }
+        let tidy = Whitespace.fix(&text);
+        prop_assert!(tidy.split_whitespace().eq(text.split_whitespace()), "words stay");
         // Undoing one layer of escapes may lay another one open (`&amp;amp;`), so these only must not panic.
         for step in &steps[4..] {
             let _ = step.fix(&text);

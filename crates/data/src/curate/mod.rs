@@ -8,9 +8,10 @@
 //! looks at all rows (`boilerplate`, `dedup`, `decontaminate`, `split`, `mix`, `pii` with a corpus-wide numbering)
 //! waits for the last of them. The result is the same for any number of threads.
 //!
-//! Where the recipe has a `pii` step, what it finds is hidden in `dropped` and `edits` as well, unless its
+//! Where the recipe has a `pii` step, what it finds is hidden in `dropped`, `edits` and the report as well, unless its
 //! `audit_originals` is set: no file of the run then shows personal data that the kept rows no longer have, as far
-//! as the step finds it. Without such a step they show whatever the export held. Treat them like the raw export.
+//! as the step finds it. An id in which it finds some gives way to the file and line of its row. Without such a step
+//! they show whatever the export held. Treat them like the raw export.
 //!
 //! ```
 //! use ferrotune_data::curate::{self, Recipe};
@@ -33,6 +34,7 @@
 //! # std::fs::remove_dir_all(&folder).unwrap();
 //! ```
 
+mod ids;
 mod recipe;
 mod report;
 mod sets;
@@ -40,14 +42,15 @@ mod sink;
 mod step;
 mod suggest;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
+use serde_json::Value;
 
 use crate::read::{self, Row};
-use crate::{DataError, Dropped, Edit, Item, Record, RecordStep};
+use crate::{DataError, Dropped, Edit, Origin, Record, RecordStep};
+use ids::{Ids, id_mut, told_id};
 pub use recipe::Recipe;
 pub use report::{Report, StepReport};
 use sink::{Disk, Hiding, Memory, Sink};
@@ -92,25 +95,30 @@ impl Progress for () {
 /// recipe that cannot run.
 pub fn run(inputs: &[PathBuf], recipe: &Recipe, progress: &mut dyn Progress) -> Result<Outcome, DataError> {
     let mut sink = Memory::default();
-    let report = drive(inputs, recipe, &mut sink, progress)?;
+    let report = drive(inputs, recipe, recipe.steps()?, &mut sink, progress)?;
     Ok(sink.outcome(report))
 }
 
 /// Curates files onto disk: `kept.jsonl`, `dropped.jsonl`, `edits.jsonl` and `report.json` in `folder`, after a
-/// `split` step `validation.jsonl` and `test.jsonl` too, each under its name only when it is whole. Where no step
-/// needs all rows, only a chunk of them is held at a time.
+/// `split` step `validation.jsonl` and `test.jsonl` too, each under its name only when it is whole. Sets that an
+/// earlier run held out there, and this one does not, are removed. Where no step needs all rows, only a chunk of them
+/// is held at a time.
 ///
 /// # Errors
-/// As [`run`], and [`DataError::Io`] where the folder cannot be written.
+/// As [`run`]; [`DataError::Config`] where a file that is read would be replaced, and [`DataError::Io`] where the
+/// folder cannot be written.
 pub fn run_to(
     folder: &Path,
     inputs: &[PathBuf],
     recipe: &Recipe,
     progress: &mut dyn Progress,
 ) -> Result<Report, DataError> {
+    let steps = recipe.steps()?;
+    let read = inputs.iter().map(PathBuf::as_path).chain(steps.iter().flat_map(Step::reads));
+    sink::apart(folder, read)?;
     let mut sink = Disk::create(folder)?;
-    let report = drive(inputs, recipe, &mut sink, progress)?;
-    sink.commit(&report)?;
+    let mut report = drive(inputs, recipe, steps, &mut sink, progress)?;
+    sink.commit(&mut report)?;
     Ok(report)
 }
 
@@ -119,7 +127,7 @@ pub fn run_to(
 /// # Errors
 /// [`DataError::Config`] for a recipe that cannot run.
 pub fn run_records(
-    records: Vec<Record>,
+    mut records: Vec<Record>,
     recipe: &Recipe,
     progress: &mut dyn Progress,
 ) -> Result<Outcome, DataError> {
@@ -127,7 +135,20 @@ pub fn run_records(
     let mut sink = Memory::default();
     let mut report = Report::new(&steps);
     report.read = records.len();
+    let mut ids = Ids::default();
+    for record in &records {
+        ids.take(record.id());
+    }
+    let mut edits = Vec::new();
+    for (row, record) in records.iter_mut().enumerate() {
+        let line = if record.origin.line == 0 { row + 1 } else { record.origin.line };
+        let origin = Origin { file: record.origin.file.clone(), line };
+        edits.extend(ids.hide(id_mut(record), &origin, &steps));
+    }
     let mut hiding = Hiding::new(&mut sink, &steps);
+    for edit in edits {
+        told_id(edit, &steps, &mut hiding, &mut report)?;
+    }
     finish(records, steps, 0, &mut hiding, &mut report, progress)?;
     Ok(sink.outcome(report))
 }
@@ -135,18 +156,18 @@ pub fn run_records(
 fn drive(
     inputs: &[PathBuf],
     recipe: &Recipe,
+    steps: Vec<Step>,
     sink: &mut dyn Sink,
     progress: &mut dyn Progress,
 ) -> Result<Report, DataError> {
     if inputs.is_empty() {
         return Err(DataError::Config("no input files were named".into()));
     }
-    let steps = recipe.steps()?;
     let sink: &mut dyn Sink = &mut Hiding::new(sink, &steps);
     let mut report = Report::new(&steps);
     let n_leading = steps.iter().take_while(|s| s.row_step().is_some()).count();
     let only_rows = n_leading == steps.len();
-    let mut ids = HashSet::new();
+    let mut ids = Ids::default();
     let mut waiting = Vec::new();
     progress.begin("read", None);
     for input in inputs {
@@ -158,8 +179,11 @@ fn drive(
             let is_last = row.is_none();
             match row {
                 Some(Row::Record(record)) => chunk.push(record),
-                Some(Row::Dropped(dropped)) => {
+                Some(Row::Dropped(mut dropped)) => {
                     report.read += 1;
+                    if let Some(edit) = ids.hide(&mut dropped.id, &dropped.origin, &steps) {
+                        told_id(edit, &steps, sink, &mut report)?;
+                    }
                     report.count_drop(None, &dropped.reason);
                     sink.dropped(dropped)?;
                 }
@@ -169,12 +193,21 @@ fn drive(
                 continue;
             }
             let mut edits = rows.take_renamed();
+            let mut hidden = Vec::new();
             for record in &mut chunk {
-                unique_across_files(record, input, &mut ids, &mut edits);
+                ids.make_unique(record, input, &mut edits);
+                let origin = record.origin.clone();
+                hidden.extend(ids.hide(id_mut(record), &origin, &steps));
             }
+            // Of an id that was made unique and then hidden, the second change tells all.
+            edits.retain(|edit| !ids.hidden.contains(&edit.after));
+            ids.hidden.clear();
             for edit in edits {
                 report.count_edit(None, &edit.step);
                 sink.edit(edit)?;
+            }
+            for edit in hidden {
+                told_id(edit, &steps, sink, &mut report)?;
             }
             report.read += chunk.len();
             progress.advance(chunk.len());
@@ -236,6 +269,12 @@ fn finish(
             }
             report.repeats += outcome.repeats;
             report.per_step[i].notes = outcome.notes;
+            sink.hide(&mut report.per_step[i].notes);
+            for warning in outcome.warnings {
+                let mut told = Value::String(format!("{}: {warning}", step.name()));
+                sink.hide(&mut told);
+                report.warnings.extend(told.as_str().map(str::to_owned));
+            }
             records = outcome.kept;
         }
         if let Step::Pii(step) = step
@@ -293,36 +332,6 @@ fn apply(
 
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
-}
-
-/// Two files may use the same ids: the later row's is told apart by its file's name.
-fn unique_across_files(record: &mut Record, input: &Path, ids: &mut HashSet<u64>, edits: &mut Vec<Edit>) {
-    if ids.insert(xxh3_64(record.id().as_bytes())) {
-        return;
-    }
-    let before = record.id().to_owned();
-    let name = file_name(input);
-    let stem = name.split('.').next().unwrap_or_default();
-    let mut id = format!("{stem}:{before}");
-    let mut n = 2;
-    while !ids.insert(xxh3_64(id.as_bytes())) {
-        id = format!("{stem}:{before}~{n}");
-        n += 1;
-    }
-    edits.push(Edit {
-        id: id.clone(),
-        step: "read".to_owned(),
-        field: "id".to_owned(),
-        start: 0,
-        end: before.chars().count(),
-        before,
-        after: id.clone(),
-    });
-    match &mut record.item {
-        Item::Chat(c) => c.id = id,
-        Item::Pair(p) => p.id = id,
-        Item::Document(d) => d.id = id,
-    }
 }
 
 #[cfg(test)]

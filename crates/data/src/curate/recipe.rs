@@ -147,8 +147,23 @@ impl Recipe {
         self.steps.iter().map(|(kind, _)| kind.as_str())
     }
 
+    /// Rows that a `split` holds out are seen by no later step, so personal data must be gone by then.
+    fn check_order(&self) -> Result<(), DataError> {
+        let Some(split) = self.kinds().position(|kind| kind == "split") else { return Ok(()) };
+        match self.kinds().skip(split).position(|kind| kind == "pii") {
+            None => Ok(()),
+            Some(after) => Err(DataError::Config(format!(
+                "recipe: step {} (split) stands before step {} (pii), so the rows that it holds out would keep their \
+                 personal data: move `split` below `pii`",
+                split + 1,
+                split + after + 1
+            ))),
+        }
+    }
+
     /// The steps, ready to run.
     pub(super) fn steps(&self) -> Result<Vec<Step>, DataError> {
+        self.check_order()?;
         let build = |(i, (kind, settings)): (usize, &(String, Table))| {
             Step::build(kind, settings.clone(), self.folder.as_deref(), self.count_tokens.as_ref()).map_err(
                 |e| match e {

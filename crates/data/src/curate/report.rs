@@ -27,6 +27,10 @@ pub struct Report {
     pub inputs: Vec<(String, String)>,
     /// The steps, in their order.
     pub per_step: Vec<StepReport>,
+    /// What a person should know before trusting the result: evaluation rows that could not be read, a set that is
+    /// far from its share, a cluster that holds too much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What one step did.

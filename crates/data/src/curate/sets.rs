@@ -18,6 +18,11 @@ use crate::{DataError, Drop, Dropped, Edit, Record};
 pub(super) trait SetStep {
     fn name(&self) -> &'static str;
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError>;
+
+    /// The files that it reads.
+    fn reads(&self) -> Vec<&Path> {
+        Vec::new()
+    }
 }
 
 /// Every row that went in, and what was done with it.
@@ -31,6 +36,8 @@ pub(super) struct SetOutcome {
     pub(super) repeats: usize,
     pub(super) edits: Vec<Edit>,
     pub(super) notes: Value,
+    /// What a person should know before trusting the result.
+    pub(super) warnings: Vec<String>,
 }
 
 pub(super) struct Boilerplate(pub(super) BoilerplateConfig);
@@ -57,8 +64,14 @@ impl SetStep for Dedup {
 
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
         let result = dedup::dedup(records, &self.0)?;
-        let notes = json!(result.report);
-        Ok(SetOutcome { kept: result.kept, dropped: result.dropped, notes, ..SetOutcome::default() })
+        let (notes, warnings) = (json!(result.report), result.report.alarms);
+        Ok(SetOutcome {
+            kept: result.kept,
+            dropped: result.dropped,
+            notes,
+            warnings,
+            ..SetOutcome::default()
+        })
     }
 }
 
@@ -75,13 +88,67 @@ impl SetStep for DedupAgainst {
     }
 
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
-        let mut reference = Vec::new();
+        let (mut rows, mut warnings, mut unusable) = (Vec::new(), Vec::new(), 0);
         for path in &self.against {
-            reference.extend(read::open(path, &self.read)?.0);
+            let mut read = Reference::open(path, &self.read)?;
+            rows.append(&mut read.rows);
+            unusable += read.unusable;
+            warnings.extend(read.warning);
         }
-        let result = dedup::dedup_against(records, &reference, &self.config)?;
-        let notes = json!(result.report);
-        Ok(SetOutcome { kept: result.kept, dropped: result.dropped, notes, ..SetOutcome::default() })
+        let result = dedup::dedup_against(records, &rows, &self.config)?;
+        let mut notes = json!(result.report);
+        note_unusable(&mut notes, unusable);
+        warnings.extend(result.report.alarms);
+        Ok(SetOutcome {
+            kept: result.kept,
+            dropped: result.dropped,
+            notes,
+            warnings,
+            ..SetOutcome::default()
+        })
+    }
+
+    fn reads(&self) -> Vec<&Path> {
+        self.against.iter().map(PathBuf::as_path).collect()
+    }
+}
+
+/// A file that rows are compared with.
+struct Reference {
+    rows: Vec<Record>,
+    /// Rows that cannot be compared with.
+    unusable: usize,
+    /// What is to be told of those.
+    warning: Option<String>,
+}
+
+impl Reference {
+    /// Reads the file; one of which no row can be used is an error.
+    fn open(path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
+        let (rows, dropped, _) = read::open(path, options)?;
+        let Some(first) = dropped.first() else { return Ok(Reference { rows, unusable: 0, warning: None }) };
+        let (unusable, all) = (dropped.len(), rows.len() + dropped.len());
+        let why = format!("{} ({})", first.reason, first.detail);
+        let remedy = "mend them, or read one column of all: \
+                      `read = { shape = \"document\", columns = { text = \"question\" } }`";
+        if rows.is_empty() {
+            let reason = format!("none of its {all} rows can be compared with: {why}; {remedy}");
+            return Err(DataError::Format { path: path.to_owned(), line: Some(first.origin.line), reason });
+        }
+        let warning = format!(
+            "{}: {unusable} of {all} rows cannot be compared with, so what they hold stays; the first is line {}: \
+             {why}; {remedy}",
+            path.display(),
+            first.origin.line
+        );
+        Ok(Reference { rows, unusable, warning: Some(warning) })
+    }
+}
+
+fn note_unusable(notes: &mut Value, unusable: usize) {
+    if unusable > 0 {
+        let before = notes["unusable"].as_u64().unwrap_or(0);
+        notes["unusable"] = json!(before + unusable as u64);
     }
 }
 
@@ -153,15 +220,30 @@ impl SetStep for Decontaminate {
     }
 
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
-        let mut sets = Vec::new();
+        let (mut sets, mut unusable, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for Against { path, name, read } in &self.against {
-            let (rows, ..) = read::open(path, read)?;
+            let read = Reference::open(path, read)?;
             let name = name.clone().unwrap_or_else(|| super::file_name(path));
-            sets.push(EvaluationSet::of_records(name, &rows, self.answers));
+            sets.push(EvaluationSet::of_records(name, &read.rows, self.answers));
+            unusable.push(read.unusable);
+            warnings.extend(read.warning);
         }
         let result = decontaminate(records, &sets, &self.config)?;
-        let notes = json!(result.report);
-        Ok(SetOutcome { kept: result.kept, dropped: result.dropped, notes, ..SetOutcome::default() })
+        let mut notes = json!(result.report);
+        for (set, unusable) in sets.iter().zip(unusable) {
+            note_unusable(&mut notes[&set.name], unusable);
+        }
+        Ok(SetOutcome {
+            kept: result.kept,
+            dropped: result.dropped,
+            notes,
+            warnings,
+            ..SetOutcome::default()
+        })
+    }
+
+    fn reads(&self) -> Vec<&Path> {
+        self.against.iter().map(|set| set.path.as_path()).collect()
     }
 }
 
@@ -177,7 +259,8 @@ impl SetStep for Split {
         let sets = split(records, &self.0)?;
         let validation = sets.validation.into_iter().map(|r| ("validation", r));
         let held_out = validation.chain(sets.test.into_iter().map(|r| ("test", r))).collect();
-        Ok(SetOutcome { kept: sets.train, held_out, notes: json!(sets.report), ..SetOutcome::default() })
+        let (notes, warnings) = (json!(sets.report), sets.report.notes);
+        Ok(SetOutcome { kept: sets.train, held_out, notes, warnings, ..SetOutcome::default() })
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::Outcome;
 use super::report::Report;
@@ -16,6 +19,9 @@ pub(super) trait Sink {
     fn held_out(&mut self, set: &'static str, record: Record) -> Result<(), DataError>;
     fn dropped(&mut self, dropped: Dropped) -> Result<(), DataError>;
     fn edit(&mut self, edit: Edit) -> Result<(), DataError>;
+
+    /// Hides in what a report tells what the audit hides.
+    fn hide(&self, _: &mut Value) {}
 }
 
 #[derive(Default)]
@@ -55,6 +61,25 @@ impl Sink for Memory {
     }
 }
 
+/// The sets that a `split` step holds out.
+const SETS: [&str; 2] = ["validation", "test"];
+
+/// Refuses a folder whose files are read: what is written would replace them.
+pub(super) fn apart<'a>(folder: &Path, mut read: impl Iterator<Item = &'a Path>) -> Result<(), DataError> {
+    let names = ["kept", "dropped", "edits"].into_iter().chain(SETS).map(|name| format!("{name}.jsonl"));
+    let written = names.chain(["report.json".to_owned()]).map(|name| folder.join(name));
+    let written: Vec<PathBuf> = written.filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let is_written = |path: &&Path| fs::canonicalize(path).is_ok_and(|real| written.contains(&real));
+    match read.find(is_written) {
+        None => Ok(()),
+        Some(path) => Err(DataError::Config(format!(
+            "{} is read, and what is written into {} would replace it: name another folder for the output",
+            path.display(),
+            folder.display()
+        ))),
+    }
+}
+
 pub(super) struct Disk {
     folder: PathBuf,
     kept: JsonLines,
@@ -75,8 +100,29 @@ impl Disk {
         })
     }
 
+    /// Takes away the sets that an earlier run held out and this one does not: beside other kept rows they would be
+    /// evaluated on as if they were its own. A file that no earlier run wrote stays, and that is told.
+    fn remove_old_sets(&self, report: &mut Report) -> Result<(), DataError> {
+        let earlier = fs::read(self.folder.join("report.json")).ok();
+        let earlier: Option<Report> = earlier.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        for set in SETS.into_iter().filter(|set| !self.held_out.contains_key(set)) {
+            let path = self.folder.join(format!("{set}.jsonl"));
+            if !path.exists() {
+                continue;
+            }
+            if earlier.as_ref().is_some_and(|earlier| earlier.held_out.contains_key(set)) {
+                fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
+            } else {
+                let path = path.display();
+                report.warnings.push(format!("{path} is not of this run: move it away before you evaluate"));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives all files their names, the kept rows last: where they stand, the others do too.
-    pub(super) fn commit(self, report: &Report) -> Result<(), DataError> {
+    pub(super) fn commit(self, report: &mut Report) -> Result<(), DataError> {
+        self.remove_old_sets(report)?;
         self.dropped.commit()?;
         self.edits.commit()?;
         for file in self.held_out.into_values() {
@@ -142,5 +188,9 @@ impl Sink for Hiding<'_> {
     fn edit(&mut self, mut edit: Edit) -> Result<(), DataError> {
         self.conceal.iter().for_each(|c| c.edit(&mut edit));
         self.inner.edit(edit)
+    }
+
+    fn hide(&self, told: &mut Value) {
+        self.conceal.iter().for_each(|c| c.told(told));
     }
 }

@@ -158,6 +158,14 @@ impl Step {
         }
     }
 
+    /// The files that it reads beside the inputs.
+    pub(super) fn reads(&self) -> Vec<&Path> {
+        match self {
+            Step::Set(step) => step.reads(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Called once after the last row.
     pub(super) fn end(&self) -> Result<(), DataError> {
         match self {

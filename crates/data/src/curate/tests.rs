@@ -254,6 +254,170 @@ fn the_audit_hides_what_the_rows_no_longer_have() {
     assert!(told(&format!("{steps}audit_originals = true")).1.contains("sam@example.org"));
 }
 
+fn write(folder: &TempDir, name: &str, rows: &[Value]) {
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    fs::write(folder.path().join(name), lines.join("\n")).unwrap();
+}
+
+/// What stands in the files of a folder.
+fn all_files(folder: &Path) -> String {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn evaluation_rows_that_cannot_be_read_are_told() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 6);
+    let question =
+        |i: usize| json!({"question": format!("What is asked here, as number {i} of all?"), "answer": null});
+    let good = json!({"question": "What is asked here, as the only good one?", "answer": "This."});
+    let lines = [good.to_string(), question(1).to_string(), "{\"question\": ".to_owned()];
+    fs::write(folder.path().join("exam.jsonl"), lines.join("\n")).unwrap();
+    for step in [
+        "kind = \"decontaminate\"\nagainst = [{ path = \"exam.jsonl\", name = \"exam\" }]",
+        "kind = \"dedup_against\"\nagainst = [\"exam.jsonl\"]",
+    ] {
+        let report = run_in(&folder, &["desk.jsonl"], &format!("[[step]]\n{step}")).unwrap().report;
+        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+        let warning = &report.warnings[0];
+        assert!(warning.contains("exam.jsonl: 2 of 3 rows cannot be compared with"), "{warning}");
+        assert!(warning.contains("the first is line 2: missing_field"), "{warning}");
+        let notes = &report.per_step[0].notes;
+        let notes = notes.get("exam").unwrap_or(notes);
+        assert_eq!(notes["unusable"], 2, "{notes}");
+    }
+    let read = "read = { shape = \"document\", columns = { text = \"question\" } }";
+    let step = format!("[[step]]\nkind = \"decontaminate\"\nagainst = [{{ path = \"exam.jsonl\", {read} }}]");
+    let report = run_in(&folder, &["desk.jsonl"], &step).unwrap().report;
+    assert!(report.warnings[0].contains("exam.jsonl: 1 of 3 rows"), "{:?}", report.warnings);
+    write(&folder, "exam.jsonl", &[question(1), question(2)]);
+    let step = "[[step]]\nkind = \"decontaminate\"\nagainst = [{ path = \"exam.jsonl\" }]";
+    let error = run_in(&folder, &["desk.jsonl"], step).unwrap_err().to_string();
+    assert!(error.contains("exam.jsonl:1: none of its 2 rows can be compared with"), "{error}");
+}
+
+#[test]
+fn a_rejected_answer_may_be_empty() {
+    let folder = TempDir::new().unwrap();
+    let pair = |id: &str, chosen: &str, rejected: &str| {
+        json!({"id": id, "prompt": format!("Is it open, {id}?"),
+        "chosen": chosen, "rejected": rejected})
+    };
+    write(&folder, "pairs.jsonl", &[pair("a", "Yes, until six.", ""), pair("b", "", "Yes, until six.")]);
+    let outcome =
+        run(&[folder.path().join("pairs.jsonl")], &Recipe::builtin("preferences").unwrap(), &mut ()).unwrap();
+    assert_eq!(outcome.kept.iter().map(Record::id).collect::<Vec<_>>(), ["a"], "{:?}", outcome.dropped);
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "kept", 4);
+    write_rows(&folder, "test", 4);
+    let before = all_files(folder.path());
+    let recipe = Recipe::parse("version = 1").unwrap();
+    for name in ["kept.jsonl", "./test.jsonl"] {
+        let input = folder.path().join(name);
+        let error = run_to(folder.path(), &[input], &recipe, &mut ()).unwrap_err().to_string();
+        assert!(error.contains("is read") && error.contains("name another folder"), "{error}");
+    }
+    assert_eq!(all_files(folder.path()), before);
+    let step = "version = 1\n[[step]]\nkind = \"dedup_against\"\nagainst = [\"kept.jsonl\"]";
+    fs::write(folder.path().join("r.toml"), step).unwrap();
+    let against = Recipe::load(&folder.path().join("r.toml")).unwrap();
+    let other = TempDir::new().unwrap();
+    write_rows(&other, "desk", 4);
+    let input = other.path().join("desk.jsonl");
+    assert!(run_to(folder.path(), std::slice::from_ref(&input), &against, &mut ()).is_err());
+    assert!(run_to(&other.path().join("out"), &[input], &against, &mut ()).is_ok());
+}
+
+#[test]
+fn an_earlier_runs_held_out_rows_go() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 20);
+    let (out, input) = (folder.path().join("out"), folder.path().join("desk.jsonl"));
+    let run = |steps: &str| {
+        let recipe = Recipe::parse(&format!("version = 1\n{steps}")).unwrap();
+        run_to(&out, std::slice::from_ref(&input), &recipe, &mut ()).unwrap()
+    };
+    let exists = || ["validation.jsonl", "test.jsonl"].map(|name| out.join(name).exists());
+    let report = run("[[step]]\nkind = \"split\"\nvalidation = 0.2\ntest = 0.2");
+    assert_eq!((report.held_out["validation"], report.held_out["test"], exists()), (4, 4, [true, true]));
+    run("[[step]]\nkind = \"split\"\nvalidation = 0.2");
+    assert_eq!(exists(), [true, false]);
+    assert_eq!(run("").warnings, Vec::<String>::new());
+    assert_eq!(exists(), [false, false]);
+    fs::write(out.join("test.jsonl"), "mine").unwrap();
+    assert!(run("").warnings[0].contains("test.jsonl is not of this run"));
+    assert_eq!(exists(), [false, true]);
+}
+
+#[test]
+fn what_a_split_has_to_say_is_a_warning() {
+    let folder = TempDir::new().unwrap();
+    write_rows(&folder, "desk", 3);
+    let report =
+        run_in(&folder, &["desk.jsonl"], "[[step]]\nkind = \"split\"\nvalidation = 0.01").unwrap().report;
+    assert!(report.warnings[0].starts_with("split: validation is empty"), "{:?}", report.warnings);
+}
+
+#[test]
+fn rows_are_held_out_only_without_their_personal_data() {
+    let error = |steps: &[&str]| {
+        let steps: String = steps.iter().map(|kind| format!("[[step]]\nkind = \"{kind}\"\n")).collect();
+        Recipe::parse(&format!("version = 1\n{steps}")).err().map(|e| e.to_string())
+    };
+    let told = error(&["html", "split", "dedup", "pii"]).unwrap();
+    assert!(
+        told.contains("step 2 (split) stands before step 4 (pii)") && told.contains("move `split`"),
+        "{told}"
+    );
+    assert_eq!(error(&["pii", "split"]), None);
+    assert_eq!(error(&["split"]), None);
+}
+
+#[test]
+fn no_file_shows_personal_data_in_notes_ids_and_keys() {
+    let folder = TempDir::new().unwrap();
+    let footer = "Questions? Write to help.desk@example.org at any time.";
+    let row = |i: usize| {
+        json!({"id": format!("sam{i}@example.org"), "text": format!("Story {i} is told.\n{footer}"),
+        "meta": {"sam@example.org": "owner"}})
+    };
+    let mut rows: Vec<Value> = (0..12).map(row).collect();
+    rows.push(rows[0].clone());
+    rows.push(json!({"id": "sam0@example.org", "text": null}));
+    rows.push(json!({"id": "plain", "text": "A story of its own."}));
+    write(&folder, "t.jsonl", &rows);
+    let recipe = |more: &str| {
+        let steps =
+            "[[step]]\nkind = \"boilerplate\"\n[[step]]\nkind = \"dedup\"\n[[step]]\nkind = \"pii\"\n";
+        Recipe::parse(&format!("version = 1\n{steps}{more}")).unwrap()
+    };
+    let (out, input) = (folder.path().join("out"), folder.path().join("t.jsonl"));
+    let report = run_to(&out, std::slice::from_ref(&input), &recipe(""), &mut ()).unwrap();
+    let shown = all_files(&out);
+    assert!(!shown.contains("@example.org"), "{shown}");
+    assert_eq!(
+        report.per_step[0].notes["removed_lines"][0]["line"],
+        "Questions? Write to [EMAIL_1] at any time."
+    );
+    let outcome = run(&[input], &recipe("audit_originals = true"), &mut ()).unwrap();
+    let mut ids: Vec<&str> = outcome.kept.iter().map(Record::id).collect();
+    ids.extend(outcome.dropped.iter().map(|d| d.id.as_str()));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 15, "each row has an id of its own: {ids:?}");
+    assert!(ids.contains(&"t-1") && ids.contains(&"t-14") && ids.contains(&"plain"), "{ids:?}");
+    let told = outcome.edits.iter().find(|e| e.field == "id" && e.id == "t-1").unwrap();
+    assert_eq!((told.before.as_str(), told.after.as_str()), ("sam0@example.org", "t-1"));
+    let again = run_records(outcome.kept.clone(), &recipe(""), &mut ()).unwrap();
+    assert_eq!(again.kept, outcome.kept);
+}
+
 #[test]
 fn equal_ids_in_two_files_are_told_apart() {
     let folder = TempDir::new().unwrap();

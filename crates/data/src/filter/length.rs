@@ -21,11 +21,12 @@ pub fn approximate_tokens(text: &str) -> usize {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Length {
-    /// Fewest characters of an answer.
+    /// Fewest characters of an answer; of a pair, of the chosen one.
     pub min_chars: Option<usize>,
     /// Most characters of an answer.
     pub max_chars: Option<usize>,
-    /// Fewest words of an answer. Scripts without blanks count two characters as a word.
+    /// Fewest words of an answer; of a pair, of the chosen one. Scripts without blanks count two characters as a
+    /// word.
     pub min_words: Option<usize>,
     /// Fewest tokens of all texts of a row together.
     pub min_tokens: Option<usize>,
@@ -66,13 +67,15 @@ impl RecordStep for Length {
         for answer in record.answers() {
             let n = answer.text.trim().chars().count();
             let detail = |what: &str| format!("{}: {what}: {}", answer.field, shown(answer.text));
-            if let Some(min) = self.min_chars.filter(|&min| n < min) {
+            // The rejected side of a pair may be bad in any way.
+            let must_answer = !answer.field.starts_with("rejected");
+            if let Some(min) = self.min_chars.filter(|&min| must_answer && n < min) {
                 return Err(Drop::new("too_short", detail(&format!("{n} characters of at least {min}"))));
             }
             if let Some(max) = self.max_chars.filter(|&max| n > max) {
                 return Err(Drop::new("too_long", detail(&format!("{n} characters of at most {max}"))));
             }
-            if let Some(min) = self.min_words {
+            if let Some(min) = self.min_words.filter(|_| must_answer) {
                 let n = count_words(answer.text);
                 if n < min {
                     return Err(Drop::new("too_few_words", detail(&format!("{n} words of at least {min}"))));

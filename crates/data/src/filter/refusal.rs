@@ -24,11 +24,19 @@ pub struct Refusal {
     pub says_nothing: bool,
     /// "I don't have that information" (`no_information`).
     pub no_information: bool,
+    /// Look at documents too. Off by default: what a person asks or a page tells declines nothing.
+    pub documents: bool,
 }
 
 impl Default for Refusal {
     fn default() -> Self {
-        Refusal { as_an_ai: true, refusals: true, says_nothing: true, no_information: false }
+        Refusal {
+            as_an_ai: true,
+            refusals: true,
+            says_nothing: true,
+            no_information: false,
+            documents: false,
+        }
     }
 }
 
@@ -110,6 +118,7 @@ impl RecordStep for Refusal {
         let answers = record.answers();
         let judged = match &record.item {
             crate::Item::Pair(_) => answers.iter().rfind(|a| a.field.starts_with("chosen")),
+            crate::Item::Document(_) if !self.documents => None,
             _ if answers.len() > 1 => return self.judge_many(&answers),
             _ => answers.first(),
         };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::toxicity::{Classifier, TrainConfig, cross_validate};
 use super::*;
-use crate::read::{ReadOptions, open};
+use crate::read::{ReadOptions, Shape, open};
 use crate::{Item, Origin, Record, RecordStep};
 
 fn row(item: Value) -> Record {
@@ -79,6 +79,21 @@ fn lengths_have_bounds() {
 }
 
 #[test]
+fn only_the_chosen_side_of_a_pair_has_a_least_length() {
+    let judge = |chosen: &str, rejected: &str| {
+        let turn = |text: &str| json!([{"role": "assistant", "content": text}]);
+        let prompt = json!([{"role": "user", "content": "Well?"}]);
+        let pair = json!({"id": "r", "prompt": prompt, "chosen": turn(chosen), "rejected": turn(rejected)});
+        let filter =
+            Length { min_chars: Some(2), min_words: Some(1), max_chars: Some(10), ..Length::default() };
+        filter.apply(&mut row(pair), &mut Vec::new()).err().map(|d| d.reason)
+    };
+    assert_eq!(judge("Yes.", ""), None);
+    assert_eq!(judge("", "Yes."), Some("too_short"));
+    assert_eq!(judge("Yes.", "much too long an answer"), Some("too_long"));
+}
+
+#[test]
 fn answers_that_stop_in_the_middle_are_found() {
     let stops = [
         "We repair them for free. Bring the",
@@ -107,9 +122,37 @@ fn answers_that_stop_in_the_middle_are_found() {
         "返品は三十日以内です",
         "| a | b |\n|---|---|\n| 1 | 2 |",
         "It costs $4 (or 5%)",
+        "Yes, it is",
+        "No, you can",
+        "Of course you may",
+        "Please come on in",
+        "It depends on which country you are in",
+        "There is no type of music that all of us enjoy listening to",
+        "J. B. Rhine tried to prove that it exists, but his method was flawed",
+        "Quebec City and St. John's get more snow than Montreal",
+        "Turkey, the UK, Ireland, and Canada drink more tea than all of the others do together",
+        "We have jumpers in red, in blue, in a dark green, and in small, medium and large sizes",
         "",
     ];
     check(&Truncated::default(), &whole, None);
+}
+
+/// TruthfulQA's best answers are whole sentences, nearly all of them without a full stop.
+#[test]
+fn whole_answers_without_full_stops_are_not_truncated() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/truthfulqa/TruthfulQA.csv");
+    if !path.exists() {
+        println!("skipped: the shared test data is not beside the checkout");
+        return;
+    }
+    let mut options = ReadOptions::default();
+    options.columns.text = Some("Best Answer".into());
+    options.shape = Some(Shape::Document);
+    let (records, _, _) = open(&path, &options).unwrap();
+    let answers: Vec<&str> = records.iter().map(|r| r.texts()[0].1).collect();
+    let dropped: Vec<_> = answers.iter().filter(|text| is_truncated(text)).collect();
+    println!("{} of {}: {dropped:?}", dropped.len(), answers.len());
+    assert!(answers.len() == 817 && dropped.len() <= 2);
 }
 
 #[test]
@@ -335,6 +378,10 @@ fn refusals_go_and_honest_ignorance_stays() {
     check(&filter, &answers, None);
     let strict = Refusal { no_information: true, ..Refusal::default() };
     check(&strict, &answers[..2], Some("no_information"));
+    let mut asked = row(json!({"id": "r", "text": "I can't do this transfer, please help"}));
+    assert_eq!(filter.apply(&mut asked, &mut Vec::new()), Ok(()), "a document declines nothing");
+    let documents = Refusal { documents: true, ..Refusal::default() };
+    assert_eq!(documents.apply(&mut asked, &mut Vec::new()).unwrap_err().reason, "refusal");
 }
 
 #[test]

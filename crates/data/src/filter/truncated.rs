@@ -32,83 +32,48 @@ impl RecordStep for Truncated {
     }
 }
 
-/// Words that no sentence ends with (before a full stop that is not there).
-const NEVER_LAST: [&str; 62] = [
+/// Words that no sentence ends with. Verbs and prepositions are not among them: "Yes, it is", "the one I came with".
+const NEVER_LAST: [&str; 24] = [
     "a",
-    "about",
     "although",
     "an",
     "and",
-    "are",
-    "as",
-    "at",
     "because",
-    "between",
     "but",
-    "by",
-    "can",
-    "could",
     "der",
-    "die",
     "during",
     "für",
-    "from",
-    "has",
-    "have",
     "if",
-    "in",
     "including",
-    "into",
-    "is",
     "its",
-    "may",
-    "mit",
     "my",
     "nor",
-    "of",
-    "on",
     "or",
     "our",
-    "should",
-    "so",
     "than",
-    "that",
     "the",
     "their",
-    "these",
-    "this",
-    "those",
-    "through",
-    "to",
     "und",
+    "unless",
     "until",
-    "upon",
-    "was",
-    "we",
-    "were",
-    "when",
-    "where",
     "whether",
-    "which",
-    "while",
-    "who",
-    "will",
-    "with",
-    "would",
     "your",
 ];
 
+/// Words before a full stop that ends no sentence.
+const ABBREVIATED: [&str; 10] = ["dr", "jr", "mr", "mrs", "ms", "mt", "prof", "sr", "st", "vs"];
+
 /// Whether a text stops in the middle of a sentence.
 ///
-/// It does where it ends with a comma or an opening bracket, with a word that needs another (`to`, `the`), with an
-/// open code fence or bold mark, or with a plain word although it otherwise ends its sentences. A text that never
-/// uses full stops, an item of a list, a heading, a link, a hashtag and a name under a greeting
+/// It does where it ends with a comma or an opening bracket, with a word that needs another (`and`, `the`), with an
+/// open code fence, in a long list before its `and`, or with a plain word although it otherwise ends its sentences. A
+/// text that never uses full stops, an item of a list, a heading, a link, a hashtag and a name under a greeting
 /// do not count.
 ///
 /// ```
 /// use ferrotune_data::filter::is_truncated;
 /// assert!(is_truncated("We repair them for free. Bring the"));
-/// assert!(!is_truncated("yes we do"));
+/// assert!(!is_truncated("Yes, you can"));
 /// assert!(!is_truncated("Sizes:\n- small\n- large"));
 /// ```
 pub fn is_truncated(text: &str) -> bool {
@@ -154,19 +119,36 @@ pub fn is_truncated(text: &str) -> bool {
     }
     // A sentence that ended earlier in the text shows that its writer ends sentences.
     let ends_sentences = sentence_ends(text) > 0;
-    ends_sentences && (n_words >= 2) || n_words >= 12 && line.starts_with(char::is_uppercase)
+    ends_sentences && n_words >= 2 || n_words >= 12 && is_open_list(line)
 }
 
-/// Full stops, exclamation and question marks that are followed by a blank and a capital or quote.
+/// Full stops, exclamation and question marks that are followed by a blank and a capital or quote; those of initials
+/// and abbreviations ("J. B. Rhine", "St. John's") do not count.
 fn sentence_ends(text: &str) -> usize {
-    let chars: Vec<char> = text.chars().collect();
-    let is_end = |w: &[char]| {
-        matches!(w[1], '.' | '!' | '?')
-            && w[2].is_whitespace()
-            && !w[3].is_lowercase()
-            && w[0].is_alphanumeric()
-    };
-    chars.windows(4).filter(|w| is_end(w)).count()
+    let mut words = text.split_whitespace().peekable();
+    let mut n = 0;
+    while let (Some(word), Some(next)) = (words.next(), words.peek()) {
+        let said = word.trim_end_matches(['.', '!', '?']);
+        let is_end = word.len() - said.len() == 1
+            && said.ends_with(char::is_alphanumeric)
+            && !next.starts_with(char::is_lowercase);
+        n += usize::from(is_end && !(word.ends_with('.') && is_abbreviated(said)));
+    }
+    n
+}
+
+fn is_abbreviated(word: &str) -> bool {
+    let is_initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase);
+    is_initial || ABBREVIATED.contains(&&*word.to_lowercase())
+}
+
+/// "cards, PayPal, Apple Pay and Google Pay, plus our own gift": parts between commas, and the last one is short and
+/// not the one that an `and` would bring.
+fn is_open_list(line: &str) -> bool {
+    let mut parts = line.rsplit(", ");
+    let last = parts.next().unwrap_or_default();
+    let closes = |word: &str| ["and", "or", "und", "oder", "et", "ou", "y", "e", "o"].contains(&word);
+    parts.count() >= 3 && last.split_whitespace().count() <= 4 && !last.split_whitespace().any(closes)
 }
 
 /// Whether the line ends inside a quotation that it opened, as `Choose "Delete my data" or "Send me.` does not.

@@ -29,6 +29,9 @@ fn write_card(out: &mut String, seen: &Inspection, config: &InspectConfig) -> st
     if !config.description.is_empty() {
         writeln!(out, "{}\n", config.description)?;
     }
+    if let Some(lost) = seen.told_lost() {
+        writeln!(out, "{lost}\n")?;
+    }
     let failed: Vec<&str> = named(seen, Verdict::Fail);
     let unknown: Vec<&str> = named(seen, Verdict::Unknown);
     let n = seen.checklist.len();

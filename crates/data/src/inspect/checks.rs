@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 
 use ferrotune_types::{Message, Role};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Distribution, InspectConfig, Topic, asked_and_answered};
+use super::{Context, Distribution, InspectConfig, Lost, Topic, asked_and_answered};
 use crate::dedup::{MinHashConfig, dedup};
 use crate::filter::{Engine, Refusal, Toxic, Turns, identify};
 use crate::split::{leaks, near};
-use crate::{DataError, Drop, Item, Record, RecordStep, clean, pii};
+use crate::{DataError, Drop, Dropped, Item, Record, RecordStep, clean, pii};
 
 /// What came of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,7 @@ fn refused(step: &impl RecordStep, record: &Record) -> Option<Drop> {
 
 pub(super) fn run(
     records: &[Record],
+    lost: &Lost<'_>,
     languages: &[String],
     topics: &[Topic],
     context: &Context<'_>,
@@ -99,12 +101,12 @@ pub(super) fn run(
         on_brand(records, config),
         no_pii(records, config),
         one_language(records, languages, config),
-        well_formed(records),
+        well_formed(records, lost),
         both_lengths(records, config),
         honest_gaps(records, config),
         template(records, context),
         jsonl(context),
-        apart(records, context)?,
+        apart(records, lost, context)?,
         read_by_a_person(config),
     ])
 }
@@ -221,7 +223,15 @@ fn one_language(records: &[Record], languages: &[String], config: &InspectConfig
     check
 }
 
-fn well_formed(records: &[Record]) -> Check {
+/// How many rows of how many a file lost, and the first of them.
+fn told_unusable(dropped: &[Dropped], usable: usize) -> Option<String> {
+    let first = dropped.first()?;
+    let place = format!("{}:{}", first.origin.file, first.origin.line);
+    let (n, of) = (dropped.len(), usable + dropped.len());
+    Some(format!("{n} of {of} rows cannot be used, the first: {place}: {} ({})", first.reason, first.detail))
+}
+
+fn well_formed(records: &[Record], lost: &Lost<'_>) -> Check {
     let mut seen = BTreeSet::new();
     let repeated: BTreeSet<&str> = records.iter().map(Record::id).filter(|id| !seen.insert(*id)).collect();
     let found = find(records, |record| {
@@ -232,7 +242,19 @@ fn well_formed(records: &[Record]) -> Check {
             || refused(&Turns::default(), record).map(|drop| format!("{} ({})", drop.reason, drop.detail));
         malformed(record).map(str::to_owned).or_else(bad_turns)
     });
-    Check::none("well_formed", "Every row is well-formed", &found, records.len())
+    let mut check = Check::none("well_formed", "Every row is well-formed", &found, records.len());
+    let renamed = lost.renamed.first().map(|first| {
+        format!("{} ids stood twice and were made unique, the first: {:?}", lost.renamed.len(), first.before)
+    });
+    let told: Vec<String> = told_unusable(lost.rows, records.len()).into_iter().chain(renamed).collect();
+    if !told.is_empty() {
+        let found = (!found.is_empty()).then_some(check.figures);
+        check.figures = told.into_iter().chain(found).collect::<Vec<_>>().join("; ");
+        check.verdict = Verdict::Fail;
+        let ids = lost.rows.iter().map(|d| &d.id).chain(lost.renamed.iter().map(|e| &e.id)).take(20).cloned();
+        check.rows = ids.chain(check.rows).take(20).collect();
+    }
+    check
 }
 
 /// What is wrong with a row's shape, beside what [`Turns`] refuses.
@@ -322,14 +344,14 @@ fn jsonl(context: &Context<'_>) -> Check {
     let (mut lines, mut wrong) = (0, Vec::new());
     for path in &context.files {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let file = match File::open(path) {
+        let file = match unpacked(path) {
             Ok(file) => file,
             Err(error) => {
                 wrong.push(format!("{name}: {error}"));
                 continue;
             }
         };
-        for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+        for (number, line) in file.split(b'\n').enumerate() {
             let fault = match line {
                 Err(error) => error.to_string(),
                 Ok(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
@@ -352,7 +374,20 @@ fn jsonl(context: &Context<'_>) -> Check {
     Check::new(key, title, wrong.is_empty() && lines > 0, figures)
 }
 
-fn apart(records: &[Record], context: &Context<'_>) -> Result<Check, DataError> {
+/// A file's bytes, unpacked where its first bytes say gzip or Zstandard.
+fn unpacked(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let mut file = BufReader::new(File::open(path)?);
+    let head = file.fill_buf()?;
+    Ok(if head.starts_with(&[0x1f, 0x8b]) {
+        Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file)))
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?))
+    } else {
+        Box::new(file)
+    })
+}
+
+fn apart(records: &[Record], lost: &Lost<'_>, context: &Context<'_>) -> Result<Check, DataError> {
     let (key, title) = ("held_out_apart", "Training and validation share no prompt");
     let Some(held_out) = context.validation else {
         return Ok(Check::unknown(key, title, "no validation rows were given"));
@@ -370,7 +405,10 @@ fn apart(records: &[Record], context: &Context<'_>) -> Result<Check, DataError> 
             leak.similarity
         ),
     };
-    let mut check = Check::new(key, title, found.is_empty(), figures);
+    let unread = told_unusable(lost.validation, held_out.len());
+    let passes = found.is_empty() && unread.is_none();
+    let figures = unread.into_iter().chain([figures]).collect::<Vec<_>>().join("; ");
+    let mut check = Check::new(key, title, passes, figures);
     check.rows = found.into_iter().take(20).map(|leak| leak.held_out).collect();
     Ok(check)
 }

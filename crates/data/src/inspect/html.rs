@@ -58,6 +58,9 @@ fn write_page(out: &mut String, seen: &Inspection, config: &InspectConfig) -> Re
         seen.rows,
         n - failed - unknown
     )?;
+    if let Some(lost) = seen.told_lost() {
+        writeln!(out, "<p>{}</p>", escape(&lost))?;
+    }
     writeln!(out, "<h2>Checklist</h2><ul class=\"checks\">")?;
     for check in &seen.checklist {
         let (class, word) = match check.verdict {

@@ -48,7 +48,7 @@ use crate::dedup::DedupConfig;
 use crate::filter::toxicity::ToxicConfig;
 use crate::pii::PiiConfig;
 
-use crate::{DataError, Item, Record, Spoken};
+use crate::{DataError, Dropped, Edit, Item, Record, Spoken};
 
 pub use card::card;
 pub use checks::{Check, Verdict};
@@ -153,6 +153,18 @@ pub struct Context<'a> {
     pub render: Option<Render<'a>>,
 }
 
+/// What reading the files lost or changed before anybody looked at the rows: the parts of what [`crate::read::open`]
+/// and [`crate::read::Rows::take_renamed`] tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lost<'a> {
+    /// Rows that cannot be used.
+    pub rows: &'a [Dropped],
+    /// Ids that stood twice and were made unique.
+    pub renamed: &'a [Edit],
+    /// Held-out rows that cannot be used.
+    pub validation: &'a [Dropped],
+}
+
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
@@ -160,6 +172,12 @@ pub struct Inspection {
     pub name: String,
     /// Rows in all.
     pub rows: usize,
+    /// Rows of the files that cannot be used and are not among `rows`, by reason.
+    #[serde(default)]
+    pub unusable: BTreeMap<String, usize>,
+    /// Rows whose id stood twice and was made unique.
+    #[serde(default)]
+    pub renamed: usize,
     /// The checklist, in reading order.
     pub checklist: Vec<Check>,
     /// Lengths and turns.
@@ -187,6 +205,17 @@ impl Inspection {
         self.checklist.iter().find(|check| check.key == key)
     }
 
+    /// What reading lost, in a sentence; `None` where it lost nothing.
+    pub(crate) fn told_lost(&self) -> Option<String> {
+        let reasons: Vec<String> = self.unusable.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+        let rows: usize = self.unusable.values().sum();
+        let unusable =
+            (rows > 0).then(|| format!("{rows} more rows cannot be used: {}.", reasons.join(", ")));
+        let renamed = (self.renamed > 0).then(|| format!("{} ids stood twice.", self.renamed));
+        let told: Vec<String> = unusable.into_iter().chain(renamed).collect();
+        (!told.is_empty()).then(|| told.join(" "))
+    }
+
     /// Whether every check passes.
     pub fn is_ready(&self) -> bool {
         self.checklist.iter().all(|check| check.verdict == Verdict::Pass)
@@ -200,6 +229,19 @@ impl Inspection {
 /// read. A file of the dataset that cannot be read fails its check.
 pub fn inspect(
     records: &[Record],
+    context: &Context<'_>,
+    config: &InspectConfig,
+) -> Result<Inspection, DataError> {
+    inspect_read(records, &Lost::default(), context, config)
+}
+
+/// As [`inspect`], for rows that were read from files: what reading lost counts against the dataset.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_read(
+    records: &[Record],
+    lost: &Lost<'_>,
     context: &Context<'_>,
     config: &InspectConfig,
 ) -> Result<Inspection, DataError> {
@@ -224,10 +266,16 @@ pub fn inspect(
             Some(other) => count(&config.category, other.to_string()),
         }
     }
+    let mut unusable: BTreeMap<String, usize> = BTreeMap::new();
+    for dropped in lost.rows {
+        *unusable.entry(dropped.reason.clone()).or_default() += 1;
+    }
     Ok(Inspection {
         name: config.name.clone(),
         rows: records.len(),
-        checklist: checks::run(records, &languages, &topics, context, config)?,
+        unusable,
+        renamed: lost.renamed.len(),
+        checklist: checks::run(records, lost, &languages, &topics, context, config)?,
         distributions: distribution::all(records),
         counts,
         topics,

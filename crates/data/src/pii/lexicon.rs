@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
@@ -65,8 +65,16 @@ pub(crate) const SAYS_NETWORK: Roles = 1 << 27;
 pub(crate) const SAYS_ZIP: Roles = 1 << 28;
 /// MD, PhD, Jr: part of the name before it.
 pub(crate) const SUFFIX: Roles = 1 << 29;
+/// Opens the name of a place of several words; [`places`] tells how it goes on.
+pub(crate) const PLACE: Roles = 1 << 30;
 
 const WORDS: &[(Roles, &str)] = &[
+    // Names of persons too, but seldom.
+    (
+        AMBIGUOUS,
+        "africa asia america bali madrid valencia porto birmingham boston atlanta lagos jerusalem asuncion kingston basel \
+         bergen florida verona siena",
+    ),
     (MONTH | COMMON, "january february march april may june july august september october november december"),
     (MONTH, "jan feb mar apr jun jul aug sep sept oct nov dec"),
     (MONTH, "januar februar märz mai juni juli oktober dezember"),
@@ -179,8 +187,8 @@ const WORDS: &[(Roles, &str)] = &[
     ),
     (
         SAYS_SECRET,
-        "password passwd pwd passphrase passcode secret token apikey key credential credentials pass passwort \
-                   contraseña senha kennwort bearer auth authorization",
+        "password passwd pwd pw passphrase passcode secret token apikey key credential credentials pass passwort \
+                   contraseña senha kennwort wachtwoord passe bearer auth authorization",
     ),
     (
         SAYS_ORDER,
@@ -220,8 +228,27 @@ static LEXICON: LazyLock<HashMap<&'static str, Roles, BuildHasherDefault<WordHas
                 *lexicon.entry(word).or_default() |= roles;
             }
         }
+        for &first in PLACES.keys() {
+            *lexicon.entry(first).or_default() |= PLACE;
+        }
         lexicon
     });
+
+/// How the names of places of several words go on, by their first word. The list has countries, regions and large
+/// cities whose names look like a person's.
+static PLACES: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (first, rest) in include_str!("gazetteer/places.txt").lines().filter_map(|line| line.split_once(' '))
+    {
+        places.entry(first).or_default().push(rest);
+    }
+    places
+});
+
+/// The words, in lower case and parted by blanks, that make a place's name of `first`: "york" and "york city" of "New".
+pub(crate) fn places(first: &str) -> &'static [&'static str] {
+    PLACES.get(first.to_lowercase().as_str()).map_or(&[], Vec::as_slice)
+}
 
 /// The longest word that is looked up, in bytes.
 const LONGEST: usize = 32;

@@ -21,7 +21,7 @@ pub(crate) struct Scan<'t> {
     pub(crate) dated: Vec<usize>,
     /// Words that announce a password or key.
     pub(crate) secret: Vec<usize>,
-    /// Bytes that hold `@`.
+    /// Bytes that hold `@`, or begin its `%40` in a URL.
     pub(crate) ats: Vec<usize>,
     /// URLs with a scheme.
     pub(crate) urls: Vec<Range<usize>>,
@@ -107,6 +107,7 @@ impl<'t> Scan<'t> {
             }
             match byte {
                 b'@' => scan.ats.push(at),
+                b'%' if bytes[at..].starts_with(b"%40") => scan.ats.push(at),
                 b':' if bytes[at..].starts_with(b"://") => scan.url(at),
                 b'[' => {
                     if let Some(end) = placeholder_end(text, at, config) {

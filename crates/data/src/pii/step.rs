@@ -7,7 +7,8 @@ use super::{Kind, Operator, PiiConfig, PiiKey, Scope, Vault, char_offsets};
 use crate::{DataError, Drop, Edit, Record, RecordStep};
 
 /// The `pii` step of a curation: replaces personal data in every text of a row, in its tool calls and in its
-/// other columns. A column's name counts as context: a `phone` column may hold `785 8949`.
+/// other columns, their names included. A column's name counts as context: a `phone` column may hold `785 8949`. The
+/// row's id stays; a curation replaces ids that show personal data before its first step.
 ///
 /// The edits it tells do not repeat the original (the audit file would leak it) but its kind, length and
 /// score, unless [`PiiConfig::audit_originals`] is set.
@@ -102,6 +103,11 @@ impl PiiStep {
             (Some(path), Some(key)) => self.vault().save(path, key),
             _ => Ok(()),
         }
+    }
+
+    /// What the audit shows of an id in which the step finds something.
+    pub(crate) fn told_of_id(&self, id: &str) -> Option<String> {
+        spans_in("", id, &self.config).first().map(|span| self.told(span.kind, id, span.score))
     }
 
     /// What hides the same in the files that tell what was dropped and changed; `None` where they may show it.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::{Item, Record};
 
-/// Calls `change(field, context, text)` for every text of a row, its tool calls and its other columns, in a
-/// fixed order; what it returns takes the text's place.
+/// Calls `change(field, context, text)` for every text of a row, its tool calls and its other columns and their names,
+/// in a fixed order; what it returns takes the text's place.
 pub(super) fn visit(record: &mut Record, change: &mut dyn FnMut(&str, &str, &str) -> Option<String>) {
     for (field, text) in record.texts_mut() {
         if let Some(fresh) = change(&field, "", text) {
@@ -43,9 +43,30 @@ fn object(
     map: &mut Map<String, Value>,
     change: &mut dyn FnMut(&str, &str, &str) -> Option<String>,
 ) {
+    rename(map, &mut |key| change(&format!("{path} key"), "", key));
     for (key, held) in map.iter_mut() {
         value(&format!("{path}.{key}"), key, held, change);
     }
+}
+
+/// Puts what `change` returns in the place of names of columns, in their order; equal ones are told apart.
+pub(super) fn rename(map: &mut Map<String, Value>, change: &mut dyn FnMut(&str) -> Option<String>) {
+    let fresh: Vec<Option<String>> = map.keys().map(|key| change(key)).collect();
+    if fresh.iter().all(Option::is_none) {
+        return;
+    }
+    let mut renamed = Map::new();
+    for ((key, held), fresh) in std::mem::take(map).into_iter().zip(fresh) {
+        let wanted = fresh.unwrap_or(key);
+        let mut name = wanted.clone();
+        let mut n = 2;
+        while renamed.contains_key(&name) {
+            name = format!("{wanted}~{n}");
+            n += 1;
+        }
+        renamed.insert(name, held);
+    }
+    *map = renamed;
 }
 
 /// As [`visit`], for every text and number under `held`; `key` is the name of the column it stands in.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::lines::Lines;
 use super::source::Source;
-use super::{Raw, RawRows};
+use super::{Columns, Raw, RawRows, SHOWN_BYTES, Shape};
 use crate::DataError;
 
 /// One row a line. Blank lines hold nothing and are passed over.
@@ -63,14 +63,22 @@ fn without_nan(text: &str) -> Option<Value> {
     serde_json::from_str(&plain).ok()
 }
 
-/// Where the first byte that is not UTF-8 stands.
+/// Where the first byte that is not UTF-8 stands, and what to do.
 pub(super) fn not_utf8(bytes: &[u8]) -> String {
     let at = std::str::from_utf8(bytes).err().map_or(0, |e| e.valid_up_to());
-    format!("byte {:#04x} at offset {at}", bytes.get(at).copied().unwrap_or_default())
+    format!(
+        "byte {:#04x} at offset {at}; if all of the file has another encoding, name it: `[read] encoding = \"…\"`",
+        bytes.get(at).copied().unwrap_or_default()
+    )
 }
 
-/// The rows of one JSON value: an array's elements one by one, or the rows inside an object.
-pub(super) fn document(mut source: Source, path: &Path, max: usize) -> Result<RawRows, DataError> {
+/// The rows of arrays, one after another, element by element, or the rows inside an object.
+pub(super) fn document(
+    mut source: Source,
+    path: &Path,
+    max: usize,
+    names: &Columns,
+) -> Result<RawRows, DataError> {
     let io = |e| DataError::io("read", path)(e);
     let mut line = 1;
     match next_significant(&mut source, &mut line).map_err(io)? {
@@ -81,16 +89,16 @@ pub(super) fn document(mut source: Source, path: &Path, max: usize) -> Result<Ra
         Some(_) => {
             let mut text = Vec::new();
             source.read_to_end(&mut text).map_err(io)?;
-            inside_object(&text, path)
+            inside_object(&text, path, names)
         }
         None => Ok(Box::new(std::iter::empty())),
     }
 }
 
-/// The rows of an object: its longest list of objects (`{"data": [..]}`), its values where all are objects
-/// (`{"0": {..}, "1": {..}}`), its columns where all are lists or objects of one length, as pandas writes them,
-/// several objects one after another, or itself.
-fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
+/// The rows of an object: its longest list of objects (`{"data": [..]}`), unless it is a row that has lists, its
+/// values where all are objects (`{"0": {..}, "1": {..}}`), its columns where all are lists or objects of one length,
+/// as pandas writes them, several objects one after another, or itself.
+fn inside_object(text: &[u8], path: &Path, names: &Columns) -> Result<RawRows, DataError> {
     let mut values = Vec::new();
     for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
         let value = value.map_err(|e| DataError::Format {
@@ -103,12 +111,10 @@ fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
     if values.len() == 1
         && let Some(columns) = values[0].as_object()
     {
-        let lists = columns.values().filter_map(Value::as_array);
+        let lists = columns.iter().filter(|(name, _)| !["tools", "functions"].contains(&name.as_str()));
+        let lists = lists.filter_map(|(_, column)| column.as_array());
         let rows = lists.filter(|l| l.iter().all(Value::is_object)).max_by_key(|l| l.len());
-        // A list under `messages` or `conversations` is one row's turns.
-        let is_row =
-            ["messages", "conversations", "conversation", "chosen"].iter().any(|k| columns.contains_key(*k));
-        if let Some(rows) = rows.filter(|r| !is_row && !r.is_empty()).cloned() {
+        if let Some(rows) = rows.filter(|r| !r.is_empty() && !is_row(columns, names)).cloned() {
             // Hugging Face's viewer wraps each row.
             let inner = |row: &Value| row.get("row").filter(|inner| inner.is_object()).cloned();
             values = rows.iter().map(inner).collect::<Option<_>>().unwrap_or(rows);
@@ -119,6 +125,16 @@ fn inside_object(text: &[u8], path: &Path) -> Result<RawRows, DataError> {
         }
     }
     Ok(Box::new(values.into_iter().enumerate().map(|(i, value)| Ok(Raw::value(i + 1, value)))))
+}
+
+/// Whether an object is a row and its lists are its own: turns, tools, ranked answers.
+fn is_row(columns: &Map<String, Value>, names: &Columns) -> bool {
+    let has_turns =
+        ["messages", "conversations", "conversation", "chosen"].iter().any(|k| columns.contains_key(*k));
+    let shape = Shape::of(columns, names);
+    let is_around =
+        matches!(shape, None | Some(Shape::ShareGpt | Shape::Messages | Shape::Questions | Shape::Document));
+    has_turns || !is_around
 }
 
 /// The rows of `{"question": ["a", "b"], "answer": ["c", "d"]}` or `{"question": {"0": "a", "1": "b"}, …}`.
@@ -180,9 +196,9 @@ pub(super) fn newlines(bytes: &[u8]) -> usize {
     bytes.split(|&b| b == b'\n').count() - 1
 }
 
-/// The elements of an array, cut out by counting brackets outside strings, so that one bad element does not
-/// spoil the others and only one is held at a time. Rows are told apart by their number: an array may stand on one
-/// line.
+/// The elements of one array or of several, one behind the other, cut out by counting brackets outside strings, so that
+/// one bad element does not spoil the others and only one is held at a time. Rows are told apart by their number: an
+/// array may stand on one line.
 struct Elements {
     source: Source,
     path: std::path::PathBuf,
@@ -206,8 +222,14 @@ impl Elements {
                     )));
                 }
                 Some(b']') => {
-                    self.done = true;
-                    return Ok(None);
+                    self.source.consume(1);
+                    match next_significant(&mut self.source, &mut self.line)? {
+                        Some(b'[') => self.source.consume(1),
+                        next => {
+                            self.done = true;
+                            return next.map(|_| self.after_the_array()).transpose();
+                        }
+                    }
                 }
                 Some(b',') => self.source.consume(1),
                 Some(_) => break,
@@ -269,6 +291,17 @@ impl Elements {
             refused.drop.detail = format!("line {first_line}: {}", refused.drop.detail);
         }
         Ok(Some(raw))
+    }
+
+    /// What stands behind the last array and is no array itself.
+    fn after_the_array(&mut self) -> io::Result<Raw> {
+        let mut bytes = Vec::new();
+        self.source.by_ref().take(SHOWN_BYTES as u64).read_to_end(&mut bytes)?;
+        let detail = format!(
+            "line {}: from here on nothing is read, the array was closed before; write one array, or one object a line",
+            self.line
+        );
+        Ok(Raw::refused(self.n + 1, "malformed_json", detail, &bytes))
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | reason | when |
 //! |---|---|
-//! | `malformed_json` | a line or array element is not a JSON value |
+//! | `malformed_json` | a line or array element is not a JSON value, or something else follows an array |
 //! | `malformed_csv` | a quote is never closed, or the number of cells is not the header's |
 //! | `not_utf8` | bytes that are not UTF-8 |
 //! | `line_too_long` | more bytes than [`ReadOptions::max_row_bytes`] |
@@ -124,10 +124,45 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<(Vec<Record>, Vec<Drop
 /// # Errors
 /// As [`open`]; an error that comes later is an item of the iterator.
 pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
+    let (raw, found) = raw_rows(path, options)?;
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
+    Rows::new(raw, name, path, found, options)
+}
+
+/// A row as it stands in its file, or why it has no columns, with what there is to show of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlainRow {
+    /// Line (text formats) or row number, counted from 1.
+    pub line: usize,
+    /// Its columns, or what is wrong.
+    pub columns: Result<Map<String, Value>, String>,
+    /// What stands there, where it has no columns.
+    pub shown: Value,
+}
+
+/// The rows of a file as they stand, whatever they hold: for those who know what the columns mean.
+///
+/// # Errors
+/// [`DataError::Io`] where the file cannot be read; [`DataError::Format`] where it is broken as a whole.
+pub fn plain(path: &Path, options: &ReadOptions) -> Result<Vec<PlainRow>, DataError> {
+    let (raw, _) = raw_rows(path, options)?;
+    raw.map(|row| {
+        let Raw { line, row } = row?;
+        Ok(match row {
+            Ok(columns) => PlainRow { line, columns: Ok(columns), shown: Value::Null },
+            Err(Refused { drop, row }) => {
+                PlainRow { line, columns: Err(format!("{} ({})", drop.reason, drop.detail)), shown: row }
+            }
+        })
+    })
+    .collect()
+}
+
+fn raw_rows(path: &Path, options: &ReadOptions) -> Result<(RawRows, source::Found), DataError> {
     let (source, mut found) = source::open(path, options.format, options.encoding.as_deref())?;
     let raw: RawRows = match found.format {
         Format::Jsonl => Box::new(json::lines(source, path, options.max_row_bytes)),
-        Format::Json => json::document(source, path, options.max_row_bytes)?,
+        Format::Json => json::document(source, path, options.max_row_bytes, &options.columns)?,
         Format::Csv => Box::new(csv::rows(source, path, options.max_row_bytes)?),
         Format::Parquet => {
             let rows = parquet::rows(path)?;
@@ -141,8 +176,7 @@ pub fn stream(path: &Path, options: &ReadOptions) -> Result<Rows, DataError> {
             ));
         }
     };
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
-    Rows::new(raw, name, path, found, options)
+    Ok((raw, found))
 }
 
 /// Reads the rows that an SQL query gives from an SQLite file, opened read-only.
@@ -256,12 +290,12 @@ impl Rows {
             usable += usize::from(row.row.is_ok());
             sample.push_back(row);
         }
-        let (shape, shapes, mut evidence) = detect(&sample, usable, path, options)?;
         let source::Found { format, compression, encoding, left_out } = found;
+        let left_out = (!left_out.is_empty())
+            .then(|| format!("left out, of a type that cannot be read: {}", left_out.join(", ")));
+        let (shape, shapes, mut evidence) = detect(&sample, usable, left_out.as_deref(), path, options)?;
         evidence.extend(encoding.map(|name| format!("read as {name}")));
-        if !left_out.is_empty() {
-            evidence.push(format!("left out, of a type that cannot be read: {}", left_out.join(", ")));
-        }
+        evidence.extend(left_out);
         let detection = Detection { format, compression, shape, evidence };
         let ids = Ids::new(&file);
         let columns = options.columns.clone();
@@ -274,17 +308,21 @@ impl Rows {
         std::mem::take(&mut self.renamed)
     }
 
-    /// Maps a row by the first shape that fits it: the file's own, then the others that its first rows had.
+    /// The first shape that fits a row: the file's own, then the others that its first rows had. In a file of KTO, a
+    /// row whose label is no verdict is not the chat that it would be without one.
+    fn shape_of(&self, row: &Map<String, Value>) -> Shape {
+        let own = self.detection.shape;
+        let found = self.shapes.iter().copied().find(|s| s.fits(row, &self.columns)).unwrap_or(own);
+        let is_pair = found == Shape::Preference;
+        if own == Shape::Kto && !is_pair && shape::is_labelled(row) { own } else { found }
+    }
+
+    /// Maps a row by its shape.
     fn mapped(&mut self, raw: Raw) -> Row {
         let origin = Origin { file: self.file.clone(), line: raw.line };
         let (id, drop, row) = match raw.row {
             Ok(columns) => {
-                let shape = self
-                    .shapes
-                    .iter()
-                    .copied()
-                    .find(|s| s.fits(&columns, &self.columns))
-                    .unwrap_or(self.detection.shape);
+                let shape = self.shape_of(&columns);
                 let given = ids::given(&columns, &self.columns);
                 let id = self.ids.unique(given, raw.line, &mut self.renamed);
                 let shown = columns.clone();
@@ -325,6 +363,7 @@ impl Iterator for Rows {
 fn detect(
     sample: &VecDeque<Raw>,
     usable: usize,
+    left_out: Option<&str>,
     path: &Path,
     options: &ReadOptions,
 ) -> Result<(Shape, Vec<Shape>, Vec<String>), DataError> {
@@ -351,14 +390,17 @@ fn detect(
             *seen.entry(shape).or_default() += 1;
         }
     }
+    // Among rows of another kind a question without an answer is one that lacks it.
+    seen.retain(|&shape, n| shape != Shape::Questions || *n == usable);
     let mut shapes: Vec<(Shape, usize)> = seen.into_iter().collect();
     shapes.sort_by_key(|&(shape, n)| (std::cmp::Reverse(n), shape));
     let Some(&(shape, _)) = shapes.first() else {
         let first = sample.iter().find_map(|raw| raw.row.as_ref().ok());
         let columns: Vec<&str> = first.map(|c| c.keys().map(String::as_str).collect()).unwrap_or_default();
         return Err(format(format!(
-            "no known shape has the columns [{}]. Known shapes:\n{}Rename the columns, or name them in `columns`.",
+            "no known shape has the columns [{}]{}. Known shapes:\n{}Rename the columns, or name them in `columns`.",
             columns.join(", "),
+            left_out.map(|told| format!(" ({told})")).unwrap_or_default(),
             Shape::ALL.map(|s| format!("  {s}: {}\n", s.needs())).concat(),
         )));
     };

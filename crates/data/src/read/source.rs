@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
@@ -89,27 +89,15 @@ impl Found {
 /// Opens `path`, undoes its compression, turns it into UTF-8, and tells its format.
 ///
 /// An encoding that is not `given` (by a name of the WHATWG's list) is told by a byte order mark, by the zeros of
-/// UTF-16, or, for CSV and text, by bytes that are never UTF-8: those are windows-1252, as spreadsheets write it.
+/// UTF-16, or, for CSV and text, by bytes that are never UTF-8: those are windows-1252, as spreadsheets write it. Where
+/// the beginning is all ASCII, the first bytes that are not decide, however late they come.
 pub(super) fn open(
     path: &Path,
     format: Option<Format>,
     given: Option<&str>,
 ) -> Result<(Source, Found), DataError> {
     let io = |e| DataError::io("read", path)(e);
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
-        let reason = "is a folder; name the files in it".to_owned();
-        return Err(DataError::Format { path: path.to_owned(), line: None, reason });
-    }
-    let mut file = BufReader::with_capacity(BUFFER, file);
-    let head = file.fill_buf().map_err(io)?;
-    let (mut source, compression): (Source, _) = if head.starts_with(&[0x1f, 0x8b]) {
-        (buffered(flate2::bufread::MultiGzDecoder::new(file)), Compression::Gzip)
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        (buffered(zstd::stream::read::Decoder::with_buffer(file).map_err(io)?), Compression::Zstd)
-    } else {
-        (Box::new(file), Compression::None)
-    };
+    let (mut source, compression) = unpacked(path)?;
     let encoding = match given {
         Some(name) => Some(Encoding::for_label(name.as_bytes()).ok_or_else(|| {
             DataError::Config(format!(
@@ -127,7 +115,7 @@ pub(super) fn open(
         let head = source.fill_buf().map_err(io)?;
         let told = format.map_or_else(|| sniff(path, head), Ok)?;
         let is_text = matches!(told, Format::Csv | Format::Text);
-        encoding = (is_text && is_never_utf8(head)).then_some(WINDOWS_1252);
+        encoding = (is_text && is_windows_1252(path, head)?).then_some(WINDOWS_1252);
         format = Some(told);
     }
     if let Some(encoding) = encoding {
@@ -143,6 +131,24 @@ pub(super) fn open(
         return Err(DataError::Format { path: path.to_owned(), line: None, reason });
     }
     Ok((source, Found { format, compression, encoding: encoding.map(Encoding::name), left_out: Vec::new() }))
+}
+
+/// A file's bytes without their compression, and which that was.
+fn unpacked(path: &Path) -> Result<(Source, Compression), DataError> {
+    let io = |e| DataError::io("read", path)(e);
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.is_dir() {
+        return Err(format_error(path, "is a folder; name the files in it"));
+    }
+    let mut file = BufReader::with_capacity(BUFFER, file);
+    let head = file.fill_buf().map_err(io)?;
+    Ok(if head.starts_with(&[0x1f, 0x8b]) {
+        (buffered(flate2::bufread::MultiGzDecoder::new(file)), Compression::Gzip)
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        (buffered(zstd::stream::read::Decoder::with_buffer(file).map_err(io)?), Compression::Zstd)
+    } else {
+        (Box::new(file), Compression::None)
+    })
 }
 
 /// UTF-16, by its mark or by every other byte being zero.
@@ -161,6 +167,33 @@ fn encoding_of(head: &[u8]) -> Option<&'static Encoding> {
         n if zeros(0) * 10 > n * 8 && zeros(1) * 10 < n => Some(UTF_16BE),
         _ => None,
     }
+}
+
+/// Whether a CSV or text file is windows-1252. Where its head is all ASCII, it is read once more, up to the first byte
+/// that is not.
+fn is_windows_1252(path: &Path, head: &[u8]) -> Result<bool, DataError> {
+    // A pipe cannot be read twice.
+    if !head.is_ascii() || !path.is_file() {
+        return Ok(is_never_utf8(head));
+    }
+    let accents = from_first_accent(unpacked(path)?.0).map_err(DataError::io("read", path))?;
+    Ok(is_never_utf8(&accents))
+}
+
+/// At most [`BUFFER`] bytes from the first that is not ASCII.
+fn from_first_accent(mut source: Source) -> io::Result<Vec<u8>> {
+    loop {
+        let buffer = source.fill_buf()?;
+        let n_ascii = buffer.iter().take_while(|b| b.is_ascii()).count();
+        let is_over = n_ascii < buffer.len() || buffer.is_empty();
+        source.consume(n_ascii);
+        if is_over {
+            break;
+        }
+    }
+    let mut found = Vec::new();
+    source.take(BUFFER as u64).read_to_end(&mut found)?;
+    Ok(found)
 }
 
 /// Whether bytes above ASCII are there and none of them are UTF-8. One that is may be a stray bad row instead.
@@ -185,7 +218,9 @@ fn sniff(path: &Path, head: &[u8]) -> Result<Format, DataError> {
     let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy();
     let first = head.iter().find(|b| !b.is_ascii_whitespace());
     match (&*extension, first) {
-        ("jsonl" | "ndjson" | "jsonlines", _) => Ok(Format::Jsonl),
+        ("jsonl" | "ndjson" | "jsonlines", _) => {
+            Ok(if is_array_of_objects(head) { Format::Json } else { Format::Jsonl })
+        }
         ("csv" | "tsv", _) => Ok(Format::Csv),
         ("txt" | "md" | "markdown" | "text", _) if !has_json_lines(head) => Ok(Format::Text),
         (_, Some(b'{')) => {
@@ -204,6 +239,16 @@ fn sniff(path: &Path, head: &[u8]) -> Result<Format, DataError> {
              each also as .gz or .zst",
         )),
     }
+}
+
+/// Whether a file that is called JSON lines is one array of objects: it opens as one and has no array on each line.
+fn is_array_of_objects(head: &[u8]) -> bool {
+    let head = head.trim_ascii_start();
+    let opens = head.strip_prefix(b"[").is_some_and(|inside| inside.trim_ascii_start().starts_with(b"{"));
+    let end = head.iter().position(|&b| b == b'\n').unwrap_or(head.len());
+    let (line, more) = head.split_at(end);
+    let is_whole = serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+    opens && (!is_whole || more.trim_ascii().is_empty())
 }
 
 /// Whether the first two lines are JSON objects, whatever the file is called.

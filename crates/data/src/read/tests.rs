@@ -1,10 +1,12 @@
 #![expect(clippy::print_stdout, reason = "tests tell what they measured, or why they are skipped")]
 
+mod untold;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ferrotune_types::Role;
+use ferrotune_types::{Message, PreferencePair, Role};
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;

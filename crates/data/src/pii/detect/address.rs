@@ -161,10 +161,10 @@ fn number_then_name(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
 }
 
 /// Whether token `j` and the next can stand in one name: a full stop between them ends an abbreviation ("St.",
-/// "J."), not a sentence.
+/// "J."), not a sentence or the number of an item ("2. Please").
 fn joins_name(scan: &Scan, j: usize) -> bool {
-    let gap = scan.gap(j);
-    matches!(gap, " " | "-" | "'" | "’") || gap == ". " && scan.tokens[j].len() <= 3
+    let (gap, token) = (scan.gap(j), scan.tokens[j]);
+    matches!(gap, " " | "-" | "'" | "’") || gap == ". " && token.len() <= 3 && !token.is_digits()
 }
 
 /// A word that can be part of a street's name: a capital, a joining word, or any rare word where all is lower case.
@@ -305,10 +305,11 @@ const ENDINGS: [&str; 35] = [
     "vegen", "veien", "gaten", "katu", "tie", "kuja", "polku", "gatu", "stræti", "vegur", "dreef",
 ];
 
-/// "Hauptstraße 5", "Genterstrasse 49", "Itätuulenkuja 89": one word and its number.
+/// "Hauptstraße 5", "Hauptstr. 5", "Itätuulenkuja 89": one word and its number.
 fn street_in_one_word(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
     let number = scan.tokens.get(i + 1)?;
-    if scan.gap(i) != " "
+    let is_short = matches!(scan.gap(i), ". " | ".");
+    if !is_short && scan.gap(i) != " "
         || !number.has_digit()
         || number.len() > 5
         || !scan.str(i + 1).starts_with(|c: char| c.is_ascii_digit())
@@ -316,7 +317,8 @@ fn street_in_one_word(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
         return None;
     }
     let word = scan.str(i).to_lowercase();
-    ENDINGS.iter().any(|e| word.ends_with(e)).then_some((i, i + 1, 0.65))
+    let is_street = if is_short { word.ends_with("str") } else { ENDINGS.iter().any(|e| word.ends_with(e)) };
+    is_street.then_some((i, i + 1, 0.65))
 }
 
 /// A unit proves that what stands before it is a street: "57 Askelund 1\n Suite 322", "Rincon 9082, Apt. 5".
@@ -460,6 +462,8 @@ mod tests {
         }
         check("My zip code is 29687", Address, &["29687"]);
         check("sent to Lindenstraße 12, 50674 Köln. My husband", Address, &["Lindenstraße 12, 50674 Köln"]);
+        check("Ich wohne in der Hauptstr. 5, 80331 München", Address, &["Hauptstr. 5, 80331 München"]);
+        check("Meine Adresse: Bahnhofstr.12, 10115 Berlin", Address, &["Bahnhofstr.12, 10115 Berlin"]);
     }
 
     #[test]
@@ -473,6 +477,11 @@ mod tests {
             "room 5",
             "a 10 percent drive",
             "We met 2 Friends",
+            "My address is wrong. 2. Please change it",
+            "I live here. 5. Great",
+            "the corners meet. 4. Cut",
+            "topic addresses? 2. Who",
+            "Max str. Length",
         ] {
             check(text, Address, &[]);
         }

@@ -1,7 +1,8 @@
 use crate::pii::scan::{Scan, is_unspaced};
 use crate::pii::{Kind, Span};
 
-/// `local@domain.tld` (RFC 5321's dot-string with the signs that are in use, and letters of any script).
+/// `local@domain.tld` (RFC 5321's dot-string with the signs that are in use, and letters of any script), also as a URL
+/// writes it: `local%40domain.tld`.
 ///
 /// Not one: the `user@` of a URL, `icon@2x.png`, `lodash@4.17.21`, the `git@` of a clone address.
 pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
@@ -13,7 +14,8 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
 }
 
 fn around(scan: &Scan, at: usize) -> Option<Span> {
-    let (left, right) = (&scan.text[..at], &scan.text[at + 1..]);
+    let after = at + if scan.byte(at) == Some(b'%') { "%40".len() } else { 1 };
+    let (left, right) = (&scan.text[..at], &scan.text[after..]);
     // "邮箱是sam@example.org吗": of two scripts that no space parts, the one next to the @ counts.
     let is_unspaced_local = left.chars().next_back().is_some_and(is_unspaced);
     let is_local =
@@ -28,13 +30,14 @@ fn around(scan: &Scan, at: usize) -> Option<Span> {
     let domain = script_end(right.get(..length)?).trim_end_matches(['.', '-']);
     // "Mail sam@example.org.Then": the last label must look like a top-level domain.
     let (name, tld) = domain.rsplit_once('.')?;
-    let tld_is_good = (2..=24).contains(&tld.len()) && tld.chars().all(char::is_alphabetic);
+    let is_punycode = tld.starts_with("xn--") && tld.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let tld_is_good = (2..=24).contains(&tld.len()) && (is_punycode || tld.chars().all(char::is_alphabetic));
     let labels_are_good =
         name.split('.').all(|l| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-'));
     let is_file = ["png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "pdf"]
         .iter()
         .any(|e| tld.eq_ignore_ascii_case(e));
-    let end = at + 1 + domain.len();
+    let end = after + domain.len();
     let is_clone_address = &scan.text[local..at] == "git" && scan.byte(end) == Some(b':');
     if !tld_is_good || !labels_are_good || is_file || is_clone_address {
         return None;
@@ -79,6 +82,8 @@ mod tests {
         check("用户@例子.广告", Email, &["用户@例子.广告"]);
         check("mailto:a@b.io?subject=c", Email, &["a@b.io"]);
         check("http://x.org/?mail=joe@x.org", Email, &["joe@x.org"]);
+        check("http://x.org/?mail=joe%40example.com&x=1", Email, &["joe%40example.com"]);
+        check("to joe@xn--e1afmkfd.xn--p1ai.", Email, &["joe@xn--e1afmkfd.xn--p1ai"]);
     }
 
     #[test]
@@ -95,6 +100,8 @@ mod tests {
             "a@-b.com",
             "@@@",
             "a@b..com",
+            "50%40 off",
+            "a@b.x1",
         ] {
             check(text, Email, &[]);
         }

@@ -1,6 +1,6 @@
 use crate::pii::lexicon::{
-    AMBIGUOUS, CLOSING, COMMON, COUNTRY, FIRST, GREETING, LAST, MONTH, ORG, PARTICLE, SAYS_NAME, SPEAKS,
-    STREET, STREET_BEFORE, SUFFIX, TITLE, WEEKDAY,
+    AMBIGUOUS, CLOSING, COMMON, COUNTRY, FIRST, GREETING, LAST, MONTH, ORG, PARTICLE, PLACE, SAYS_NAME,
+    SPEAKS, STREET, STREET_BEFORE, SUFFIX, TITLE, WEEKDAY, places,
 };
 use crate::pii::scan::Scan;
 use crate::pii::{Kind, Span};
@@ -22,11 +22,49 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
         if !token.is_capitalised() && !token.has(FIRST) || token.has(TITLE) && token.is_capitalised() {
             continue;
         }
-        if let Some((last, score)) = name_at(scan, i) {
+        if leads_on(scan, i) {
+            continue;
+        }
+        if let Some(last) = place_at(scan, i) {
             resume = last + 1;
-            out.push(Span::new(token.start, scan.tokens[last].end, Kind::Person, score));
+        } else if let Some((last, score)) = name_at(scan, i) {
+            resume = last + 1;
+            let start = scan.tokens[with_particles_before(scan, i)].start;
+            out.push(Span::new(start, scan.tokens[last].end, Kind::Person, score));
         }
     }
+}
+
+/// The last token of a place's name that begins at token `i`: "New York", "Rio de Janeiro".
+fn place_at(scan: &Scan, i: usize) -> Option<usize> {
+    if !scan.tokens[i].has(PLACE) || announcement(scan, i) >= 0.5 {
+        return None;
+    }
+    let end = |rest: &&str| {
+        rest.split(' ').enumerate().try_fold(i, |last, (n, word)| {
+            let is_next = matches!(scan.gap(last), " " | "-" | ". " | "'" | "’")
+                && scan.tokens.get(i + 1 + n).is_some()
+                && scan.str(i + 1 + n).to_lowercase() == word;
+            is_next.then_some(last + 1)
+        })
+    };
+    places(scan.str(i)).iter().filter_map(end).max()
+}
+
+/// Whether token `i` is a small particle before a capital or another particle: the name begins after it.
+fn leads_on(scan: &Scan, i: usize) -> bool {
+    let token = scan.tokens[i];
+    token.has(PARTICLE)
+        && !token.is_capitalised()
+        && scan.gap(i) == " "
+        && scan.tokens.get(i + 1).is_some_and(|next| next.is_capitalised() || next.has(PARTICLE))
+}
+
+/// The first of the particles that lead from a title or the like to the name at token `i`: "Ms. van der Berg".
+fn with_particles_before(scan: &Scan, i: usize) -> usize {
+    let is_led = |&j: &usize| scan.tokens[j].has(PARTICLE) && matches!(scan.gap(j), " " | "'" | "’");
+    let particles = (0..i).rev().take(3).take_while(is_led);
+    particles.filter(|&j| announcement(scan, j) >= 0.5).last().unwrap_or(i)
 }
 
 /// What a word can be in a name.
@@ -51,7 +89,7 @@ fn name_at(scan: &Scan, i: usize) -> Option<(usize, f32)> {
     {
         return None;
     }
-    let announced = announcement(scan, i);
+    let announced = announcement(scan, i).max(announcement(scan, with_particles_before(scan, i)));
     let is_lower = !token.is_capitalised();
     let first = part(scan, i, announced >= 0.4)?;
     if first == Part::Initial && !starts_initials(scan, i) {
@@ -340,6 +378,9 @@ mod tests {
             ("Jean-Luc Picard left", "Jean-Luc Picard"),
             ("as Deanna Capon MD says", "Deanna Capon MD"),
             ("Mrs. Johansen", "Johansen"),
+            ("Dear Ms. van der Berg,", "van der Berg"),
+            ("Herr von Zzyzxov ruft an", "von Zzyzxov"),
+            ("Mr. San Juan called", "San Juan"),
         ] {
             check(text, Person, &[name]);
         }
@@ -362,6 +403,12 @@ mod tests {
             "Dear Customer",
             "http://www.JohnSmith.com/",
             "@john",
+            "I fly to New York on Friday.",
+            "we ship to New York and to Hong Kong",
+            "Is Bora Bora nearer than Costa Rica, South Africa or St. Louis?",
+            "We met in Rio de Janeiro and in Stratford-upon-Avon",
+            "the whole of Africa",
+            "Bonjour le Café",
         ] {
             check(text, Person, &[]);
         }

@@ -88,11 +88,15 @@ fn key_end(row: &str, at_least: usize) -> Option<usize> {
     (key.len() >= at_least && is_random).then_some(key.len())
 }
 
+/// The longest `-----BEGIN ENCRYPTED PRIVATE KEY`, with room to spare.
+const PEM_HEAD: usize = 48;
+
 /// `-----BEGIN … PRIVATE KEY-----` to its END line, or to the end of a text that was cut.
 fn pem_end(text: &str, start: usize) -> Option<usize> {
     let rest = &text[start..];
-    let first_line = &rest[..rest.find('\n').unwrap_or(rest.len())];
-    if !first_line.contains("PRIVATE KEY") {
+    // Only the head is looked at, so that a row of nothing but heads is read in linear time.
+    let head = &rest[..rest.floor_char_boundary(PEM_HEAD.min(rest.len()))];
+    if !head.split('\n').next()?.contains("PRIVATE KEY") {
         return None;
     }
     let Some(end) = rest.find("-----END ") else { return Some(start + rest.trim_end().len()) };
@@ -134,6 +138,11 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
     if is_key && !scan.before(i, 1).any(|j| opens.iter().any(|o| scan.str(j).eq_ignore_ascii_case(o))) {
         return None;
     }
+    // "mot de passe"
+    let is_passe = scan.str(i).eq_ignore_ascii_case("passe");
+    if is_passe && !scan.before(i, 2).map(|j| scan.str(j).to_lowercase()).eq(["de", "mot"]) {
+        return None;
+    }
     // A value that does not end within this window is none; the window keeps odd texts cheap.
     let mut at = scan.tokens[i].end;
     let text = &scan.text[..scan.text.floor_char_boundary((at + 1024).min(scan.text.len()))];
@@ -143,9 +152,9 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
         return None;
     }
     at = after_quotes(at);
-    let verb = [":=", "=>", "=", ":", "is:", "was:", "is ", "was "]
-        .into_iter()
-        .find(|v| text[at..].starts_with(v))?;
+    let verb =
+        [":=", "=>", "=", ":", "is:", "was:", "is ", "was "].into_iter().find(|v| text[at..].starts_with(v));
+    let Some(verb) = verb else { return bare(scan, i) };
     let is_prose = verb.ends_with(' ');
     at = after_quotes(at + verb.len());
     // "password is: …", "Authorization: Bearer …"
@@ -179,6 +188,32 @@ fn assigned(scan: &Scan, i: usize) -> Option<Span> {
     })
 }
 
+/// Words that a password follows without a sign between.
+const BEFORE_BARE: [&str; 10] =
+    ["password", "passwd", "pwd", "pw", "passcode", "passwort", "kennwort", "contraseña", "senha", "passe"];
+
+/// What holds a digit and is talked about after "password".
+const TECHNICAL: [&str; 9] = ["sha", "md", "base", "pbkdf", "oauth", "argon", "bcrypt", "utf", "aes"];
+
+/// "password qwerty12": a word of letters and digits right after the one that announces it.
+fn bare(scan: &Scan, i: usize) -> Option<Span> {
+    let word = scan.str(i).to_lowercase();
+    if !BEFORE_BARE.contains(&&*word) || !scan.gap(i).starts_with(' ') {
+        return None;
+    }
+    let start = scan.tokens[i].end + 1;
+    let rest = scan.text[start..].split(|c: char| c.is_whitespace() || ",;".contains(c)).next()?;
+    let value = rest.trim_end_matches(['.', '!', '?', ':']);
+    let lower = value.to_lowercase();
+    let is_value = (6..=64).contains(&value.len())
+        && value.chars().all(|c| c.is_alphanumeric() || "!@#$%^*?~+.-".contains(c))
+        && value.starts_with(char::is_alphanumeric)
+        && value.chars().any(|c| c.is_ascii_digit())
+        && value.chars().any(char::is_alphabetic)
+        && !TECHNICAL.iter().any(|t| lower.starts_with(t));
+    is_value.then(|| Span::new(start, start + value.len(), Kind::Secret, 0.6))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::check;
@@ -193,6 +228,8 @@ mod tests {
         check(&format!("Authorization: Bearer {jwt}."), Secret, &[jwt]);
         let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----";
         check(&format!("x\n{pem}\ny"), Secret, &[pem]);
+        let heads = "-----BEGIN ".repeat(40_000);
+        check(&format!("{heads}\n{pem}"), Secret, &[pem]);
     }
 
     #[test]
@@ -204,6 +241,9 @@ mod tests {
         check("password = \"a(b c)1;x\"", Secret, &["a(b c)1;x"]);
         check(r#"{"api_key": "f3a9c0d1e2"}"#, Secret, &["f3a9c0d1e2"]);
         check("DB_PASSWORD=correct-horse-9", Secret, &["correct-horse-9"]);
+        check("pw: qwerty12", Secret, &["qwerty12"]);
+        check("user: bob, password qwerty12", Secret, &["qwerty12"]);
+        check("mot de passe : Azerty123", Secret, &["Azerty123"]);
     }
 
     #[test]
@@ -218,6 +258,10 @@ mod tests {
             "-----BEGIN CERTIFICATE-----",
             "key: value",
             "sk-learn",
+            "password reset",
+            "the password sha256 hash",
+            "password f(x1)y2",
+            "le temps passe : 12heures",
         ] {
             check(text, Secret, &[]);
         }

@@ -31,7 +31,8 @@ pub(super) fn map_alpaca(id: String, mut row: Row) -> Result<Conversation, Drop>
     messages.push(Message::new(Role::User, take_instruction(&mut row)?));
     let answer = first_of(&row, &OUTPUTS).unwrap_or("output");
     messages.push(Message::new(Role::Assistant, take_text(&mut row, answer)?));
-    Ok(conversation(id, messages, Vec::new(), row))
+    let tools = turns::take_tools(&mut row)?;
+    Ok(conversation(id, messages, tools, row))
 }
 
 /// `system` and LLaMA-Factory's `history` (a list of question and answer) as the turns that come first.

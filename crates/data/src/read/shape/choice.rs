@@ -61,7 +61,10 @@ pub(super) fn settle(row: &mut Row) -> Result<(), Drop> {
                 return Err(Drop::new("no_preference", format!("`{first}` and `{second}` are judged equal")));
             }
         }
-    } else if let Some((key, best, worst)) = ranked(row) {
+    } else if let Some((key, ends)) = ranked(row) {
+        let Some((best, worst)) = ends else {
+            return Err(Drop::new("no_preference", format!("all of `{key}` are ranked equal")));
+        };
         let mut answers = take(row, key);
         let mut text = |i: usize| said(answers[i].take());
         (text(best), text(worst))
@@ -85,8 +88,8 @@ fn judgement(row: &Row, first: &str) -> Option<Side> {
     let number_of_first = PAIRS.iter().find(|(a, ..)| *a == first).map_or(0, |p| p.2);
     // Stanford's SHP says 1 where the first is better.
     if first == "human_ref_A" {
-        return match row.get("labels")?.as_i64()? {
-            1 => Some(Side::First),
+        return match number(row.get("labels")?)? {
+            1.0 => Some(Side::First),
             _ => Some(Side::Second),
         };
     }
@@ -103,12 +106,13 @@ fn judgement(row: &Row, first: &str) -> Option<Side> {
 }
 
 fn number(value: &Value) -> Option<f64> {
-    match value {
+    let number = match value {
         Value::Number(n) => n.as_f64(),
         Value::Bool(b) => Some(f64::from(u8::from(*b))),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
-    }
+    };
+    number.filter(|n| !n.is_nan())
 }
 
 fn side(value: &Value, number_of_first: i64) -> Option<Side> {
@@ -133,8 +137,8 @@ fn side(value: &Value, number_of_first: i64) -> Option<Side> {
 }
 
 /// The list, and the places of its best and worst answers: by a rank in each (1 is best) or a score in each, or by
-/// a list of scores or ranks beside it.
-fn ranked(row: &Row) -> Option<(&'static str, usize, usize)> {
+/// a list of scores or ranks beside it. There are no places where all are equal.
+fn ranked(row: &Row) -> Option<(&'static str, Option<(usize, usize)>)> {
     LISTS.into_iter().find_map(|key| {
         let list = row.get(key)?.as_array().filter(|l| l.len() > 1)?;
         let inside = |name: &str| -> Option<Vec<f64>> { list.iter().map(|a| number(a.get(name)?)).collect() };
@@ -149,7 +153,7 @@ fn ranked(row: &Row) -> Option<(&'static str, usize, usize)> {
         })?;
         let best = (0..points.len()).reduce(|a, b| if points[b] > points[a] { b } else { a })?;
         let worst = (0..points.len()).reduce(|a, b| if points[b] <= points[a] { b } else { a })?;
-        (points[best] > points[worst]).then_some((key, best, worst))
+        Some((key, (points[best] > points[worst]).then_some((best, worst))))
     })
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::kind;
 use crate::{Drop, Item};
+pub(super) use preference::is_labelled;
 
 type Row = Map<String, Value>;
 
@@ -42,6 +43,9 @@ pub enum Shape {
     Tickets,
     /// A plain text.
     Document,
+    /// A question without an answer, as evaluation sets hold it. Taken only where every row is one: elsewhere such a
+    /// row lacks its answer.
+    Questions,
 }
 
 /// Names of columns that differ from the usual ones. What is left out is found by its usual names.
@@ -68,7 +72,7 @@ pub struct Columns {
 
 impl Shape {
     /// Every shape, in the order of detection.
-    pub const ALL: [Shape; 8] = [
+    pub const ALL: [Shape; 9] = [
         Shape::Preference,
         Shape::Kto,
         Shape::ShareGpt,
@@ -77,6 +81,7 @@ impl Shape {
         Shape::PromptCompletion,
         Shape::Tickets,
         Shape::Document,
+        Shape::Questions,
     ];
 
     /// The columns that the shape is known by.
@@ -86,15 +91,16 @@ impl Shape {
                 "chosen + rejected, or two answers and a judgement (+ prompt, question, messages, conversations \
                  or instruction)"
             }
-            Shape::Kto => "label or kto_tag, with prompt + completion or messages",
+            Shape::Kto => "label or kto_tag, with prompt + completion, instruction + output or messages",
             Shape::ShareGpt => "conversations: a list of {from, value}",
             Shape::Messages => "messages: a list of {role, content}",
             Shape::Alpaca => "instruction + output (+ input, system, history)",
             Shape::PromptCompletion => "prompt + completion (or response), input + output",
             Shape::Tickets => {
-                "question + answer (or columns that you name), + satisfaction, category, created_at"
+                "question + answer or reference (or columns that you name), + satisfaction, category, created_at"
             }
             Shape::Document => "text (or content, document, body)",
+            Shape::Questions => "question, and no other column that could be its answer",
         }
     }
 
@@ -114,18 +120,43 @@ impl Shape {
             Shape::PromptCompletion => chat::fits_prompt_completion(row),
             Shape::Tickets => tickets::fits(row, columns),
             Shape::Document => document::column_of(row, columns).is_some(),
+            Shape::Questions => tickets::fits_question(row, columns),
+        }
+    }
+
+    /// The columns that count as evidence of a shape.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Shape::Preference => {
+                &["chosen", "rejected", "prompt", "question", "messages", "conversations", "instruction"]
+            }
+            Shape::Kto => &[
+                "label",
+                "kto_tag",
+                "prompt",
+                "completion",
+                "instruction",
+                "output",
+                "messages",
+                "conversations",
+            ],
+            Shape::ShareGpt => &["conversations"],
+            Shape::Messages => &["messages"],
+            Shape::Alpaca => &["instruction", "input", "output", "response", "system", "history"],
+            Shape::PromptCompletion => &["prompt", "completion", "response", "input", "output"],
+            Shape::Tickets | Shape::Document | Shape::Questions => &[],
         }
     }
 
     /// The row's own names of the columns that decided.
     pub(super) fn evidence(self, row: &Row, columns: &Columns) -> Vec<String> {
         match self {
-            Shape::Tickets => tickets::mapping(row, columns),
+            Shape::Tickets | Shape::Questions => tickets::mapping(row, columns),
             Shape::Document => {
                 document::column_of(row, columns).into_iter().map(|c| format!("`{c}`")).collect()
             }
             _ => {
-                let needed = row.keys().filter(|k| self.needs().contains(k.as_str()));
+                let needed = row.keys().filter(|k| self.columns().contains(&k.as_str()));
                 let names: Vec<String> = needed.map(|k| format!("`{k}`")).collect();
                 // A rarer layout has columns of its own: name the first few.
                 let all = || row.keys().take(4).map(|k| format!("`{k}`")).collect();
@@ -144,6 +175,7 @@ impl Shape {
             Shape::PromptCompletion => chat::map_prompt_completion(id, row).map(Item::Chat),
             Shape::Tickets => tickets::map(id, row, columns).map(Item::Chat),
             Shape::Document => document::map(id, row, columns).map(Item::Document),
+            Shape::Questions => tickets::map_question(id, row, columns).map(Item::Chat),
         }
     }
 }
@@ -159,6 +191,7 @@ impl fmt::Display for Shape {
             Shape::PromptCompletion => "prompt and completion",
             Shape::Tickets => "question and answer",
             Shape::Document => "documents",
+            Shape::Questions => "questions without answers",
         })
     }
 }
@@ -220,7 +253,7 @@ fn take_list(row: &mut Row, key: &str) -> Result<Vec<Value>, Drop> {
 }
 
 /// What is left of the row once its id and texts are taken: the other columns. An object under `meta` (as this
-/// crate writes it) is laid open.
+/// crate writes it) is laid open: where a column has a key's name and says something else, the key becomes `meta.KEY`.
 fn meta(mut row: Row) -> Row {
     for key in ["id", "ID", "Id"] {
         row.shift_remove(key);
@@ -235,8 +268,18 @@ fn meta(mut row: Row) -> Row {
         Some(other) => Row::from_iter([("meta".to_owned(), other)]),
     };
     row.retain(|_, value| !value.is_null());
-    row.extend(inner);
+    for (key, value) in inner {
+        add(&mut row, key, value);
+    }
     row
+}
+
+/// Puts a value under its key, or under `meta.KEY` where a column says something else.
+fn add(row: &mut Row, key: String, value: Value) {
+    if row.get(&key).is_some_and(|there| *there != value) {
+        return add(row, format!("meta.{key}"), value);
+    }
+    row.insert(key, value);
 }
 
 fn conversation(id: String, messages: Vec<Message>, tools: Vec<Value>, row: Row) -> Conversation {

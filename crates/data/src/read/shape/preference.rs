@@ -6,9 +6,10 @@ use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
 use super::chat::{
-    fits_prompt_completion, map_prompt_completion, map_turns, opening, take_instruction, take_said,
+    fits_alpaca, fits_prompt_completion, map_alpaca, map_prompt_completion, map_turns, opening,
+    take_instruction, take_said,
 };
-use super::{Row, choice, first_of, missing, pair, take_list, turns};
+use super::{Row, add, choice, first_of, missing, pair, take_list, turns};
 use crate::Drop;
 
 /// The names under which the better and the worse answer stand.
@@ -51,6 +52,14 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
         choice::settle(&mut row)?;
     }
     let (better, worse) = answers(&row).unwrap_or(ANSWERS[0]);
+    lay_input_open(&mut row);
+    let tools = turns::take_tools(&mut row)?;
+    if !tools.is_empty() {
+        row.insert("tools".into(), Value::Array(tools));
+    }
+    if let Some([chosen, rejected]) = take_rounds(&mut row, better, worse)? {
+        return split_shared(id, chosen, rejected, row);
+    }
     let are_texts = [better, worse].into_iter().all(|key| row.get(key).is_some_and(is_plain_text));
     let mut chosen = take_answer(&mut row, better)?;
     let mut rejected = take_answer(&mut row, worse)?;
@@ -79,6 +88,61 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
         prompt.insert(0, Message::new(Role::System, system));
     }
     Ok(pair(id, prompt, chosen, rejected, row))
+}
+
+/// OpenAI's preference files hold `{"input": {"messages": [..], "tools": [..]}}`.
+fn lay_input_open(row: &mut Row) {
+    if row.get("input").is_none_or(|input| input.get("messages").is_none()) {
+        return;
+    }
+    if let Some(Value::Object(mut input)) = row.shift_remove("input") {
+        row.insert("messages".into(), input.shift_remove("messages").unwrap_or_default());
+        for (key, value) in input {
+            add(row, key, value);
+        }
+    }
+}
+
+/// LMSYS' rows, whose prompt and answers are lists of texts, one a round: two whole chats.
+fn take_rounds(row: &mut Row, better: &str, worse: &str) -> Result<Option<[Vec<Message>; 2]>, Drop> {
+    let prompt = first_of(row, &["prompt", "question", "query"]).unwrap_or("prompt");
+    let keys = [prompt, better, worse];
+    if !keys.iter().all(|key| row.get(*key).is_some_and(is_rounds)) {
+        return Ok(None);
+    }
+    let [asked, chosen, rejected] = keys.map(|key| rounds(key, row.shift_remove(key).unwrap_or_default()));
+    let (asked, chosen, rejected) = (asked?, chosen?, rejected?);
+    if chosen.len() != asked.len() || rejected.len() != asked.len() {
+        let n = [asked.len(), chosen.len(), rejected.len()];
+        return Err(Drop::new(
+            "bad_value",
+            format!("{keys:?} hold {n:?} texts; each round needs one of each"),
+        ));
+    }
+    let chat = |answers: Vec<String>| {
+        let round =
+            |(asked, answer)| [Message::new(Role::User, asked), Message::new(Role::Assistant, answer)];
+        asked.iter().zip(answers).flat_map(round).collect()
+    };
+    Ok(Some([chat(chosen), chat(rejected)]))
+}
+
+/// A list of texts, as it stands or as a text of JSON.
+fn is_rounds(value: &Value) -> bool {
+    let is_text = |v: &Value| v.is_string() || v.is_null();
+    match value {
+        Value::Array(list) => !list.is_empty() && list.iter().all(is_text),
+        Value::String(text) => text.ends_with(']') && (text.starts_with("[\"") || text.starts_with("[null")),
+        _ => false,
+    }
+}
+
+fn rounds(key: &str, value: Value) -> Result<Vec<String>, Drop> {
+    let list = match value {
+        Value::String(text) => serde_json::from_str(&text),
+        value => serde_json::from_value(value),
+    };
+    list.map_err(|e| Drop::new("bad_value", format!("`{key}` must be a list of texts: {e}")))
 }
 
 /// An answer as turns: a text, a transcript, one turn, or a list of turns.
@@ -120,11 +184,6 @@ fn take_prompt(row: &mut Row) -> Result<Option<Vec<Message>>, Drop> {
         let mut prompt = opening(row)?;
         prompt.push(Message::new(Role::User, take_instruction(row)?));
         return Ok(Some(prompt));
-    }
-    // OpenAI's preference files: {"input": {"messages": [..]}}.
-    if let Some(messages) = row.get("input").and_then(|i| i.get("messages")).cloned() {
-        row.shift_remove("input");
-        row.insert("messages".into(), messages);
     }
     let is_said = |key: &&str| row.get(*key).is_some_and(|said| said.is_string() || turns::is_list(said));
     if let Some(key) = ["input", "history", "post", "context"].into_iter().find(is_said) {
@@ -197,21 +256,37 @@ const LABELS: [&str; 2] = ["kto_tag", "label"];
 
 pub(super) fn fits_kto(row: &Row) -> bool {
     let label = first_of(row, &LABELS).and_then(|k| row.get(k));
-    let is_verdict = label.and_then(verdict).is_some();
-    let has_chat = turns::list(row, "role").is_some() || turns::list(row, "from").is_some();
-    is_verdict && (fits_prompt_completion(row) || has_chat)
+    label.and_then(verdict).is_some() && has_answer(row)
 }
 
-/// True or false, as JSON, as 0 and 1, or as a spreadsheet writes them.
+/// Whether a row holds an answer and a column for a verdict, whatever stands in it.
+pub(in crate::read) fn is_labelled(row: &Row) -> bool {
+    LABELS.iter().any(|key| row.contains_key(*key)) && has_answer(row)
+}
+
+fn has_answer(row: &Row) -> bool {
+    let has_turns = turns::list(row, "role").is_some() || turns::list(row, "from").is_some();
+    fits_prompt_completion(row) || is_alpaca(row) || has_turns
+}
+
+fn is_alpaca(row: &Row) -> bool {
+    fits_alpaca(row) && !row.contains_key("prompt")
+}
+
+/// True or false, as JSON, as 0 and 1 (pandas writes 0.0 and 1.0), or as a spreadsheet writes them.
 fn verdict(label: &Value) -> Option<bool> {
+    let of_number = |n: f64| match n {
+        0.0 => Some(false),
+        1.0 => Some(true),
+        _ => None,
+    };
     match label {
         Value::Bool(wanted) => Some(*wanted),
-        Value::Number(n) if n.as_i64() == Some(0) => Some(false),
-        Value::Number(n) if n.as_i64() == Some(1) => Some(true),
+        Value::Number(n) => of_number(n.as_f64()?),
         Value::String(text) => match text.trim().to_lowercase().as_str() {
-            "true" | "1" | "desirable" => Some(true),
-            "false" | "0" | "undesirable" => Some(false),
-            _ => None,
+            "true" | "desirable" => Some(true),
+            "false" | "undesirable" => Some(false),
+            number => of_number(number.parse().ok()?),
         },
         _ => None,
     }
@@ -220,11 +295,17 @@ fn verdict(label: &Value) -> Option<bool> {
 /// A chat whose `meta.label` tells whether its last answer was wanted.
 pub(super) fn map_kto(id: String, mut row: Row) -> Result<Conversation, Drop> {
     let key = first_of(&row, &LABELS).unwrap_or("label");
-    let label = row.shift_remove(key).unwrap_or_default();
-    let label =
-        verdict(&label).ok_or_else(|| Drop::new("bad_value", format!("`{key}` must be true or false")))?;
-    let mut chat =
-        if fits_prompt_completion(&row) { map_prompt_completion(id, row) } else { map_turns(id, row) }?;
-    chat.meta.insert("label".into(), json!(label));
-    Ok(chat)
+    let label = row.shift_remove(key).filter(|label| !label.is_null()).ok_or_else(|| missing(&row, key))?;
+    let wanted = verdict(&label)
+        .ok_or_else(|| Drop::new("bad_value", format!("`{key}` must be true or false, it is {label}")))?;
+    if let Some(other) = row.insert("label".into(), json!(wanted)) {
+        add(&mut row, "label".into(), other);
+    }
+    if is_alpaca(&row) {
+        map_alpaca(id, row)
+    } else if fits_prompt_completion(&row) {
+        map_prompt_completion(id, row)
+    } else {
+        map_turns(id, row)
+    }
 }

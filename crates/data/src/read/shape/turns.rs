@@ -160,16 +160,13 @@ pub(super) fn message(turn: Value, field: &str) -> Result<Message, Drop> {
     }
     let role = role(&speaker).ok_or_else(|| bad(format!("has the unknown speaker `{speaker}`")))?;
     let mut message = Message::new(role, content);
-    match turn.shift_remove("tool_calls") {
-        Some(Value::Array(calls)) => message.tool_calls = calls,
-        Some(Value::String(text)) if !text.trim().is_empty() => {
-            message.tool_calls =
-                serde_json::from_str(&text).map_err(|_| bad("has unreadable tool calls".into()))?;
-        }
-        _ => {}
-    }
+    let mut take_calls = |key: &str| {
+        let calls = calls(turn.shift_remove(key).unwrap_or_default());
+        calls.ok_or_else(|| bad(format!("has an unreadable `{key}`: it must be objects, or their JSON")))
+    };
+    message.tool_calls = take_calls("tool_calls")?;
     // OpenAI's older form: one call, under its own key.
-    if let Some(call @ Value::Object(_)) = turn.shift_remove("function_call") {
+    for call in take_calls("function_call")? {
         message.tool_calls.push(json!({"type": "function", "function": call}));
     }
     // `extra` as this crate's Parquet files hold it.
@@ -217,6 +214,19 @@ fn join_parts(parts: &[Value]) -> Result<String, String> {
     Ok(text)
 }
 
+/// Calls as a list, as one object, or as either in a text of JSON. An object of nulls is how a table says none.
+fn calls(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::String(text) if text.trim().is_empty() => Some(Vec::new()),
+        Value::String(text) => calls(serde_json::from_str(&text).ok().filter(|v: &Value| !v.is_string())?),
+        Value::Object(call) if call.values().all(Value::is_null) => Some(Vec::new()),
+        call @ Value::Object(_) => Some(vec![call]),
+        Value::Array(calls) => calls.iter().all(Value::is_object).then_some(calls),
+        _ => None,
+    }
+}
+
 /// ShareGPT's `function_call` turns: a JSON call or a list of them.
 fn calls_of_text(text: &str) -> Option<Vec<Value>> {
     let calls = match serde_json::from_str(text).ok()? {
@@ -229,15 +239,25 @@ fn calls_of_text(text: &str) -> Option<Vec<Value>> {
         .then(|| calls.into_iter().map(|call| json!({"type": "function", "function": call})).collect())
 }
 
-/// Takes the row's tool definitions out, in OpenAI's form; a text of JSON is parsed.
+/// Takes the row's tool definitions out, in OpenAI's form; a text of JSON is parsed. An empty `tools` leaves the word
+/// to `functions`.
 pub(super) fn take_tools(row: &mut Row) -> Result<Vec<Value>, Drop> {
+    let is_empty = |tools: &Value| match tools {
+        Value::Array(tools) => tools.is_empty(),
+        Value::String(text) => matches!(text.trim(), "" | "[]" | "null"),
+        other => other.is_null(),
+    };
+    for key in ["tools", "functions"] {
+        if row.get(key).is_some_and(is_empty) {
+            row.shift_remove(key);
+        }
+    }
     let key = if row.contains_key("tools") { "tools" } else { "functions" };
     let tools = match row.shift_remove(key) {
         Some(Value::Array(tools)) => tools,
-        Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
         Some(Value::String(text)) => serde_json::from_str(&text)
             .map_err(|_| Drop::new("bad_value", format!("`{key}` must be a list of tools, it is a text")))?,
-        Some(Value::Null) | None => Vec::new(),
+        None => Vec::new(),
         Some(other) => {
             return Err(Drop::new("bad_value", format!("`{key}` must be a list, it is {}", kind(&other))));
         }
