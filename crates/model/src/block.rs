@@ -2,7 +2,7 @@ use tch::{Kind, Tensor};
 
 use crate::config::{DecoderConfig, Mlp as MlpKind, Moe, QkNorm};
 use crate::decoder::Pass;
-use crate::{Attention, GateUp, Linear, Mlp, ModelError, Norm, Qkv, WeightMap};
+use crate::{Attention, GateUp, Linear, Mlp, ModelError, Names, Norm, Qkv, WeightMap};
 
 /// One transformer block.
 #[derive(Debug)]
@@ -96,10 +96,10 @@ impl Block {
     pub(crate) fn named_tensors(
         &self,
         prefix: &str,
-        config: &DecoderConfig,
+        names: &Names,
+        transposed: bool,
         out: &mut Vec<(String, Tensor)>,
     ) {
-        let names = config.names;
         let norms = [&self.attention_norms.0, &self.attention_norms.1, &self.mlp_norms.0, &self.mlp_norms.1];
         for (name, norm) in names.norms.iter().zip(norms) {
             if let Some(norm) = norm {
@@ -114,7 +114,7 @@ impl Block {
             linear_tensors(router, false, out);
         }
         for linear in self.linears() {
-            linear_tensors(linear, names.transposed, out);
+            linear_tensors(linear, transposed, out);
         }
     }
 }

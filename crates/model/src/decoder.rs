@@ -53,10 +53,13 @@ impl Pass<'_> {
 impl Decoder {
     /// Reads every tensor under the names that the config's family gives it.
     ///
+    /// Where the config ties the LM head to the embedding but the checkpoint holds a head of other values, that head is
+    /// read and the two are not tied, as transformers does it.
+    ///
     /// # Errors
     /// [`ModelError::Tensors`] where the checkpoint does not fit the config.
     pub fn load(
-        config: DecoderConfig,
+        mut config: DecoderConfig,
         weights: &mut WeightMap<'_>,
         kind: Kind,
         device: Device,
@@ -81,8 +84,12 @@ impl Decoder {
             blocks.push(Block::load(&config, layer_idx, weights)?);
         }
         let norm = weights.norm(names.norm, c, config.norm)?;
-        let lm_head =
-            if config.tie_word_embeddings { None } else { Some(weights.linear("lm_head", c, v, false)?) };
+        let lm_head = if config.tie_word_embeddings {
+            own_head(weights, &embedding)?
+        } else {
+            Some(weights.linear("lm_head", c, v, false)?)
+        };
+        config.tie_word_embeddings = lm_head.is_none();
         Ok(Decoder { config, embedding, position_embedding, blocks, norm, lm_head, kind, device })
     }
 
@@ -248,13 +255,23 @@ impl Decoder {
 
     /// Every plain tensor of the model under its name in a Hugging Face checkpoint.
     pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        self.tensors(self.config.names.transposed)
+    }
+
+    /// As [`Self::named_tensors`], but each as the model keeps it, GPT-2's linear weights (out, in) too: what gradients
+    /// are asked of, and what an optimiser changes in place.
+    pub fn leaves(&self) -> Vec<(String, Tensor)> {
+        self.tensors(false)
+    }
+
+    fn tensors(&self, transposed: bool) -> Vec<(String, Tensor)> {
         let names = self.config.names;
         let mut out = vec![(format!("{}.weight", names.embedding), self.embedding.shallow_clone())];
         if let Some(table) = &self.position_embedding {
             out.push((format!("{}.weight", names.position_embedding), table.shallow_clone()));
         }
         for (layer_idx, block) in self.blocks.iter().enumerate() {
-            block.named_tensors(&format!("{}.{layer_idx}", names.layers), &self.config, &mut out);
+            block.named_tensors(&format!("{}.{layer_idx}", names.layers), names, transposed, &mut out);
         }
         norm_tensors(names.norm, &self.norm, &mut out);
         if let Some(head) = &self.lm_head {
@@ -262,6 +279,12 @@ impl Decoder {
         }
         out
     }
+}
+
+/// The checkpoint's LM head where it is not the embedding, (V, C), once more.
+fn own_head(weights: &mut WeightMap<'_>, embedding: &Tensor) -> Result<Option<Linear>, ModelError> {
+    let head = weights.take_optional("lm_head.weight", &embedding.size())?;
+    Ok(head.filter(|head| !head.equal(embedding)).map(|head| Linear::new("lm_head", head, None)))
 }
 
 /// Whether autograd would record now, which tch does not tell.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use ferrotune_model::checkpoint::{Safetensors, SaveOptions, Source, load_decoder, save_decoder};
+use ferrotune_model::checkpoint::{
+    Safetensors, SaveOptions, Source, load_decoder, save_decoder, write_safetensors,
+};
 use ferrotune_model::{Decoder, Tensors, families};
 use ferrotune_types::{Batch, Example};
 use tch::{Device, Kind, Tensor};
@@ -112,6 +114,72 @@ fn a_saved_model_is_the_same_model() {
         }
         let again = load_decoder(&Source::Directory(saved), Kind::Float, Device::Cpu).unwrap();
         assert_eq!(again.decoder.config, loaded.decoder.config);
+    }
+}
+
+/// transformers 5.23 keeps a head of other values that lies beside a tied embedding (`tie_weights`), and ties an equal one.
+#[test]
+fn a_head_beside_a_tied_embedding_counts_where_it_differs() {
+    let tensors = Safetensors::open(&folder("llama")).unwrap();
+    let read = |name: &str| tensors.read(name).unwrap().unwrap();
+    let check = |head: Tensor, tied: bool| {
+        let home = tempfile::tempdir().unwrap();
+        let mut config =
+            ferrotune_model::checkpoint::load_config(&Source::Directory(folder("llama"))).unwrap();
+        config["tie_word_embeddings"] = true.into();
+        std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+        let mut all: Vec<(String, Tensor)> = tensors
+            .names()
+            .into_iter()
+            .filter(|n| n != "lm_head.weight")
+            .map(|n| (n.clone(), read(&n)))
+            .collect();
+        all.push(("lm_head.weight".to_owned(), head.copy()));
+        write_safetensors(&home.path().join("model.safetensors"), &all, &[("format", "pt")]).unwrap();
+        let load = |folder: PathBuf| {
+            let loaded = load_decoder(&Source::Directory(folder), Kind::Float, Device::Cpu).unwrap();
+            assert_eq!(loaded.decoder.lm_head.is_none(), tied);
+            assert_eq!(loaded.decoder.config.tie_word_embeddings, tied);
+            assert!(loaded.decoder.head_weight().equal(&head));
+            loaded
+        };
+        let loaded = load(home.path().to_owned());
+        let saved = home.path().join("saved");
+        let options = SaveOptions { max_shard_bytes: 9000, kind: None };
+        save_decoder(&loaded.decoder, &loaded.config_json, None, &saved, options).unwrap();
+        assert_eq!(load(saved).config_json["tie_word_embeddings"], tied);
+    };
+    check(read("lm_head.weight"), false);
+    check(read("model.embed_tokens.weight"), true);
+}
+
+#[test]
+fn a_model_that_cannot_be_saved_leaves_nothing_behind() {
+    let loaded = load_decoder(&Source::Directory(folder("llama")), Kind::Float, Device::Cpu).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let taken = home.path().join("model");
+    std::fs::write(&taken, "a file").unwrap();
+    let options = SaveOptions { max_shard_bytes: 9000, kind: None };
+    assert!(save_decoder(&loaded.decoder, &loaded.config_json, None, &taken, options).is_err());
+    assert_eq!(std::fs::read(&taken).unwrap(), b"a file");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn leaves_are_what_the_model_computes_with() {
+    for family in families::decoder_types() {
+        let decoder = load(family);
+        let (names, leaves) = (decoder.named_tensors(), decoder.leaves());
+        assert_eq!(names.len(), leaves.len());
+        let before = logits(&decoder, &[&golden(family)[0].0]);
+        for ((name, stored), (leaf_name, leaf)) in names.iter().zip(&leaves) {
+            assert_eq!(name, leaf_name);
+            assert!(leaf.is_contiguous(), "{family}: {name}");
+            assert!(leaf.equal(stored) || leaf.transpose(0, -1).equal(stored), "{family}: {name}");
+            let _ = tch::no_grad(|| leaf.shallow_clone().fill_(0.0));
+        }
+        assert!(max_difference(&logits(&decoder, &[&golden(family)[0].0]), &before) > 0.0, "{family}");
+        assert!(decoder.named_tensors().iter().all(|(_, t)| t.count_nonzero(None).int64_value(&[]) == 0));
     }
 }
 

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrotune_model::{Decoder, Linear, Norm, Weight};
-use tch::Tensor;
+use ferrotune_model::{Decoder, Linear, ModelError, Norm, Weight, free_memory};
+use tch::{Device, Tensor};
 
 use crate::PeftError;
 use crate::config::LoraConfig;
@@ -34,8 +34,9 @@ pub struct Adapter {
 /// model computes what it computed before.
 ///
 /// # Errors
-/// [`PeftError::Config`], [`PeftError::Unsupported`], [`PeftError::Target`], [`PeftError::Rank`], and
-/// [`PeftError::Occupied`] where a layer carries another adapter. The model is untouched by an error.
+/// [`PeftError::Config`], [`PeftError::Unsupported`], [`PeftError::Target`], [`PeftError::Rank`], [`PeftError::Model`]
+/// where the rank asks for more memory than there is, and [`PeftError::Occupied`] where a layer carries another adapter.
+/// The model is untouched by an error.
 pub fn inject(decoder: &mut Decoder, config: &LoraConfig, seed: u64) -> Result<Adapter, PeftError> {
     let adapter = Adapter::new(decoder, config, seed)?;
     adapter.attach(decoder)?;
@@ -50,14 +51,7 @@ impl Adapter {
     pub fn new(decoder: &Decoder, config: &LoraConfig, seed: u64) -> Result<Self, PeftError> {
         config.check()?;
         let targets = targets(decoder, config)?;
-        let mut rng = InitRng::new(seed);
-        let linears = decoder.linears();
-        let mut layers = Vec::with_capacity(targets.len());
-        for target in &targets {
-            if let Some(linear) = linears.iter().find(|l| l.name == target.path) {
-                layers.push(new_layer(config, target, linear, decoder.device, &mut rng)?);
-            }
-        }
+        let layers = new_layers(decoder, config, &targets, seed)?;
         Adapter::from_parts(decoder, config.clone(), layers, &targets)
     }
 
@@ -221,6 +215,43 @@ pub(crate) fn targets(decoder: &Decoder, config: &LoraConfig) -> Result<Vec<Targ
     }
     let names: Vec<String> = decoder.linears().iter().map(|l| l.name.clone()).collect();
     resolve(config, &names)
+}
+
+/// A new layer for every target, in their order.
+pub(crate) fn new_layers(
+    decoder: &Decoder,
+    config: &LoraConfig,
+    targets: &[Target],
+    seed: u64,
+) -> Result<Vec<LoraLayer>, PeftError> {
+    check_memory(decoder, targets)?;
+    let mut rng = InitRng::new(seed);
+    let linears = decoder.linears();
+    let mut layers = Vec::with_capacity(targets.len());
+    for target in targets {
+        if let Some(linear) = linears.iter().find(|l| l.name == target.path) {
+            layers.push(new_layer(config, target, linear, decoder.device, &mut rng)?);
+        }
+    }
+    Ok(layers)
+}
+
+/// Refuses ranks whose factors do not fit into memory, before any is taken: a rank has no other limit.
+fn check_memory(decoder: &Decoder, targets: &[Target]) -> Result<(), PeftError> {
+    let linears = decoder.linears();
+    let bytes = |target: &Target| {
+        let size = linears.iter().find(|l| l.name == target.path).map_or((0, 0), |l| l.weight.size());
+        target.r.saturating_mul(4 * (size.0 + size.1)) as u64
+    };
+    let needed = targets.iter().map(bytes).fold(0, u64::saturating_add);
+    let free = free_memory(Device::Cpu).unwrap_or(1 << 40);
+    if needed <= free {
+        return Ok(());
+    }
+    let highest = targets.iter().map(|t| t.r).max().unwrap_or(0);
+    let reason =
+        format!("an adapter of rank {highest} takes {needed} bytes, {free} are free: lower the rank");
+    Err(ModelError::Memory(reason).into())
 }
 
 /// Turns gradients off for every plain tensor of the model.

@@ -125,6 +125,9 @@ impl LoraConfig {
         if self.r < 1 {
             return bad(format!("r is {}, not at least 1", self.r));
         }
+        if let Some((name, r)) = self.rank_pattern.0.iter().find(|(_, r)| *r < 1) {
+            return bad(format!("rank_pattern gives {name:?} the rank {r}, not at least 1"));
+        }
         if !(0.0..1.0).contains(&self.lora_dropout) {
             return bad(format!("lora_dropout is {}, not in 0 <= p < 1", self.lora_dropout));
         }
@@ -242,7 +245,7 @@ impl<'de> Deserialize<'de> for Init {
         Ok(match Value::deserialize(d)? {
             Value::Bool(true) | Value::Null => Init::Default,
             Value::Bool(false) => Init::Random,
-            Value::String(name) => match name.as_str() {
+            Value::String(name) => match name.to_lowercase().as_str() {
                 "gaussian" => Init::Gaussian,
                 "pissa" => Init::Pissa,
                 "olora" => Init::Olora,
@@ -335,6 +338,7 @@ mod tests {
         check(r#""lora_dropout": 1.0"#, Some("lora_dropout"));
         check(r#""lora_alpha": 0"#, Some("lora_alpha"));
         check(r#""r": 0"#, Some("r is 0"));
+        check(r#""rank_pattern": {"q_proj": 0}"#, Some("\"q_proj\" the rank 0"));
         check(r#""layers_to_transform": [1]"#, Some("a list of target_modules"));
     }
 

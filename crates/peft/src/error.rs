@@ -13,9 +13,9 @@ pub enum PeftError {
         /// The layer kinds that exist.
         existing: String,
     },
-    /// The rank does not fit the matrix.
+    /// A rank made of the matrix itself (PiSSA, OLoRA, a combination cut to a rank) that the matrix does not have.
     #[error(
-        "{path}: rank {r} is not between 1 and {limit}, the smaller side of its {outputs} x {inputs} matrix"
+        "{path}: rank {r} is not between 1 and {limit}, the smaller side of its {outputs} x {inputs} matrix: lower it"
     )]
     Rank {
         /// The layer.
@@ -91,7 +91,7 @@ pub enum PeftError {
     },
     /// Every matrix of the adapter multiplies to zero: with or without it the model is the same.
     #[error(
-        "the adapter has no effect: all {layers} updates are zero; it was saved before training or saved wrongly"
+        "the adapter has no effect: all {layers} updates are zero; it was saved before training or saved wrongly, or no step of its training was better than the start: lower the learning rate then"
     )]
     NoEffect {
         /// How many layers it touches.

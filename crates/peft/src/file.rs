@@ -9,9 +9,8 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::PeftError;
-use crate::adapter::{Adapter, PREFIX, targets};
+use crate::adapter::{Adapter, PREFIX, new_layers, targets};
 use crate::config::{Init, LoraConfig, Pattern};
-use crate::init::{InitRng, new_layer};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -93,33 +92,15 @@ pub fn read_config(folder: &Path) -> Result<LoraConfig, PeftError> {
 pub fn load(decoder: &mut Decoder, folder: &Path, options: &LoadOptions) -> Result<Adapter, PeftError> {
     let mut config = read_config(folder)?;
     check_base(&config, options)?;
-    let mutates_base = |name: &str| name.starts_with("pissa_niter") || name == "corda" || name == "lora_ga";
-    match &config.init_lora_weights {
-        Init::Other(name) if mutates_base(name) => {
-            let reason = format!(
-                "an adapter with init_lora_weights {name:?} that was saved without conversion: save it in PEFT with path_initial_model_for_weight_conversion"
-            );
-            return Err(PeftError::Unsupported(reason));
-        }
-        // The rest (eva, orthogonal, …) only chose where training began.
-        Init::Other(_) | Init::Random | Init::Gaussian => config.init_lora_weights = Init::Default,
-        Init::Default | Init::Pissa | Init::Olora => {}
-    }
+    config.init_lora_weights = loaded_init(&config.init_lora_weights)?;
     config.check()?;
     let path = folder.join(WEIGHTS_FILE);
     let mut stored = read_tensors(&path)?;
     let targets = targets(decoder, &config)?;
-    let mut rng = InitRng::new(0); // its numbers are overwritten below
-    let linears = decoder.linears();
-    let mut layers = Vec::new();
-    for target in &targets {
-        if let Some(linear) = linears.iter().find(|l| l.name == target.path) {
-            layers.push(new_layer(&config, target, linear, decoder.device, &mut rng)?);
-        }
-    }
-    drop(linears);
+    let layers = new_layers(decoder, &config, &targets, 0)?; // its numbers are overwritten below
     config.inference_mode = true;
     let mut adapter = Adapter::from_parts(decoder, config, layers, &targets)?;
+    drop_tied_copy(decoder, &adapter.config, &mut stored, &path)?;
     fill(&mut adapter, &mut stored, &path)?;
     if !options.allow_no_effect && !adapter.has_effect(decoder) {
         return Err(PeftError::NoEffect { layers: adapter.layers.len() });
@@ -127,6 +108,55 @@ pub fn load(decoder: &mut Decoder, folder: &Path, options: &LoadOptions) -> Resu
     adapter.attach(decoder)?;
     adapter.config.inference_mode = false;
     Ok(adapter)
+}
+
+/// What an adapter of this file begins as, before its own numbers are put in: whatever leaves the base as it is, is
+/// plain LoRA by then. What PEFT does to the base on loading (peft 0.21, `lora/layer.py`) must be done here too.
+fn loaded_init(saved: &Init) -> Result<Init, PeftError> {
+    let Init::Other(name) = saved else {
+        return Ok(match saved {
+            Init::Pissa | Init::Olora => saved.clone(),
+            _ => Init::Default,
+        });
+    };
+    let lower = name.to_lowercase();
+    let reason = match lower.as_str() {
+        "eva" | "orthogonal" | "mica" => return Ok(Init::Default),
+        "loftq" => "PEFT puts a rounded weight in the base's place: merge the adapter in PEFT",
+        // Their beginnings came from data or chance, so that they cannot be subtracted here.
+        "lora_ga" => UNCONVERTED,
+        _ if lower.starts_with("corda") || lower.starts_with("pissa_niter") => UNCONVERTED,
+        _ => {
+            "known are true, false, gaussian, eva, orthogonal, mica, pissa and olora; where training began with the \
+             base as it is, write true into adapter_config.json"
+        }
+    };
+    Err(PeftError::Unsupported(format!("an adapter with init_lora_weights {name:?} ({reason})")))
+}
+
+const UNCONVERTED: &str =
+    "it was saved without conversion: save it in PEFT with path_initial_model_for_weight_conversion";
+
+/// Under `ensure_weight_tying` PEFT writes the one tensor of embedding and tied head under both names.
+fn drop_tied_copy(
+    decoder: &Decoder,
+    config: &LoraConfig,
+    stored: &mut BTreeMap<String, Tensor>,
+    path: &Path,
+) -> Result<(), PeftError> {
+    let embedding = format!("{PREFIX}{}.weight", decoder.config.names.embedding);
+    let head = format!("{PREFIX}lm_head.weight");
+    let tied = config.ensure_weight_tying && decoder.lm_head.is_none();
+    let (true, Some(first), Some(second)) = (tied, stored.get(&embedding), stored.get(&head)) else {
+        return Ok(());
+    };
+    if first.size() != second.size() || first.kind() != second.kind() || !first.equal(second) {
+        let reason =
+            format!("{head} differs from {embedding}, but ensure_weight_tying says that they are one");
+        return Err(PeftError::Format { path: path.to_owned(), reason });
+    }
+    stored.remove(&head);
+    Ok(())
 }
 
 /// Copies the file's tensors into the adapter's; none may be left over on either side.

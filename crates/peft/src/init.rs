@@ -54,7 +54,8 @@ pub(crate) fn new_layer(
     let (outputs, inputs) = linear.weight.size();
     let r = target.r;
     let limit = outputs.min(inputs);
-    if !(1..=limit).contains(&r) {
+    // Plain LoRA may have any rank; a factorisation has no more directions than the smaller side.
+    if r > limit && matches!(config.init_lora_weights, Init::Pissa | Init::Olora) {
         return Err(PeftError::Rank { path: target.path.clone(), r, limit, outputs, inputs });
     }
     // kaiming_uniform with a = √5, torch.nn.Linear's own: √(6 / (1 + 5) / in) = 1 / √in.

@@ -25,6 +25,7 @@
 //! ```
 
 mod adapter;
+mod base;
 mod blocks;
 mod combine;
 mod config;
@@ -42,6 +43,7 @@ mod target;
 mod whole;
 
 pub use adapter::{Adapter, ParameterRow, ParameterTable, freeze, inject};
+pub use base::base_doubt;
 pub use combine::{Combination, combine};
 pub use config::{BiasMode, Init, LoraConfig, OneOrMany, Pattern, Targets};
 pub use error::PeftError;

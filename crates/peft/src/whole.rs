@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use ferrotune_model::{Decoder, Linear};
 use tch::Tensor;
@@ -114,7 +115,8 @@ pub(crate) fn collect(
             whole.push(tensor);
         }
     }
-    whole.dedup_by(|a, b| a.name == b.name);
+    let mut seen = BTreeSet::new();
+    whole.retain(|w| seen.insert(w.name.clone()));
     Ok(whole)
 }
 

@@ -218,7 +218,11 @@ fn bad_wishes_are_clear_errors_and_change_nothing() {
     let on = |targets| LoraConfig { target_modules: Some(targets), ..LoraConfig::default() };
     check(on(Targets::suffixes(&["c_attn"])), "gate_proj");
     check(on(Targets::suffixes(&["lm_head"])), "modules_to_save");
-    check(LoraConfig::all_linear(9, 8.0), "rank 9 is not between 1 and 8");
+    for init in [Init::Pissa, Init::Olora] {
+        let config = LoraConfig { init_lora_weights: init, ..LoraConfig::all_linear(9, 8.0) };
+        check(config, "rank 9 is not between 1 and 8");
+    }
+    check(LoraConfig::all_linear(i64::MAX, 8.0), "lower the rank");
     let whole = LoraConfig { modules_to_save: Some(vec!["score".into()]), ..LoraConfig::default() };
     check(whole, "\"score\" matches no layer");
 

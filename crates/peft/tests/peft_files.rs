@@ -4,19 +4,34 @@ mod tiny;
 
 use std::path::Path;
 
+use ferrotune_model::Tensors;
+use ferrotune_model::checkpoint::{Safetensors, write_safetensors};
 use ferrotune_peft::{Init, LoadOptions, LoraConfig, PeftError, inject, load, save};
 use tiny::{base, expected, golden, logits, max_diff};
 
 /// An adapter that Python peft made gives Python's logits here.
 #[test]
 fn adapters_of_peft_compute_what_peft_computes() {
-    for case in ["lora", "patterns", "dora", "whole", "pissa", "olora", "layers", "dora_rslora"] {
-        let mut decoder = base(false);
+    for case in [
+        "lora",
+        "patterns",
+        "dora",
+        "whole",
+        "pissa",
+        "olora",
+        "layers",
+        "dora_rslora",
+        "olora_capitals",
+        "tied_both",
+    ] {
+        let tied = case.starts_with("tied");
+        let mut decoder = base(tied);
         let adapter = load(&mut decoder, &golden(case), &LoadOptions::default()).unwrap();
         let diff = max_diff(&logits(&decoder), &expected("theirs_logits.json", case));
         assert!(diff < 1e-5, "{case}: {diff}");
         adapter.detach(&mut decoder);
-        let diff = max_diff(&logits(&decoder), &expected("theirs_logits.json", "base"));
+        let alone = if tied { "tied_base" } else { "base" };
+        let diff = max_diff(&logits(&decoder), &expected("theirs_logits.json", alone));
         assert!(diff < 1e-5, "{case}, detached: {diff}");
     }
 }
@@ -81,7 +96,30 @@ fn a_file_that_does_not_fit_is_refused_and_changes_nothing() {
     check(&edit("\"q_proj\"", "\"q_prof\""), any(), "\"q_prof\" matches no layer");
     check(&edit("\"q_proj\",", ""), any(), "4 tensors without a layer");
     check(&edit("\"use_qalora\": false", "\"use_qalora\": true"), any(), "use_qalora");
-    check(&edit("\"r\": 4", "\"r\": 400"), any(), "rank 400");
+    check(&edit("\"r\": 4", "\"r\": 400"), any(), "where this model needs [400, 16]");
+    check(&edit("\"r\": 4", "\"r\": 4000000000000000000"), any(), "lower the rank");
+    let olora = |folder: &Path| {
+        edit("\"r\": 4", "\"r\": 9")(folder);
+        edit("\"init_lora_weights\": true", "\"init_lora_weights\": \"OLoRA\"")(folder);
+    };
+    check(&olora, any(), "rank 9 is not between 1 and 8");
+    for (init, why) in [
+        ("loftq", "merge the adapter in PEFT"),
+        ("CorDA", "path_initial_model_for_weight_conversion"),
+        ("lora_ga", "path_initial_model_for_weight_conversion"),
+        ("pissa_niter_4", "path_initial_model_for_weight_conversion"),
+        ("blahblah", "known are true, false, gaussian, eva"),
+    ] {
+        let name = |folder: &Path| {
+            let path = folder.join("adapter_config.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let named =
+                text.replace("\"init_lora_weights\": true", &format!("\"init_lora_weights\": {init:?}"));
+            assert_ne!(text, named);
+            std::fs::write(path, named).unwrap();
+        };
+        check(&name, any(), why);
+    }
     check(&edit("\"use_dora\": false", "\"use_dora\": true"), any(), "14 layers without a tensor");
     check(&edit("{", "["), any(), "adapter_config.json");
     let named = LoadOptions { base_model: Some("org/other".into()), ..any() };
@@ -96,6 +134,43 @@ fn a_file_that_does_not_fit_is_refused_and_changes_nothing() {
         "adapter_model",
     );
     check(&|f| std::fs::remove_file(f.join("adapter_model.safetensors")).unwrap(), any(), "cannot read");
+}
+
+/// What only chose where training began is read as plain LoRA.
+#[test]
+fn beginnings_that_leave_the_base_alone_are_plain_lora() {
+    for init in ["false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "\"MiCA\""] {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = "adapter_model.safetensors";
+        std::fs::copy(golden("lora").join(weights), folder.path().join(weights)).unwrap();
+        let text = std::fs::read_to_string(golden("lora").join("adapter_config.json")).unwrap();
+        let named = text.replace("\"init_lora_weights\": true", &format!("\"init_lora_weights\": {init}"));
+        std::fs::write(folder.path().join("adapter_config.json"), named).unwrap();
+        let mut decoder = base(false);
+        load(&mut decoder, folder.path(), &LoadOptions::default()).unwrap();
+        assert!(max_diff(&logits(&decoder), &expected("theirs_logits.json", "lora")) < 1e-5, "{init}");
+    }
+}
+
+/// The two names of one tensor must hold the same.
+#[test]
+fn a_tied_tensor_that_differs_under_its_two_names_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(golden("tied_both").join("adapter_config.json"), folder.path().join("adapter_config.json"))
+        .unwrap();
+    let file = Safetensors::open(&golden("tied_both").join("adapter_model.safetensors")).unwrap();
+    let tensors: Vec<_> = file
+        .names()
+        .into_iter()
+        .map(|name| {
+            let tensor = file.read(&name).unwrap().unwrap();
+            let more = if name.ends_with("lm_head.weight") { 1.0 } else { 0.0 };
+            (name, tensor + more)
+        })
+        .collect();
+    write_safetensors(&folder.path().join("adapter_model.safetensors"), &tensors, &[]).unwrap();
+    let error = load(&mut base(true), folder.path(), &LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.safetensors: base_model.model.lm_head.weight differs"), "{error}");
 }
 
 #[test]

@@ -39,12 +39,12 @@ impl Freeze {
     }
 }
 
-/// A model's tensors (as `named_tensors` gives them) as what is trained: gradients are turned on for all that
+/// A model's tensors (as `Decoder::leaves` gives them) as what is trained: gradients are turned on for all that
 /// `freeze` leaves and off for the rest. Norms and biases have no weight decay.
 ///
 /// # Errors
-/// [`TrainError::Config`] where a name of `freeze` matches nothing, nothing is left to train, or a tensor is kept in a
-/// form that cannot be trained in place (GPT-2's transposed weights, integers).
+/// [`TrainError::Config`] where a name of `freeze` matches nothing, nothing is left to train, or a tensor is not what the
+/// model computes with (a transposed view, integers).
 pub fn unfreeze(tensors: Vec<(String, Tensor)>, freeze: &Freeze) -> Result<Vec<Param>, TrainError> {
     let exists = || {
         let kinds: std::collections::BTreeSet<String> =

@@ -17,7 +17,8 @@ pub struct MetricLog {
 
 impl MetricLog {
     /// Opens the file for `stage`, keeping what other stages wrote and this stage's lines up to `from_step`: a
-    /// resumed run must not leave the lines that it is about to write again.
+    /// resumed run must not leave the lines that it is about to write again. A checkpoint is written before its step's
+    /// validation, so that one's line goes too.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -28,7 +29,8 @@ impl MetricLog {
                 let line = line.map_err(TrainError::io("read", path))?;
                 let Ok(row) = serde_json::from_str::<Value>(&line) else { continue };
                 let step = row["step"].as_u64().unwrap_or(0) as usize;
-                if row["stage"] != stage || step <= from_step && from_step > 0 {
+                let comes_again = step > from_step || step == from_step && is_validation(&row);
+                if row["stage"] != stage || !comes_again && from_step > 0 {
                     kept.push_str(&line);
                     kept.push('\n');
                 }
@@ -63,6 +65,11 @@ impl MetricLog {
     }
 }
 
+/// Whether a line holds the figures of a validation, which are named `eval_…`.
+fn is_validation(row: &Value) -> bool {
+    row.as_object().is_some_and(|row| row.keys().any(|name| name.starts_with("eval_")))
+}
+
 /// Removes an earlier run's event files of `stage`.
 fn forget(folder: &Path, stage: &str) {
     let Ok(files) = std::fs::read_dir(folder) else { return };
@@ -95,5 +102,27 @@ mod tests {
             rows.iter().map(|r| (r["stage"].as_str().unwrap(), r["step"].as_u64().unwrap())).collect();
         assert_eq!(steps, [("sft", 1), ("sft", 2), ("dpo", 9), ("sft", 3)]);
         assert!(rows[0].get("nothing").is_none());
+    }
+
+    #[test]
+    fn the_validation_that_follows_a_checkpoint_is_there_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let validate = |log: &mut MetricLog, step| log.write("sft", step, &[("eval_loss", 2.0)]).unwrap();
+        let mut log = MetricLog::open(&path, "sft", 0).unwrap();
+        validate(&mut log, 0);
+        for step in 1..=4 {
+            log.write("sft", step, &[("loss", 1.0)]).unwrap();
+            if step % 2 == 0 {
+                validate(&mut log, step);
+            }
+        }
+        validate(&mut MetricLog::open(&path, "sft", 4).unwrap(), 4);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rows: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let steps = |name: &str| -> Vec<u64> {
+            rows.iter().filter(|r| r.get(name).is_some()).map(|r| r["step"].as_u64().unwrap()).collect()
+        };
+        assert_eq!((steps("loss"), steps("eval_loss")), (vec![1, 2, 3, 4], vec![0, 2, 4]));
     }
 }

@@ -5,9 +5,10 @@ mod tiny;
 use std::collections::BTreeMap;
 
 use ferrotune_model::Decoder;
+use ferrotune_model::checkpoint::{Source, load_decoder};
 use ferrotune_train::{
-    AdamW, AdamWConfig, EarlyStop, Forward, HeadOptions, Param, RunState, Sampler, clip_grad_norm,
-    evaluate_nll, latest_checkpoint, load_checkpoint, save_checkpoint, score, sft_accumulate,
+    AdamW, AdamWConfig, EarlyStop, Forward, Freeze, HeadOptions, Param, RunState, Sampler, clip_grad_norm,
+    evaluate_nll, latest_checkpoint, load_checkpoint, save_checkpoint, score, sft_accumulate, unfreeze,
 };
 use ferrotune_types::{Batch, Example, PairExample, Segment};
 use rand::{RngExt, SeedableRng};
@@ -181,6 +182,32 @@ fn frozen_means_bit_identical_and_trained_means_changed() {
     }
     for ((name, old), (_, new)) in before.iter().zip(decoder.named_tensors()) {
         assert_eq!(old.equal(&new), !name.contains("q_proj"), "{name}");
+    }
+}
+
+/// GPT-2's checkpoint holds its linear weights transposed; what learns is what the model computes with.
+#[test]
+fn gpt2_is_trained_whole() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/golden/tiny_models/gpt2");
+    let source = Source::Directory(folder.into());
+    let decoder = load_decoder(&source, Kind::Float, Device::Cpu).unwrap().decoder;
+    let ids: Vec<u32> = (3..15).collect();
+    let example = Example::new("a", ids, [false, true].repeat(6)).unwrap();
+    let before: Vec<Tensor> = decoder.named_tensors().iter().map(|(_, t)| t.copy()).collect();
+    let params = unfreeze(decoder.leaves(), &Freeze::Nothing).unwrap();
+    let mut optimizer = AdamW::new(params, AdamWConfig::default()).unwrap();
+    let batch = Batch::from_examples(&[&example]).unwrap();
+    let losses: Vec<f64> = (0..20)
+        .map(|_| {
+            let batch = std::slice::from_ref(&batch);
+            let stats = sft_accumulate(&decoder, batch, false, HeadOptions::default()).unwrap();
+            optimizer.step(1e-2);
+            stats.loss
+        })
+        .collect();
+    assert!(losses[19] < 0.2 * losses[0], "{losses:?}");
+    for ((name, after), before) in decoder.named_tensors().iter().zip(&before) {
+        assert!(!after.equal(before), "{name} did not learn");
     }
 }
 

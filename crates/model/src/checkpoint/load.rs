@@ -180,10 +180,9 @@ pub fn load_config(source: &Source) -> Result<Value, ModelError> {
 
 fn build(config: &Value, tensors: &dyn Tensors, kind: Kind, device: Device) -> Result<Decoder, ModelError> {
     let config = families::decoder_config(config)?;
-    let tied = config.tie_word_embeddings;
     let mut weights = WeightMap::new(tensors, kind, device);
     let decoder = Decoder::load(config, &mut weights, kind, device)?;
-    weights.finish(|name| is_no_weight(name) || (tied && name == "lm_head.weight"))?;
+    weights.finish(is_no_weight)?;
     Ok(decoder)
 }
 

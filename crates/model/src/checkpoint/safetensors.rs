@@ -201,12 +201,17 @@ pub fn write_safetensors(
     let metadata = metadata.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
     let failed = |source| ModelError::Io { op: "write", path: path.to_owned(), source };
     let partial = path.with_extension("safetensors.partial");
-    // The safetensors crate makes files that only their owner may read; take the usual rights instead.
-    let rights = File::create(&partial).and_then(|file| file.metadata()).map_err(failed)?.permissions();
-    safetensors::serialize_to_file(views, Some(metadata), &partial)
-        .map_err(|e| failed(std::io::Error::other(e)))?;
-    std::fs::set_permissions(&partial, rights).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)
+    let write = || {
+        // The safetensors crate makes files that only their owner may read; take the usual rights instead.
+        let rights = File::create(&partial)?.metadata()?.permissions();
+        safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(std::io::Error::other)?;
+        std::fs::set_permissions(&partial, rights)?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|source| {
+        let _ = std::fs::remove_file(&partial); // the error that stopped us matters more
+        failed(source)
+    })
 }
 
 #[cfg(test)]
@@ -255,6 +260,15 @@ mod tests {
         check(r#"{"a": 3}"#, Err("not a file beside it"));
         check("[]", Err("has no weight_map"));
         check(r#"{"a": "model-2.safetensors"}"#, Err("model-2"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::create_dir(&path).unwrap();
+        assert!(write_safetensors(&path, &[], &[]).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file stays");
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Default for SaveOptions {
 ///
 /// `config_json` is the one that the model was loaded with ([`super::Loaded::config_json`]); sizes and dtype are
 /// brought up to date. Everything is written into a folder beside `folder`, which then takes its place, so that a
-/// half-written checkpoint is never found under the name; an existing folder is only added to, file by file.
+/// half-written checkpoint is never found under the name; an existing folder is only added to, file by file. What was
+/// begun is taken away where it cannot be finished.
 ///
 /// # Errors
 /// [`ModelError::Io`] where it cannot be written, [`ModelError::Config`] where `config_json` is no object.
@@ -68,18 +69,25 @@ fn save(
     options: SaveOptions,
 ) -> Result<(), ModelError> {
     let io = |op| move |source| ModelError::Io { op, path: folder.to_owned(), source };
-    let existed = folder.is_dir();
-    let partial = if existed { folder.to_owned() } else { folder.with_extension("partial") };
-    std::fs::create_dir_all(&partial).map_err(io("create"))?;
-    let written = write_shards(&partial, tensors, kind, options.max_shard_bytes)?;
-    remove_other_weights(&partial, &written)?;
-    write_json(&partial.join("config.json"), config)?;
     let generation = generation_config.cloned().unwrap_or_else(|| generation_defaults(config));
-    write_json(&partial.join("generation_config.json"), &generation)?;
-    if !existed {
-        std::fs::rename(&partial, folder).map_err(io("rename"))?;
+    let fill = |into: &Path| {
+        std::fs::create_dir_all(into).map_err(io("create"))?;
+        let written = write_shards(into, tensors, kind, options.max_shard_bytes)?;
+        remove_other_weights(into, &written)?;
+        write_json(&into.join("config.json"), config)?;
+        write_json(&into.join("generation_config.json"), &generation)
+    };
+    if folder.is_dir() {
+        return fill(folder);
     }
-    Ok(())
+    let partial = folder.with_extension("partial");
+    let is_ours = !partial.exists();
+    let whole = fill(&partial).and_then(|()| std::fs::rename(&partial, folder).map_err(io("rename")));
+    whole.inspect_err(|_| {
+        if is_ours {
+            let _ = std::fs::remove_dir_all(&partial); // half a checkpoint would only fill the disk
+        }
+    })
 }
 
 /// Tensors in the order of the model, cut into shards; the index is written last. Gives the names of the files.
@@ -186,6 +194,9 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
     let failed = |source| ModelError::Io { op: "write", path: path.to_owned(), source };
     let text = serde_json::to_string_pretty(value).map_err(|e| format_error(path, e.to_string()))?;
     let partial = path.with_extension("json.partial");
-    std::fs::write(&partial, text + "\n").map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)
+    let written = std::fs::write(&partial, text + "\n").and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&partial); // the error that stopped us matters more
+        failed(source)
+    })
 }

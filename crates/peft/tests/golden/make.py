@@ -53,6 +53,10 @@ THEIRS = {
         r=4, lora_alpha=8, use_dora=True, use_rslora=True, init_lora_weights="gaussian",
         target_modules=["v_proj", "o_proj"], modules_to_save=["lm_head"],
     ),
+    # peft compares the name in small letters.
+    "olora_capitals": dict(r=4, lora_alpha=8, init_lora_weights="OLoRA", target_modules=["q_proj", "down_proj"]),
+    # The one tensor of embedding and tied head is written under both names.
+    "tied_both": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
 }
 
 WEIGHTS = [0.7, -0.4]
@@ -70,7 +74,8 @@ def theirs():
     out = {"ids": IDS, "base": logits(base()), "tied_base": logits(base(tied=True))}
     for name, settings in THEIRS.items():
         torch.manual_seed(2 if name == "second" else 1)
-        model = get_peft_model(base(), LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+        tied = name.startswith("tied")
+        model = get_peft_model(base(tied), LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
         with torch.no_grad():
             for key, p in model.named_parameters():
                 if p.requires_grad:  # as if trained: nothing is at its initial value
@@ -83,7 +88,7 @@ def theirs():
             config["target_modules"].sort()  # peft writes a set
         path.write_text(json.dumps(config, indent=2) + "\n")
         # What counts is what the files mean to peft.
-        out[name] = logits(PeftModel.from_pretrained(base(), HERE / name).eval())
+        out[name] = logits(PeftModel.from_pretrained(base(tied), HERE / name).eval())
         print(name, max(abs(a - b) for a, b in zip(out[name], logits(model))))
     for name, settings in COMBINED.items():
         model = PeftModel.from_pretrained(base(), HERE / "lora", adapter_name="lora").eval()

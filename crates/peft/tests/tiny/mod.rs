@@ -33,7 +33,7 @@ pub(crate) fn base_of(tied: bool, kind: Kind) -> Decoder {
     let bytes = std::fs::read(golden("base/model.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
+    for (name, view) in file.tensors().into_iter().filter(|(name, _)| !(tied && name == "lm_head.weight")) {
         let size: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
         tensors.insert(name, Tensor::from_data_size(view.data(), &size, Kind::Float));
     }
@@ -120,6 +120,19 @@ pub(crate) fn ours() -> Vec<(&'static str, LoraConfig)> {
         (
             "tied_embedding",
             config(r#"{"r": 2, "init_lora_weights": false, "modules_to_save": ["embed_tokens"]}"#),
+        ),
+        // Above the smaller side of k_proj's (8, 16), which PEFT allows; OLoRA's rank is doubled on saving.
+        (
+            "wide",
+            config(
+                r#"{"r": 24, "lora_alpha": 12, "init_lora_weights": false, "target_modules": ["q_proj", "k_proj"]}"#,
+            ),
+        ),
+        (
+            "olora_wide",
+            config(
+                r#"{"r": 8, "lora_alpha": 8, "init_lora_weights": "olora", "target_modules": ["k_proj"]}"#,
+            ),
         ),
         ("tied_head", config(r#"{"r": 2, "init_lora_weights": false, "modules_to_save": ["lm_head"]}"#)),
     ]
