@@ -5,7 +5,9 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::extract::relevance;
-use crate::{Analyzer, GroundConfig, Hit, Quote, RagError, attribute, extract, ground, sentences};
+use crate::{
+    Analyzer, GroundConfig, Hit, Quote, RagError, attribute, extract, ground, sentences, strip_marks,
+};
 
 /// Where an answer's words come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,7 @@ pub fn check_answer(
     let quotes = extract(question, hits, embedder, config)?;
     let model_text = said.to_owned();
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-    for sentence in attribute(&without_repetitions(said), question, hits, embedder, config)? {
+    for sentence in attribute(&without_repetitions(said), hits, embedder, config)? {
         match sentence.source {
             Some(_) if !WRAPPING.is_match(&sentence.text) => kept.push(sentence),
             _ => dropped.push(sentence),
@@ -170,8 +172,9 @@ fn is_beside(
 }
 
 fn quoted(quote: &Quote) -> Attributed {
-    // Shown without list signs and bold type; `Quote` keeps them.
-    let lines = quote.text.lines().map(|line| line.trim_start_matches(['-', '*', '•', '>', ' ']));
+    // Shown without list signs, bold type and the document's own footnotes; `Quote` keeps them.
+    let plain = strip_marks(&quote.text);
+    let lines = plain.lines().map(|line| line.trim_start_matches(['-', '*', '•', '>', ' ']));
     let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
     Attributed {
         text: words.join(" ").replace("**", ""),
@@ -187,7 +190,7 @@ fn without_repetitions(text: &str) -> String {
     let mut out = String::new();
     for range in sentences(text) {
         let sentence = &text[range];
-        if seen.insert(crate::strip_marks(sentence).to_lowercase()) {
+        if seen.insert(strip_marks(sentence).to_lowercase()) {
             out.push_str(sentence);
             out.push('\n');
             out.push('\n');

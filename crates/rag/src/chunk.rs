@@ -1,4 +1,7 @@
+use std::ops::Range;
+
 use ferrotune_types::Document;
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use text_splitter::{ChunkSizer, MarkdownSplitter, TextSplitter};
@@ -94,10 +97,17 @@ pub fn chunk_by(
         .with_sizer(SizeBy(size_of))
         .with_overlap(config.overlap)
         .map_err(|e| RagError::Config { setting: "overlap", reason: e.to_string() })?;
-    let text = document.text.as_str();
+    let text = document.text.trim_start_matches(BYTE_ORDER_MARK);
+    let skipped = document.text.len() - text.len();
     let pieces: Vec<(usize, &str)> = match config.splitter {
-        Splitter::Markdown => MarkdownSplitter::new(sizes).chunk_indices(text).collect(),
-        Splitter::Text => TextSplitter::new(sizes).chunk_indices(text).collect(),
+        Splitter::Markdown => {
+            let splitter = MarkdownSplitter::new(sizes);
+            in_stretches(text, config.size, |stretch| splitter.chunk_indices(stretch).collect())
+        }
+        Splitter::Text => {
+            let splitter = TextSplitter::new(sizes);
+            in_stretches(text, config.size, |stretch| splitter.chunk_indices(stretch).collect())
+        }
         Splitter::Whole if text.trim().is_empty() => Vec::new(),
         Splitter::Whole => vec![(0, text)],
     };
@@ -113,8 +123,8 @@ pub fn chunk_by(
         .map(|(i, (start, piece))| Chunk {
             id: format!("{}#{i}", document.id),
             doc_id: document.id.clone(),
-            start,
-            end: start + piece.len(),
+            start: skipped + start,
+            end: skipped + start + piece.len(),
             heading: heading_path(title, &headings, start),
             text: piece.to_owned(),
             fingerprint: fingerprint.clone(),
@@ -122,6 +132,40 @@ pub fn chunk_by(
         })
         .collect())
 }
+
+/// Cuts a text stretch by stretch. The splitter looks for the end of a sentence up to the end of the line, for each
+/// chunk anew: a line of megabytes would take minutes, so it is handed over in pieces of some chunks.
+fn in_stretches<'a>(
+    text: &'a str,
+    size: usize,
+    split: impl Fn(&'a str) -> Vec<(usize, &'a str)>,
+) -> Vec<(usize, &'a str)> {
+    let longest = size.saturating_mul(16).max(1 << 14);
+    let of_stretch = |range: Range<usize>| {
+        split(&text[range.clone()]).into_iter().map(move |(at, piece)| (range.start + at, piece))
+    };
+    stretches(text, longest).into_iter().flat_map(of_stretch).collect()
+}
+
+/// The whole text, with every line of more bytes than `longest` cut, at a word where there is one.
+fn stretches(text: &str, longest: usize) -> Vec<Range<usize>> {
+    let (mut found, mut start, mut line_start) = (Vec::new(), 0, 0);
+    for line in text.split_inclusive('\n') {
+        let line_end = line_start + line.len();
+        while line_end - line_start.max(start) > longest {
+            let from = line_start.max(start);
+            let head = &text[from..text.floor_char_boundary(from + longest)];
+            let at = from + head.rfind(char::is_whitespace).filter(|&space| space > 0).unwrap_or(head.len());
+            found.push(start..at);
+            start = at;
+        }
+        line_start = line_end;
+    }
+    found.push(start..text.len());
+    found
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 struct SizeBy<'a>(&'a dyn Fn(&str) -> usize);
 
@@ -131,43 +175,59 @@ impl ChunkSizer for SizeBy<'_> {
     }
 }
 
+/// Raised whenever the same settings cut a text differently, or give its chunks other headings.
+const CUT: u32 = 2;
+
 /// 64 bits over the text, the columns and the cut, in hex.
 pub(crate) fn fingerprint(document: &Document, config: &ChunkConfig) -> String {
-    let key = serde_json::json!([document.text, document.meta, config]).to_string();
+    let key = serde_json::json!([document.text, document.meta, config, CUT]).to_string();
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(key.as_bytes()))
 }
 
-struct Heading<'a> {
+struct Heading {
     at: usize,
     level: usize,
-    text: &'a str,
+    text: String,
 }
 
-/// The `#` headings of a Markdown text; those inside code fences are not headings.
-fn headings(text: &str) -> Vec<Heading<'_>> {
-    let (mut found, mut at, mut in_fence) = (Vec::new(), 0, false);
-    for line in text.split_inclusive('\n') {
-        let trimmed = line.trim();
-        if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
-            in_fence = !in_fence;
+/// The headings of a Markdown text, as the splitter's parser sees them; those inside quotes and lists head nothing.
+fn headings(text: &str) -> Vec<Heading> {
+    // Smart punctuation would change the heading's own signs.
+    let options = Options::all() - Options::ENABLE_SMART_PUNCTUATION;
+    let mut found: Vec<Heading> = Vec::new();
+    let (mut is_open, mut depth) = (false, 0usize);
+    for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
+        match event {
+            Event::Start(Tag::BlockQuote(_) | Tag::Item) => depth += 1,
+            Event::End(TagEnd::BlockQuote(_) | TagEnd::Item) => depth -= 1,
+            Event::Start(Tag::Heading { level, .. }) if depth == 0 => {
+                let at = text[..range.start].rfind('\n').map_or(0, |end| end + 1);
+                found.push(Heading { at, level: level as usize, text: String::new() });
+                is_open = true;
+            }
+            Event::End(TagEnd::Heading(_)) => is_open = false,
+            Event::Text(words) | Event::Code(words) if is_open => say(&mut found, &words),
+            Event::SoftBreak | Event::HardBreak if is_open => say(&mut found, " "),
+            _ => {}
         }
-        let level = trimmed.bytes().take_while(|&b| b == b'#').count();
-        if !in_fence && (1..=6).contains(&level) && trimmed[level..].starts_with(' ') {
-            found.push(Heading { at, level, text: trimmed[level..].trim().trim_end_matches('#').trim_end() });
-        }
-        at += line.len();
     }
     found
 }
 
+fn say(headings: &mut [Heading], words: &str) {
+    if let Some(last) = headings.last_mut() {
+        last.text.push_str(words);
+    }
+}
+
 /// The headings that `start` lies under, opened before it; a heading inside the chunk is its text already.
-fn heading_path(title: &str, headings: &[Heading<'_>], start: usize) -> String {
-    let mut open: Vec<&Heading<'_>> = Vec::new();
+fn heading_path(title: &str, headings: &[Heading], start: usize) -> String {
+    let mut open: Vec<&Heading> = Vec::new();
     for heading in headings.iter().take_while(|h| h.at <= start) {
         open.retain(|h| h.level < heading.level);
         open.push(heading);
     }
-    let above = open.iter().filter(|h| h.at < start).map(|h| h.text).filter(|text| *text != title);
+    let above = open.iter().filter(|h| h.at < start).map(|h| h.text.as_str()).filter(|text| *text != title);
     let parts: Vec<&str> = std::iter::once(title).filter(|t| !t.is_empty()).chain(above).collect();
     parts.join(" > ")
 }
@@ -195,6 +255,28 @@ mod tests {
     }
 
     #[test]
+    fn headings_are_those_of_markdown() {
+        let check = |text: &str, expect: &[(usize, &str)]| {
+            let found = headings(text);
+            let found: Vec<(usize, &str)> = found.iter().map(|h| (h.level, h.text.as_str())).collect();
+            assert_eq!(found, expect, "{text}");
+        };
+        check("```pip install x```\n\n# Use\n\nRun it.", &[(1, "Use")]);
+        check("# Code\n\n    # a comment\n\n## More", &[(1, "Code"), (2, "More")]);
+        check("Returns\n=======\n\nGift `cards`\n---\n", &[(1, "Returns"), (2, "Gift cards")]);
+        check("~~~\n# no\n~~~\n  ## It's *so* ##\n", &[(2, "It's so")]);
+        check("> # quoted\n\n- # listed\n\n#hashtag\n\n####### seven", &[]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_heading() {
+        let doc = document("\u{feff}# Returns\n\nWithin 30 days.\n\n## Gift cards\n\nNever returned.");
+        let chunks = chunk(&doc, &ChunkConfig { size: 20, ..ChunkConfig::default() }).unwrap();
+        assert!(chunks.iter().all(|c| doc.text[c.start..c.end] == c.text));
+        assert_eq!(chunks.last().unwrap().heading, "Returns > Gift cards");
+    }
+
+    #[test]
     fn the_title_opens_the_path() {
         let mut doc = document("Within 30 days.");
         doc.meta.insert("title".into(), "Returns".into());
@@ -213,6 +295,21 @@ mod tests {
             chunks.iter().map(|c| c.text.as_str()).collect::<Vec<_>>(),
             ["one two three", "four five six", "seven"]
         );
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_piece_by_piece() {
+        let (words, unbroken) = ("shop takes items ".repeat(3_000), "é".repeat(20_000));
+        for text in [format!("# Head\n\n{words}\n\nTail."), unbroken] {
+            let doc = document(&text);
+            let chunks = chunk(&doc, &ChunkConfig::default()).unwrap();
+            let kept: String = chunks.iter().map(|c| c.text.as_str()).collect();
+            let bare = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(bare(&kept), bare(&text));
+            assert!(chunks.iter().all(|c| doc.text[c.start..c.end] == c.text));
+        }
+        assert_eq!(stretches("ab cd\nefgh i\nxy", 4), [0..2, 2..10, 10..15]);
+        assert_eq!(stretches("a\nb", 4).len(), 1);
     }
 
     #[test]

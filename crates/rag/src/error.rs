@@ -5,12 +5,21 @@ use ferrotune_types::ModelError;
 /// What can go wrong in this crate. A question that nothing answers is no error: it is an empty result.
 #[derive(Debug, thiserror::Error)]
 pub enum RagError {
-    /// SQLite failed: a full disk, a locked or a damaged file.
+    /// SQLite failed: a full disk, a locked file.
     #[error("{op} the index {}", path.display())]
     Sqlite {
         /// What was tried.
         op: &'static str,
         /// The index file; `:memory:` where there is none.
+        path: PathBuf,
+        /// SQLite's own words.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file was an index, and was cut short or overwritten.
+    #[error("the index {} is damaged: delete it and index the documents again", path.display())]
+    Damaged {
+        /// The index file.
         path: PathBuf,
         /// SQLite's own words.
         #[source]
@@ -26,7 +35,8 @@ pub enum RagError {
     },
     /// Vectors of one model would be mixed with, or searched by, those of another.
     #[error(
-        "the index holds vectors of {held} ({held_dim} numbers each) and was asked with {asked} ({asked_dim})"
+        "the index holds vectors of {held} ({held_dim} numbers each) and was asked with {asked} ({asked_dim}): use \
+         that model, or delete the index and make it anew"
     )]
     OtherEmbedder {
         /// The model the index was made with.

@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
+
 use ferrotune_types::{Embed, LanguageModel, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{average_precision, hit_at, ndcg_at, recall_at, reciprocal_rank};
 use crate::{
-    Answer, CachedEmbed, GroundConfig, Origin, RagError, RetrieveConfig, Store, check_answer, documents_of,
-    ground, retrieve,
+    Answer, Attributed, CachedEmbed, GroundConfig, Origin, RagError, RetrieveConfig, Store, check_answer,
+    documents_of, ground, retrieve,
 };
 
 /// Chunks looked at to rank documents: enough for ten documents where each gives several chunks.
@@ -18,7 +20,7 @@ pub struct RagQuestion {
     pub id: String,
     /// The question.
     pub question: String,
-    /// The documents that answer it; none where the right answer is that nobody knows.
+    /// The documents that answer it; none where the right answer is that nobody knows, or where the set does not say.
     #[serde(default)]
     pub relevant: Vec<String>,
 }
@@ -38,12 +40,13 @@ pub struct AnswerRow {
     pub answer: Answer,
 }
 
-/// How well questions were answered from documents. Shares are from 0 to 1 and means are over questions.
+/// How well questions were answered from documents. Shares are from 0 to 1 and means are over questions. A figure
+/// that the questions give nothing to measure by is 0, and `not_measured` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RagReport {
     /// Questions.
     pub n: usize,
-    /// Of them, those that no document answers: left out of every retrieval figure.
+    /// Of them, those that name no document: left out of every retrieval figure.
     pub unanswerable: usize,
     /// Share of the relevant documents that come first.
     pub recall_at_1: f64,
@@ -59,17 +62,26 @@ pub struct RagReport {
     pub map: f64,
     /// Normalised discounted cumulative gain of the first ten documents.
     pub ndcg_at_10: f64,
-    /// Of the answerable questions, the share that got an answer.
+    /// Of all questions, the share that got an answer; `refused` says how many of those that name no document got
+    /// none.
     pub answered: f64,
-    /// Of the answers given, the share whose every sentence cites a source that supports it.
+    /// Of the answers given, the share whose every sentence cites a source: 1 by construction, since what has none is
+    /// not shown. `supported` says how much of what the model said that was.
     pub cited: f64,
+    /// Of the sentences that the model said, the share that a source supports; absent where it said nothing.
+    #[serde(default)]
+    pub supported: Option<f64>,
     /// Of the citations, the share that name a document which the test set says is relevant: an outside check
-    /// of sources that the answers chose themselves.
+    /// of sources that the answers chose themselves. Answers to questions that name no document are left out.
     pub citation_precision: f64,
     /// Of the answers given, the share in the model's own words; the others are quotes.
     pub generated: f64,
-    /// Of the unanswerable questions, the share that was refused; absent where there are none.
+    /// Of the questions that name no document, the share that was refused; absent where there are none. It is good
+    /// where nobody knows the answer, and says nothing where the set does not say.
     pub refused: Option<f64>,
+    /// The figures above that nothing could be measured by, by their names here.
+    #[serde(default)]
+    pub not_measured: Vec<String>,
     /// Each question's outcome.
     pub rows: Vec<AnswerRow>,
 }
@@ -125,6 +137,16 @@ pub fn evaluate(
     Ok(report(rows, &rankings))
 }
 
+/// The documents that questions name and a store does not hold, each once: with such ids a recall means nothing.
+///
+/// # Errors
+/// The store's own.
+pub fn unknown_documents(store: &dyn Store, questions: &[RagQuestion]) -> Result<Vec<String>, RagError> {
+    let held: BTreeSet<String> = store.documents()?.into_iter().map(|(id, _)| id).collect();
+    let named: BTreeSet<&String> = questions.iter().flat_map(|question| &question.relevant).collect();
+    Ok(named.into_iter().filter(|id| !held.contains(*id)).cloned().collect())
+}
+
 fn report(rows: Vec<AnswerRow>, rankings: &[Vec<String>]) -> RagReport {
     let answerable: Vec<(&AnswerRow, &Vec<String>)> =
         rows.iter().zip(rankings).filter(|(row, _)| !row.relevant.is_empty()).collect();
@@ -156,13 +178,37 @@ fn report(rows: Vec<AnswerRow>, rankings: &[Vec<String>]) -> RagReport {
             let gains: Vec<(&str, f64)> = row.relevant.iter().map(|id| (id.as_str(), 1.0)).collect();
             ndcg_at(ranking, &gains, 10)
         }),
-        answered: share(of_answerable.len() as f64, answerable.len()),
+        answered: share(given.len() as f64, rows.len()),
         cited: share(count(&|row| row.answer.sentences.iter().all(|s| s.source.is_some())), given.len()),
+        supported: supported(&rows),
         citation_precision: share(right as f64, n_citations),
         generated: share(count(&|row| row.answer.origin == Origin::Generated), given.len()),
         refused: (unanswerable > 0).then(|| share(refused as f64, unanswerable)),
+        not_measured: not_measured(rows.len(), answerable.len(), given.len(), n_citations),
         rows,
     }
+}
+
+/// Of all sentences that the model said, the share that has a source.
+fn supported(rows: &[AnswerRow]) -> Option<f64> {
+    let said = rows.iter().map(|row| &row.answer).flat_map(|answer| {
+        let shown = answer.sentences.iter().filter(|_| answer.origin == Origin::Generated);
+        shown.chain(&answer.dropped)
+    });
+    let said: Vec<&Attributed> = said.collect();
+    let supported = said.iter().filter(|sentence| sentence.source.is_some()).count();
+    (!said.is_empty()).then(|| share(supported as f64, said.len()))
+}
+
+fn not_measured(n: usize, n_answerable: usize, n_given: usize, n_citations: usize) -> Vec<String> {
+    const RETRIEVAL: [&str; 7] =
+        ["recall_at_1", "recall_at_3", "recall_at_10", "hit_at_3", "mrr", "map", "ndcg_at_10"];
+    let mut names: Vec<&str> = Vec::new();
+    names.extend(RETRIEVAL.iter().filter(|_| n_answerable == 0));
+    names.extend(["answered"].iter().filter(|_| n == 0));
+    names.extend(["cited", "generated"].iter().filter(|_| n_given == 0));
+    names.extend(["citation_precision"].iter().filter(|_| n_citations == 0));
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn share(part: f64, whole: usize) -> f64 {

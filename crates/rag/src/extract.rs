@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::analyze::carries_meaning;
 use crate::bm25::idf;
-use crate::cite::{cosine, figures};
+use crate::cite::cosine;
+use crate::figures::figures;
 use crate::{Analyzer, GroundConfig, Hit, RagError, sentences};
 
 /// A sentence of a source that answers a question.
@@ -247,7 +248,8 @@ fn kind_bonus(question: &str, text: &str) -> f64 {
     let has_name =
         || text.split_whitespace().skip(1).any(|word| word.starts_with(char::is_uppercase) && word.len() > 1);
     let asked = figures(question);
-    let has_figure = || figures(text).iter().any(|figure| !asked.contains(figure));
+    let is_new = |value: &String| !asked.iter().any(|figure| figure.value == *value);
+    let has_figure = || figures(text).iter().any(|figure| is_new(&figure.value));
     let fits =
         (WANTS_FIGURE.is_match(question) && has_figure()) || (WANTS_NAME.is_match(question) && has_name());
     if fits { 0.15 } else { 0.0 }

@@ -14,7 +14,8 @@ const BATCH: usize = 256;
 pub struct IndexReport {
     /// Documents given.
     pub documents: usize,
-    /// Of them, those whose text, columns and cut were in the index already, untouched.
+    /// Of them, those whose text, columns and cut were in the index already, with vectors where an embedder is given:
+    /// untouched.
     pub unchanged: usize,
     /// Of them, those without any text.
     pub empty: usize,
@@ -26,8 +27,8 @@ pub struct IndexReport {
 
 /// Brings a store up to date with documents: cuts, embeds and writes those that are new or changed.
 ///
-/// Documents in the store that are not given stay; remove them with [`Store::delete`] and
-/// [`Filter::documents`]. Killed at any moment, a second run finishes the work.
+/// A document that the store holds without vectors counts as changed where an embedder is given. Documents in the
+/// store that are not given stay; [`remove_others`] removes them. Killed at any moment, a second run finishes the work.
 ///
 /// # Errors
 /// [`RagError::Config`] where a document has no id, two share one, or the cut is impossible; the embedder's and
@@ -54,11 +55,11 @@ pub fn index_by(
 ) -> Result<IndexReport, RagError> {
     check_ids(documents)?;
     check_embedder(store, embedder)?;
-    let held: BTreeMap<String, String> = store.documents()?.into_iter().collect();
+    let held = held(store, embedder.is_some())?;
     let mut report = IndexReport { documents: documents.len(), ..IndexReport::default() };
     let mut batch = Vec::new();
     for document in documents {
-        if held.get(&document.id).is_some_and(|print| *print == fingerprint(document, config)) {
+        if held.get(&document.id).is_some_and(|prints| *prints == [fingerprint(document, config)]) {
             report.unchanged += 1;
             continue;
         }
@@ -76,6 +77,38 @@ pub fn index_by(
     }
     write(store, &mut batch, embedder)?;
     Ok(report)
+}
+
+/// Removes every document of a store that is not among these, and says which they were.
+///
+/// After [`index`] with all documents of a folder, the store then holds those and no others: what was deleted or
+/// renamed is found no more.
+///
+/// # Errors
+/// The store's own.
+pub fn remove_others(store: &mut dyn Store, documents: &[Document]) -> Result<Vec<String>, RagError> {
+    let kept: BTreeSet<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+    let mut others: Vec<String> = store.documents()?.into_iter().map(|(id, _)| id).collect();
+    others.retain(|id| !kept.contains(id.as_str()));
+    others.dedup();
+    if !others.is_empty() {
+        store.delete(&Filter::documents(&others.iter().map(String::as_str).collect::<Vec<_>>()))?;
+    }
+    Ok(others)
+}
+
+/// The fingerprints of each document in a store; none of one that lacks vectors which it should have.
+fn held(store: &dyn Store, with_vectors: bool) -> Result<BTreeMap<String, Vec<String>>, RagError> {
+    let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (id, print) in store.documents()? {
+        held.entry(id).or_default().push(print);
+    }
+    if with_vectors {
+        for id in store.without_vectors()? {
+            held.insert(id, Vec::new());
+        }
+    }
+    Ok(held)
 }
 
 fn write(

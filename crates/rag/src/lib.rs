@@ -11,9 +11,11 @@
 //! - A chunk's text is a slice of its document: `document.text[chunk.start..chunk.end] == chunk.text`.
 //! - A search under a [`Filter`] returns `k` hits whenever `k` chunks pass the filter, be it one chunk in a
 //!   thousand: the filter runs before the ranking, never after.
-//! - An index made with one embedder is not searched with another's vectors: that is an error.
-//! - Every citation of an [`Answer`] points to a source that was checked to say what the sentence says. An
-//!   answer that no source supports is replaced by a quote, and the struct says so.
+//! - An index made with one embedder is not searched with another's vectors: that is an error. Which embedder it was
+//!   is what [`ferrotune_types::Embed::name`] says.
+//! - Every citation of an [`Answer`] points to a source that was compared with the sentence: it has its words, its
+//!   figures with their units, and its negation. An answer that no source supports is replaced by a quote, and the
+//!   struct says so.
 //! - Equal scores are ordered by insertion, so results do not depend on threads or hash seeds.
 //!
 //! This crate reaches no model itself; it sees only the traits of `ferrotune-types`.
@@ -48,6 +50,7 @@ mod cite;
 mod error;
 mod evaluate;
 mod extract;
+mod figures;
 mod filter;
 mod fuse;
 mod ground;
@@ -59,24 +62,26 @@ mod retrieve;
 mod sentence;
 mod sqlite;
 mod store;
+mod support;
 
 pub use analyze::{Analyzer, Language};
 pub use answer::{Answer, Attributed, Citation, Origin, answer, check_answer};
 pub use bm25::{B, K1, idf, term_weight};
 pub use cached_embed::CachedEmbed;
 pub use chunk::{Chunk, ChunkConfig, Splitter, chunk, chunk_by};
-pub use cite::{Mark, attribute, marks, strip_marks, support};
+pub use cite::{Mark, attribute, marks, strip_marks};
 pub use error::RagError;
-pub use evaluate::{AnswerRow, RagQuestion, RagReport, evaluate};
+pub use evaluate::{AnswerRow, RagQuestion, RagReport, evaluate, unknown_documents};
 pub use extract::{Quote, extract};
 pub use filter::{Filter, MetaValue};
 pub use fuse::{Fusion, fuse};
 pub use ground::{GroundConfig, ground};
 pub use hash_embed::HashEmbed;
-pub use index::{IndexReport, index, index_by};
+pub use index::{IndexReport, index, index_by, remove_others};
 pub use metrics::{average_precision, hit_at, ndcg_at, precision_at, recall_at, reciprocal_rank};
 pub use rerank::{OverlapRerank, Rerank, mmr};
 pub use retrieve::{Mode, RetrieveConfig, documents_of, retrieve};
 pub use sentence::sentences;
 pub use sqlite::SqliteStore;
 pub use store::{EmbedderId, Hit, Store, Vectors};
+pub use support::support;

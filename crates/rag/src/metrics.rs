@@ -1,9 +1,12 @@
 //! Retrieval metrics as trec_eval defines them. Each takes a ranking, best first and without repetitions, and
 //! the relevant ids; where nothing is relevant the result is 0, and such queries are best left out of a mean.
+//! A relevant id that is given twice counts once.
+
+use std::collections::BTreeSet;
 
 /// Share of the relevant ids among the first `k` (trec_eval `recall.k`).
 pub fn recall_at<S: AsRef<str>, R: AsRef<str>>(ranking: &[S], relevant: &[R], k: usize) -> f64 {
-    ratio(hits(ranking, relevant, k), relevant.len())
+    ratio(hits(ranking, relevant, k), distinct(relevant))
 }
 
 /// Share of the first `k` that are relevant (trec_eval `P.k`); a shorter ranking is padded with misses.
@@ -30,7 +33,7 @@ pub fn average_precision<S: AsRef<str>, R: AsRef<str>>(ranking: &[S], relevant: 
             sum += f64::from(found) / (i + 1) as f64;
         }
     }
-    if relevant.is_empty() { 0.0 } else { sum / relevant.len() as f64 }
+    if relevant.is_empty() { 0.0 } else { sum / distinct(relevant) as f64 }
 }
 
 /// Discounted gain over that of the ideal ranking, both cut at `k` (trec_eval `ndcg_cut.k`).
@@ -42,7 +45,9 @@ pub fn ndcg_at<S: AsRef<str>, R: AsRef<str>>(ranking: &[S], gains: &[(R, f64)], 
     };
     let gain_of =
         |id: &S| gains.iter().find(|(rel, _)| rel.as_ref() == id.as_ref()).map_or(0.0, |(_, g)| g.max(0.0));
-    let mut ideal: Vec<f64> = gains.iter().map(|(_, gain)| gain.max(0.0)).collect();
+    let mut seen = BTreeSet::new();
+    let distinct = gains.iter().filter(|(id, _)| seen.insert(id.as_ref()));
+    let mut ideal: Vec<f64> = distinct.map(|(_, gain)| gain.max(0.0)).collect();
     ideal.sort_by(|a, b| b.total_cmp(a));
     let best = discounted(&mut ideal.into_iter());
     if best == 0.0 { 0.0 } else { discounted(&mut ranking.iter().map(gain_of)) / best }
@@ -50,6 +55,10 @@ pub fn ndcg_at<S: AsRef<str>, R: AsRef<str>>(ranking: &[S], gains: &[(R, f64)], 
 
 fn hits<S: AsRef<str>, R: AsRef<str>>(ranking: &[S], relevant: &[R], k: usize) -> usize {
     ranking.iter().take(k).filter(|id| is_relevant(id, relevant)).count()
+}
+
+fn distinct<R: AsRef<str>>(relevant: &[R]) -> usize {
+    relevant.iter().map(AsRef::as_ref).collect::<BTreeSet<&str>>().len()
 }
 
 fn is_relevant<S: AsRef<str>, R: AsRef<str>>(id: &S, relevant: &[R]) -> bool {

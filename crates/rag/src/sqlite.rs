@@ -5,7 +5,7 @@ mod schema;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use self::memory::Memory;
 use crate::{Analyzer, Chunk, EmbedderId, Filter, Hit, Language, RagError, Store, Vectors};
@@ -66,9 +66,9 @@ impl SqliteStore {
     }
 
     fn start(path: &Path, flags: OpenFlags, create: Option<Language>) -> Result<Self, RagError> {
-        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .map_err(|source| failed("cannot open", path, source))?;
-        let language = schema::prepare(&connection, path, create)?;
+        let language = schema::prepare(&mut connection, path, create)?;
         let inner = Mutex::new(Inner { connection, memory: None });
         Ok(SqliteStore { path: path.to_owned(), analyzer: Analyzer::new(language), inner })
     }
@@ -106,18 +106,31 @@ impl SqliteStore {
         run().map_err(|source| failed("cannot search", &self.path, source))
     }
 
-    fn check_embedder(&self, asked: &str, asked_dim: usize) -> Result<bool, RagError> {
-        let held = self.embedder()?;
-        match held {
-            None => Ok(false),
-            Some(held) if held.name == asked && held.dim == asked_dim => Ok(true),
-            Some(held) => Err(RagError::OtherEmbedder {
-                held: held.name,
-                held_dim: held.dim,
-                asked: asked.to_owned(),
-                asked_dim,
-            }),
-        }
+    /// Runs `work` in a transaction that waits its turn before it reads anything: one that began to read and must
+    /// then write fails at once where another process writes.
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, RagError>) -> Result<T, RagError> {
+        let sqlite = |source| failed("cannot write to", &self.path, source);
+        let mut inner = self.lock();
+        inner.memory = None;
+        let tx =
+            inner.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let done = work(&tx)?;
+        tx.commit().map_err(sqlite)?;
+        Ok(done)
+    }
+}
+
+/// Whether the index holds vectors of this model already; an error where it holds another's.
+fn knows_embedder(held: Option<EmbedderId>, asked: &EmbedderId) -> Result<bool, RagError> {
+    match held {
+        None => Ok(false),
+        Some(held) if held == *asked => Ok(true),
+        Some(held) => Err(RagError::OtherEmbedder {
+            held: held.name,
+            held_dim: held.dim,
+            asked: asked.name.clone(),
+            asked_dim: asked.dim,
+        }),
     }
 }
 
@@ -135,21 +148,22 @@ impl Store for SqliteStore {
             }
             let dim = vectors.rows.first().map_or(0, Vec::len);
             unit = vectors.rows.iter().map(|row| unit_vector(row, dim)).collect::<Result<_, _>>()?;
-            if !self.check_embedder(vectors.embedder, dim)? {
-                embedder = Some(EmbedderId { name: vectors.embedder.to_owned(), dim });
-            }
+            embedder = Some(EmbedderId { name: vectors.embedder.to_owned(), dim });
         }
-        let mut inner = self.lock();
-        inner.memory = None;
-        rows::upsert(&mut inner.connection, &self.analyzer, chunks, &unit, embedder.as_ref())
-            .map_err(|source| failed("cannot write to", &self.path, source))
+        let sqlite = |source| failed("cannot write to", &self.path, source);
+        self.write(|tx| {
+            if let Some(embedder) = &embedder
+                && !knows_embedder(schema::embedder(tx).map_err(sqlite)?, embedder)?
+            {
+                schema::set_embedder(tx, embedder).map_err(sqlite)?;
+            }
+            rows::upsert(tx, &self.analyzer, chunks, &unit).map_err(sqlite)
+        })
     }
 
     fn delete(&mut self, filter: &Filter) -> Result<usize, RagError> {
-        let mut inner = self.lock();
-        inner.memory = None;
-        rows::delete(&mut inner.connection, &self.analyzer, filter)
-            .map_err(|source| failed("cannot write to", &self.path, source))
+        let sqlite = |source| failed("cannot write to", &self.path, source);
+        self.write(|tx| rows::delete(tx, &self.analyzer, filter).map_err(sqlite))
     }
 
     fn get(&self, ids: &[&str]) -> Result<Vec<Option<Chunk>>, RagError> {
@@ -167,6 +181,10 @@ impl Store for SqliteStore {
 
     fn documents(&self) -> Result<Vec<(String, String)>, RagError> {
         self.read("cannot read", rows::documents)
+    }
+
+    fn without_vectors(&self) -> Result<Vec<String>, RagError> {
+        self.read("cannot read", rows::without_vectors)
     }
 
     fn embedder(&self) -> Result<Option<EmbedderId>, RagError> {
@@ -195,7 +213,8 @@ impl Store for SqliteStore {
                 found: query.rows.len().to_string(),
             });
         };
-        if !self.check_embedder(query.embedder, vector.len())? {
+        let asked = EmbedderId { name: query.embedder.to_owned(), dim: vector.len() };
+        if !knows_embedder(self.embedder()?, &asked)? {
             return Err(RagError::NoVectors);
         }
         let vector = unit_vector(vector, vector.len())?;
@@ -214,10 +233,14 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 fn failed(op: &'static str, path: &Path, source: rusqlite::Error) -> RagError {
-    if source.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) {
-        return RagError::NotAnIndex { path: path.to_owned(), reason: "it is no SQLite file".to_owned() };
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            RagError::NotAnIndex { path, reason: "it is no SQLite file".to_owned() }
+        }
+        Some(ErrorCode::DatabaseCorrupt) => RagError::Damaged { path, source },
+        _ => RagError::Sqlite { op, path, source },
     }
-    RagError::Sqlite { op, path: path.to_owned(), source }
 }
 
 /// The vector scaled to unit length, so that a dot product is the cosine.

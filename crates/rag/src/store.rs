@@ -66,6 +66,15 @@ pub trait Store {
     /// The backend's own.
     fn documents(&self) -> Result<Vec<(String, String)>, RagError>;
 
+    /// The documents that have chunks without a vector, in the order of ids. A backend in which there can be none
+    /// need not say so.
+    ///
+    /// # Errors
+    /// The backend's own.
+    fn without_vectors(&self) -> Result<Vec<String>, RagError> {
+        Ok(Vec::new())
+    }
+
     /// The model whose vectors it holds.
     ///
     /// # Errors

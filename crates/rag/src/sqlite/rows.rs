@@ -1,36 +1,30 @@
-//! Reading and writing of chunks: each write is one transaction.
+//! Reading and writing of chunks; a write is part of its caller's transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::types::{ToSqlOutput, Value as SqlValue};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
-use super::schema;
 use crate::filter::meta_rows;
-use crate::{Analyzer, Chunk, EmbedderId, Filter, MetaValue};
+use crate::{Analyzer, Chunk, Filter, MetaValue};
 
 const COLUMNS: &str = "row, id, doc_id, start, end, heading, text, fingerprint, meta";
 
 pub(super) fn upsert(
-    connection: &mut Connection,
+    tx: &Connection,
     analyzer: &Analyzer,
     chunks: &[Chunk],
     vectors: &[Vec<f32>],
-    embedder: Option<&EmbedderId>,
 ) -> rusqlite::Result<()> {
-    let tx = connection.transaction()?;
-    if let Some(id) = embedder {
-        schema::set_embedder(&tx, id)?;
-    }
     // Of an id that comes twice, the last wins, as if they had come one after the other.
     let last: BTreeMap<&str, usize> = chunks.iter().enumerate().map(|(i, c)| (c.id.as_str(), i)).collect();
     let mut postings: Vec<(i64, i64, u32)> = Vec::new();
     for (i, chunk) in chunks.iter().enumerate().filter(|(i, c)| last.get(c.id.as_str()) == Some(i)) {
-        if let Some(row) = row_of(&tx, &chunk.id)? {
-            remove(&tx, analyzer, row)?;
+        if let Some(row) = row_of(tx, &chunk.id)? {
+            remove(tx, analyzer, row)?;
         }
         let terms = analyzer.terms(&chunk.search_text());
-        let row = insert_chunk(&tx, chunk, terms.len())?;
+        let row = insert_chunk(tx, chunk, terms.len())?;
         for (key, value) in meta_rows(chunk) {
             tx.prepare_cached("INSERT INTO meta VALUES (?, ?, ?, ?)")?.execute((
                 key,
@@ -44,7 +38,7 @@ pub(super) fn upsert(
             tx.prepare_cached("INSERT INTO vectors VALUES (?, ?)")?.execute((row, bytes))?;
         }
         for (term, tf) in counted(&terms) {
-            postings.push((term_id(&tx, term)?, row, tf));
+            postings.push((term_id(tx, term)?, row, tf));
         }
     }
     // In the table's own order, so that pages are written once and not in the order of words.
@@ -53,21 +47,14 @@ pub(super) fn upsert(
     for posting in postings {
         insert.execute(posting)?;
     }
-    drop(insert);
-    tx.commit()
+    Ok(())
 }
 
-pub(super) fn delete(
-    connection: &mut Connection,
-    analyzer: &Analyzer,
-    filter: &Filter,
-) -> rusqlite::Result<usize> {
-    let tx = connection.transaction()?;
-    let rows = passing(&tx, filter)?;
+pub(super) fn delete(tx: &Connection, analyzer: &Analyzer, filter: &Filter) -> rusqlite::Result<usize> {
+    let rows = passing(tx, filter)?;
     for &row in &rows {
-        remove(&tx, analyzer, row)?;
+        remove(tx, analyzer, row)?;
     }
-    tx.commit()?;
     Ok(rows.len())
 }
 
@@ -170,6 +157,16 @@ pub(super) fn documents(connection: &Connection) -> rusqlite::Result<Vec<(String
     connection
         .prepare_cached("SELECT DISTINCT doc_id, fingerprint FROM chunks ORDER BY doc_id, fingerprint")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// The documents of chunks without a vector, in the order of ids.
+pub(super) fn without_vectors(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached(
+            "SELECT DISTINCT doc_id FROM chunks WHERE row NOT IN (SELECT chunk FROM vectors) ORDER BY doc_id",
+        )?
+        .query_map([], |row| row.get(0))?
         .collect()
 }
 

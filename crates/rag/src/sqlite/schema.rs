@@ -1,6 +1,7 @@
 use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::failed;
 use crate::{EmbedderId, Language, RagError};
@@ -31,30 +32,26 @@ CREATE TABLE meta(
 CREATE TABLE vectors(chunk INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 ";
 
+/// How long a write waits for those of other processes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Checks that the file is an index of ours, or makes it one where `create` names a language and the file is
 /// empty. Returns the index's language.
 pub(super) fn prepare(
-    connection: &Connection,
+    connection: &mut Connection,
     path: &Path,
     create: Option<Language>,
 ) -> Result<Language, RagError> {
     let sqlite = |source| failed("cannot open", path, source);
     let not_ours = |reason: String| RagError::NotAnIndex { path: path.to_owned(), reason };
-    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(sqlite)?;
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
-    let n_tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
-    if let (Some(language), 0) = (create, n_tables) {
-        // One transaction: killed half-way, the file is still empty and the next run makes it anew.
-        let name = name_of(language);
-        connection
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};
-                 {TABLES} INSERT INTO about VALUES ('language', '{name}'); COMMIT;"
-            ))
-            .map_err(sqlite)?;
-        return Ok(language);
+    connection.busy_timeout(PATIENCE).map_err(sqlite)?;
+    if is_empty(connection).map_err(sqlite)? {
+        match create {
+            Some(language) => make(connection, language).map_err(sqlite)?,
+            None => return Err(not_ours("it is empty: delete it and index again".to_owned())),
+        }
     }
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
     if pragma("application_id")? != APPLICATION_ID {
         return Err(not_ours("it is an SQLite file of another program".to_owned()));
     }
@@ -76,6 +73,24 @@ pub(super) fn prepare(
         }),
         _ => Ok(language),
     }
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|n| n == 0)
+}
+
+/// Makes the tables, unless another process has just done so. Killed half-way, the file is still empty and the next
+/// run makes it anew.
+fn make(connection: &mut Connection, language: Language) -> rusqlite::Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if is_empty(&tx)? {
+        let name = name_of(language);
+        tx.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};
+             {TABLES} INSERT INTO about VALUES ('language', '{name}');"
+        ))?;
+    }
+    tx.commit()
 }
 
 /// The model whose vectors the index holds.

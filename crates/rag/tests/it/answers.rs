@@ -1,6 +1,6 @@
 use ferrotune_rag::{
     Answer, ChunkConfig, GroundConfig, HashEmbed, Origin, RagQuestion, RetrieveConfig, SqliteStore, answer,
-    evaluate, extract, index, marks, retrieve,
+    evaluate, extract, index, marks, retrieve, unknown_documents,
 };
 use ferrotune_types::{Completion, Embed, Finish, GenerateParams, LanguageModel, Message, ModelError};
 
@@ -90,6 +90,35 @@ fn an_unsound_answer_is_replaced_by_a_quote_that_says_so() {
         assert_eq!(found.model_text, says);
     }
     assert_eq!(ask("You have 90 days.", DAYS).dropped[0].text, "You have 90 days.");
+}
+
+#[test]
+fn a_contradiction_is_never_cited() {
+    for (says, question) in [
+        ("Items may not be returned within 30 days of purchase [1].", DAYS),
+        ("Items may be returned within sixty days of purchase [1].", DAYS),
+        ("Items may be returned within 30 minutes of purchase [1].", DAYS),
+        ("Items may be returned within 60 days of purchase [1].", "Can I return items after 60 days?"),
+        ("Underwear may be returned [1].", "May underwear be returned?"),
+        ("A receipt is not needed [1].", "Is a receipt needed to return an item?"),
+    ] {
+        let found = ask(says, question);
+        assert_eq!(found.origin, Origin::Extracted, "{says}");
+        assert_eq!(found.dropped[0].source, None, "{says}");
+    }
+}
+
+#[test]
+fn a_quote_loses_the_footnotes_of_its_document() {
+    let text =
+        "The bridge was opened in 1932 by the premier [2]. It cost 4.2 million pounds to build [1, 3].";
+    let hits = [ferrotune_rag::Hit {
+        chunk: ferrotune_rag::chunk(&document("bridge", text), &ChunkConfig::default()).unwrap().remove(0),
+        score: 1.0,
+    }];
+    let config = GroundConfig::default();
+    let found = answer(None, None, "Who opened the bridge in 1932?", &hits, &config).unwrap();
+    assert_eq!(found.text, "The bridge was opened in 1932 by the premier [1].");
 }
 
 #[test]
@@ -196,14 +225,42 @@ fn an_evaluation_counts_what_it_says() {
     let report = run(None);
     assert_eq!((report.n, report.unanswerable, report.refused), (4, 1, Some(1.0)));
     assert_eq!((report.recall_at_1, report.mrr, report.ndcg_at_10), (1.0, 1.0, 1.0));
-    assert_eq!((report.answered, report.cited, report.generated), (1.0, 1.0, 0.0));
-    assert_eq!(report.citation_precision, 1.0);
+    assert_eq!((report.answered, report.cited, report.generated), (0.75, 1.0, 0.0));
+    assert_eq!((report.citation_precision, report.supported), (1.0, Some(0.0)));
+    assert!(report.not_measured.is_empty());
     for row in report.rows.iter().filter(|row| !row.relevant.is_empty()) {
         assert!(!marks(&row.answer.text).is_empty(), "{}", row.answer.text);
     }
     // The same again, byte for byte; and an embedder that the index was not made with is simply not used.
     assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&run(None)).unwrap());
     assert_eq!(run(Some(&HashEmbed::new(8))).recall_at_1, 1.0);
+}
+
+#[test]
+fn what_cannot_be_measured_is_named() {
+    let question = |text: &str, relevant: &[&str]| RagQuestion {
+        id: String::new(),
+        question: text.into(),
+        relevant: relevant.iter().map(|&id| id.into()).collect(),
+    };
+    let store = shop();
+    let run = |questions: &[RagQuestion]| {
+        evaluate(&store, None, None, questions, &RetrieveConfig::default(), &GroundConfig::default()).unwrap()
+    };
+    let report = run(&[question(DAYS, &[]), question("Do you sell aquarium pumps?", &[])]);
+    assert_eq!((report.answered, report.refused, report.supported), (0.5, Some(0.5), None));
+    for name in ["recall_at_1", "recall_at_10", "mrr", "ndcg_at_10", "citation_precision"] {
+        assert!(report.not_measured.iter().any(|n| n == name), "{name}");
+    }
+    assert!(!report.not_measured.iter().any(|n| n == "answered"));
+    let report = run(&[question("Do you sell aquarium pumps?", &["returns"])]);
+    assert_eq!(report.not_measured, ["cited", "generated", "citation_precision"]);
+    // A document named twice counts once.
+    let report = run(&[question(DAYS, &["returns", "returns"])]);
+    assert_eq!((report.recall_at_1, report.map, report.ndcg_at_10), (1.0, 1.0, 1.0));
+
+    let named = [question(DAYS, &["returns", "retorns.md"]), question(DAYS, &["retorns.md", "hours"])];
+    assert_eq!(unknown_documents(&store, &named).unwrap(), ["retorns.md"]);
 }
 
 /// XQuAD's English questions, each with the paragraph that answers it: does the quote hold the answer?

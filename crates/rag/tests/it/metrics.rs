@@ -45,3 +45,11 @@ fn nothing_relevant_is_zero_and_not_a_number() {
     assert_eq!(ndcg_at(&["a"], &[("a", 0.0)], 3), 0.0);
     assert_eq!(precision_at(&["a"], &["a"], 0), 0.0);
 }
+
+#[test]
+fn a_relevant_id_given_twice_counts_once() {
+    let (ranking, twice) = (["a", "x"], ["a", "a"]);
+    assert_eq!(recall_at(&ranking, &twice, 1), 1.0);
+    assert_eq!(average_precision(&ranking, &twice), 1.0);
+    assert_eq!(ndcg_at(&ranking, &twice.map(|id| (id, 1.0)), 10), 1.0);
+}

@@ -2,7 +2,7 @@
 
 use ferrotune_rag::{
     Chunk, ChunkConfig, Filter, Fusion, HashEmbed, Hit, IndexReport, Language, MetaValue, RagError,
-    SqliteStore, Store, Vectors, index,
+    SqliteStore, Store, Vectors, index, remove_others,
 };
 use ferrotune_types::{Document, Embed};
 use proptest::prelude::*;
@@ -181,6 +181,53 @@ fn indexing_again_does_only_what_changed() {
 }
 
 #[test]
+fn an_embedder_given_later_makes_the_vectors() {
+    let mut store = SqliteStore::in_memory().unwrap();
+    let embedder = HashEmbed::new(16);
+    let mut run = |texts: &[&str], embedder: Option<&dyn Embed>| {
+        let documents: Vec<Document> = ["a", "b"].iter().zip(texts).map(|(id, t)| document(id, t)).collect();
+        let report = index(&mut store, &documents, &ChunkConfig::default(), embedder).unwrap();
+        (report.unchanged, report.chunks, store.without_vectors().unwrap().len())
+    };
+    assert_eq!(run(&["one", "two"], None), (0, 2, 2));
+    assert_eq!(run(&["one"], Some(&embedder)), (0, 1, 1));
+    assert_eq!(run(&["one", "two"], Some(&embedder)), (1, 1, 0));
+    assert_eq!(run(&["one", "two"], Some(&embedder)), (2, 0, 0));
+}
+
+#[test]
+fn documents_that_are_gone_can_be_removed() {
+    each_store(|store| {
+        let all = ["a", "b", "c"].map(|id| document(id, "blue shirts"));
+        index(store, &all, &ChunkConfig::default(), None).unwrap();
+        assert_eq!(remove_others(store, &all[1..2]).unwrap(), ["a", "c"]);
+        assert_eq!(ids(&store.search_text("shirts", 5, None).unwrap()), ["b#0"]);
+        assert!(remove_others(store, &all).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn several_may_index_into_one_new_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.index");
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                for round in 0..6 {
+                    let mut store = SqliteStore::open_or_create(path, Language::English).unwrap();
+                    let id = format!("d{worker}");
+                    let documents = [document(&id, &format!("round {round}")), document("all", "the same")];
+                    index(&mut store, &documents, &ChunkConfig::default(), None).unwrap();
+                }
+            });
+        }
+    });
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.documents().unwrap().len(), 5);
+}
+
+#[test]
 fn an_index_file_outlives_its_store_and_is_seen_by_another() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shop.index");
@@ -233,11 +280,13 @@ fn other_files_are_refused_by_name() {
         },
         "another program",
     );
-    // Cut short: an error, whenever it is noticed, and never a panic.
+    check("empty.index", b"", "it is empty: delete it and index again");
+    // Cut short: an error that says what to do, whenever it is noticed, and never a panic.
     let path = folder.path().join("cut.index");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let found = SqliteStore::open(&path).and_then(|store| store.search_text("gift", 5, None));
-    assert!(found.is_err());
+    let error = found.unwrap_err().to_string();
+    assert!(error.contains("cut.index is damaged: delete it and index"), "{error}");
 }
 
 fn meta_value() -> impl Strategy<Value = MetaValue> {
