@@ -29,6 +29,22 @@ pub enum EvalError {
         /// The judge.
         judge: String,
     },
+    /// More than half of a judge's replies hold no verdict, so what it would come to is chance.
+    #[error(
+        "{judge}: {unreadable} of {replies} replies hold no verdict, such as that to case {id}: {sample}; give the judge more tokens, or take another model"
+    )]
+    Unreadable {
+        /// The judge.
+        judge: String,
+        /// Replies without a verdict.
+        unreadable: usize,
+        /// Replies.
+        replies: usize,
+        /// The case of the first such reply.
+        id: String,
+        /// Its beginning, and why it ended.
+        sample: String,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),

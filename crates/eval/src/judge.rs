@@ -1,11 +1,14 @@
+mod abstain;
 mod degenerate;
 mod facts;
 mod llm;
 mod reference;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-pub use degenerate::is_degenerate;
+pub use degenerate::{is_degenerate, is_degenerate_beside};
 pub use llm::{LlmJudge, parse_verdict};
 pub use reference::{ReferenceJudge, Score};
 
@@ -15,7 +18,8 @@ use crate::{EvalError, bootstrap_mean, cohen_kappa, sign_test, win_rate};
 /// A question and what two models answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
-    /// Unique within its set.
+    /// Unique within its set. A file may have a whole number here.
+    #[serde(deserialize_with = "text_or_number")]
     pub id: String,
     /// The question.
     pub question: String,
@@ -28,6 +32,21 @@ pub struct Case {
     pub tuned: String,
 }
 
+impl Case {
+    /// The reference answer, unless it is missing or blank.
+    pub fn known_reference(&self) -> Option<&str> {
+        self.reference.as_deref().map(str::trim).filter(|reference| !reference.is_empty())
+    }
+}
+
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(text),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+        other => Err(D::Error::custom(format!("`id` is {other}: it must be a text or a whole number"))),
+    }
+}
+
 /// Which answer is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,6 +57,21 @@ pub enum Winner {
     Base,
     /// Neither clearly.
     Tie,
+}
+
+/// How a decision came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The judge compared the answers.
+    #[default]
+    Judged,
+    /// The judge's reply could not be read; a tie.
+    Unreadable,
+    /// The judge never saw the answers, because one is empty or loops.
+    NotShown,
+    /// The judge's model refused the case, by a filter or because it is too long; a tie.
+    Refused,
 }
 
 /// A judge's word on one case.
@@ -53,6 +87,8 @@ pub struct Decision {
     pub reason: String,
     /// False where the judge contradicted itself when the answers changed places.
     pub consistent: bool,
+    /// How it came about.
+    pub basis: Basis,
 }
 
 /// Compares two answers to a question.
@@ -60,10 +96,19 @@ pub trait Judge {
     /// What the report calls it.
     fn kind(&self) -> String;
 
+    /// What is wrong with cases, answered or not yet: a caller that must first generate the answers asks before.
+    ///
+    /// # Errors
+    /// [`EvalError::NoReference`] where the judge needs one.
+    fn check(&self, cases: &[Case]) -> Result<(), EvalError> {
+        let _ = cases;
+        Ok(())
+    }
+
     /// A decision for each case, in order. It must not depend on which model is called which.
     ///
     /// # Errors
-    /// [`EvalError::NoReference`] where it needs one; the model's own.
+    /// Those of [`Judge::check`]; [`EvalError::Unreadable`]; the model's own.
     fn decide(&self, cases: &[Case]) -> Result<Vec<Decision>, EvalError>;
 }
 
@@ -118,9 +163,18 @@ pub struct JudgeReport {
     pub tuned_mean: Option<f64>,
     /// Mean score of the base's answers.
     pub base_mean: Option<f64>,
-    /// Share of cases where the judge said the same with the answers in either order; 1 for judges that see no
-    /// order.
+    /// Share of the judged cases where the judge said the same with the answers in either order; 1 for judges that
+    /// see no order.
     pub consistency: f64,
+    /// Cases in which the judge's reply could not be read: ties.
+    #[serde(default)]
+    pub unreadable: usize,
+    /// Cases decided without the judge, because an answer is empty or loops.
+    #[serde(default)]
+    pub not_shown: usize,
+    /// Cases that the judge's model refused: ties.
+    #[serde(default)]
+    pub refused: usize,
     /// Each case.
     pub rows: Vec<JudgeRow>,
 }
@@ -139,6 +193,40 @@ pub struct JudgeRow {
     pub base_score: Option<f64>,
     /// Why.
     pub reason: String,
+    /// How the decision came about.
+    #[serde(default)]
+    pub basis: Basis,
+}
+
+impl JudgeReport {
+    /// What a reader should know of how the cases were decided, in sentences: nothing where the judge read all and
+    /// never contradicted itself.
+    pub fn notes(&self) -> Vec<String> {
+        let of = |basis| self.rows.iter().filter(move |row| row.basis == basis).collect::<Vec<_>>();
+        let judged = of(Basis::Judged).len();
+        let changed = ((1.0 - self.consistency) * judged as f64).round();
+        let changed = (changed > 0.0).then(|| {
+            format!("with the answers in the other order the judge changed its mind in {changed} of {judged} cases")
+        });
+        let tied = |rows: Vec<&JudgeRow>, what: &str| {
+            let first = rows.first()?;
+            let ids: Vec<&str> = rows.iter().take(5).map(|row| row.case.id.as_str()).collect();
+            let more = if rows.len() > ids.len() { ", …" } else { "" };
+            let listed = ids.join(", ");
+            Some(format!(
+                "ties because {what}: {} ({listed}{more}); {}: {}",
+                rows.len(),
+                ids[0],
+                first.reason
+            ))
+        };
+        let unreadable = tied(of(Basis::Unreadable), "a reply could not be read");
+        let refused = tied(of(Basis::Refused), "the judge's model refused the case");
+        let not_shown = (self.not_shown > 0).then(|| {
+            format!("not shown to the judge because an answer is empty or loops: {}", self.not_shown)
+        });
+        [changed, unreadable, refused, not_shown].into_iter().flatten().collect()
+    }
 }
 
 const RULE: &str = "better or worse where the exact sign test over decided cases gives p < 0.05 and the 95% \
@@ -149,8 +237,12 @@ const RULE: &str = "better or worse where the exact sign test over decided cases
 /// # Errors
 /// [`EvalError::Shape`] where there is no case, or the judge decides fewer than it was given; the judge's own.
 pub fn judge(judge: &dyn Judge, cases: &[Case], seed: u64) -> Result<JudgeReport, EvalError> {
-    let decisions = if cases.is_empty() { Vec::new() } else { judge.decide(cases)? };
-    if decisions.len() != cases.len() || cases.is_empty() {
+    if cases.is_empty() {
+        let reason = "there is no case: each needs a question and the answers of base and tuned".to_owned();
+        return Err(EvalError::Shape { op: "judge", reason });
+    }
+    let decisions = judge.decide(cases)?;
+    if decisions.len() != cases.len() {
         let reason = format!("{} decisions for {} cases", decisions.len(), cases.len());
         return Err(EvalError::Shape { op: "judge", reason });
     }
@@ -174,6 +266,9 @@ pub fn judge(judge: &dyn Judge, cases: &[Case], seed: u64) -> Result<JudgeReport
         let scores: Option<Vec<f64>> = decisions.iter().map(of).collect();
         scores.map(|scores| mean(&scores))
     };
+    let count = |basis| decisions.iter().filter(|d| d.basis == basis).count();
+    let judged = count(Basis::Judged);
+    let consistent = decisions.iter().filter(|d| d.basis == Basis::Judged && d.consistent).count();
     Ok(JudgeReport {
         kind: judge.kind(),
         n: cases.len(),
@@ -187,14 +282,17 @@ pub fn judge(judge: &dyn Judge, cases: &[Case], seed: u64) -> Result<JudgeReport
         rule: RULE.to_owned(),
         tuned_mean: mean_of(&|d| d.tuned_score),
         base_mean: mean_of(&|d| d.base_score),
-        consistency: decisions.iter().filter(|d| d.consistent).count() as f64 / cases.len() as f64,
+        consistency: if judged == 0 { 1.0 } else { consistent as f64 / judged as f64 },
+        unreadable: count(Basis::Unreadable),
+        not_shown: count(Basis::NotShown),
+        refused: count(Basis::Refused),
         rows: cases.iter().zip(decisions).map(|(case, decision)| row(case, decision)).collect(),
     })
 }
 
 fn row(case: &Case, decision: Decision) -> JudgeRow {
-    let Decision { winner, tuned_score, base_score, reason, .. } = decision;
-    JudgeRow { case: case.clone(), winner, tuned_score, base_score, reason }
+    let Decision { winner, tuned_score, base_score, reason, basis, .. } = decision;
+    JudgeRow { case: case.clone(), winner, tuned_score, base_score, reason, basis }
 }
 
 /// How far two judges agree on the same cases: Cohen's kappa over tuned, base and tie.

@@ -39,8 +39,8 @@ mod text;
 
 pub use error::EvalError;
 pub use judge::{
-    Case, Decision, Judge, JudgeReport, JudgeRow, LlmJudge, ReferenceJudge, Score, Verdict, Winner,
-    agreement, is_degenerate, judge, parse_verdict,
+    Basis, Case, Decision, Judge, JudgeReport, JudgeRow, LlmJudge, ReferenceJudge, Score, Verdict, Winner,
+    agreement, is_degenerate, is_degenerate_beside, judge, parse_verdict,
 };
 pub use perplexity::{Perplexity, perplexity};
 pub use stats::{

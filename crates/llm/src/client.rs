@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferrotune_types::{Completion, GenerateParams, LanguageModel, LogLikelihood, Message, ModelError};
 use serde_json::Value;
@@ -14,6 +15,8 @@ pub struct Client {
     line: Line,
     cache: Option<Cache>,
     ledger: Arc<Ledger>,
+    /// Whether the server was found to know the bound on generated tokens by its other name only.
+    renames_limit: AtomicBool,
 }
 
 impl Client {
@@ -36,7 +39,7 @@ impl Client {
         }
         let line = Line::new(&config)?;
         let cache = config.cache.as_ref().map(Cache::new);
-        Ok(Client { config, line, cache, ledger })
+        Ok(Client { config, line, cache, ledger, renames_limit: AtomicBool::new(false) })
     }
 
     /// Its settings.
@@ -63,42 +66,83 @@ impl Client {
         let mut body = wire::chat_body(&self.config, messages, params)?;
         body["stream"] = true.into();
         body["stream_options"] = serde_json::json!({"include_usage": true});
-        let (prompt, reply) = (wire::estimate_tokens(&body), params.max_new_tokens as u64);
-        let held = self.ledger.reserve(prompt, reply)?;
-        let found = self.line.open("chat/completions", &body).and_then(|response| {
-            stream::read(&self.line.address, response.into_body().into_reader(), on_text)
+        let prompt = wire::estimate_tokens(&body);
+        let open = |body: &Value| {
+            self.line.open("chat/completions", body, params.max_new_tokens as u64, &self.ledger)
+        };
+        let found = self.under_either_limit(&body, open).and_then(|(response, held)| {
+            let found = stream::read(&self.line.address, response.into_body().into_reader(), on_text);
+            let used = found.as_ref().ok().map(|c| match (c.prompt_tokens, c.completion_tokens) {
+                (0, 0) => (prompt, (c.text.len() / 3) as u64),
+                (prompt, completion) => (prompt as u64, completion as u64),
+            });
+            self.ledger.settle(held, used);
+            found
         });
-        let used = found.as_ref().ok().map(|c| match (c.prompt_tokens, c.completion_tokens) {
-            (0, 0) => (prompt, (c.text.len() / 3) as u64),
-            (prompt, completion) => (prompt as u64, completion as u64),
-        });
-        self.ledger.settle(held, used);
-        Ok(found?)
+        Ok(self.hiding(found)?)
     }
 
-    /// The reply to a request, from the cache where it is known.
-    pub(crate) fn ask(&self, path: &str, body: &Value, max_reply_tokens: u64) -> Result<Value, LlmError> {
-        let url = self.url(path);
-        if let Some(reply) = self.cache.as_ref().and_then(|cache| cache.get(&url, body)) {
+    /// What `read` makes of the reply to a request, at its address, from the cache where it is known.
+    pub(crate) fn ask<T>(
+        &self,
+        path: &str,
+        body: &Value,
+        max_reply_tokens: u64,
+        read: impl Fn(&str, &Value) -> Result<T, LlmError>,
+    ) -> Result<T, LlmError> {
+        let url = format!("{}/{path}", self.line.address);
+        let kept = self.cache.as_ref().and_then(|cache| cache.get(&url, body));
+        if let Some(found) = kept.and_then(|reply| read(&url, &reply).ok()) {
             self.ledger.count_cached();
-            return Ok(reply);
+            return Ok(found);
         }
-        let reply = self.line.post(path, body, max_reply_tokens, &self.ledger)?;
-        // A complaint in the clothes of a success is not worth keeping.
-        if let Some(cache) = self.cache.as_ref().filter(|_| reply.get("error").is_none()) {
-            cache.put(&url, body, &reply)?;
-        }
-        Ok(reply)
+        let post = |body: &Value| self.line.post(path, body, max_reply_tokens, &self.ledger);
+        let found = self.under_either_limit(body, post).and_then(|reply| {
+            let found = read(&url, &reply)?;
+            self.keep(&url, body, &reply)?;
+            Ok(found)
+        });
+        self.hiding(found)
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.line.address)
+    /// Puts a reply into the cache, unless it is a complaint in the clothes of a success or tells the key.
+    fn keep(&self, url: &str, body: &Value, reply: &Value) -> Result<(), LlmError> {
+        let Some(cache) = self.cache.as_ref().filter(|_| reply.get("error").is_none()) else { return Ok(()) };
+        let text = reply.to_string();
+        if self.line.hiding(&text) == text { cache.put(url, body, reply) } else { Ok(()) }
+    }
+
+    /// Every error of a request leaves the crate through here.
+    fn hiding<T>(&self, found: Result<T, LlmError>) -> Result<T, LlmError> {
+        found.map_err(|error| error.hiding(|text| self.line.hiding(text)))
+    }
+
+    /// Sends, and where the server refuses the name of the bound on generated tokens, once more under the other;
+    /// later requests then begin with that. (The cache knows a request as it was first made.)
+    fn under_either_limit<T>(
+        &self,
+        body: &Value,
+        send: impl Fn(&Value) -> Result<T, LlmError>,
+    ) -> Result<T, LlmError> {
+        let swapped = self.renames_limit.load(Ordering::Relaxed).then(|| wire::swap_limit(body)).flatten();
+        let body = swapped.as_ref().unwrap_or(body);
+        let error = match send(body) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let Some(other) = wire::swap_limit(body).filter(|_| wire::refuses_limit(body, &error)) else {
+            return Err(error);
+        };
+        let found = send(&other)?;
+        self.renames_limit.store(swapped.is_none(), Ordering::Relaxed);
+        Ok(found)
     }
 
     fn likelihood(&self, context: &str, continuation: &str) -> Result<LogLikelihood, LlmError> {
         let prompt = format!("{context}{continuation}");
-        let reply = self.ask("completions", &wire::echo_body(&self.config, &prompt), 1)?;
-        wire::echoed(&self.url("completions"), &prompt, context.chars().count(), &reply)
+        self.ask("completions", &wire::echo_body(&self.config, &prompt), 1, |url, reply| {
+            wire::echoed(url, &prompt, context.chars().count(), reply)
+        })
     }
 
     fn likelihoods<T: Sync>(
@@ -126,8 +170,7 @@ impl LanguageModel for Client {
 
     fn chat(&self, messages: &[Message], params: &GenerateParams) -> Result<Completion, ModelError> {
         let body = wire::chat_body(&self.config, messages, params)?;
-        let reply = self.ask("chat/completions", &body, params.max_new_tokens as u64)?;
-        Ok(wire::completion(&self.url("chat/completions"), &reply)?)
+        Ok(self.ask("chat/completions", &body, params.max_new_tokens as u64, wire::completion)?)
     }
 
     fn chat_batch(

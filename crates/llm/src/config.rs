@@ -70,13 +70,13 @@ impl ClientConfig {
     }
 
     /// A model behind any OpenAI-compatible address, with or without `/v1` at its end, such as `--judge-url` names.
-    /// The key, if any, is read from `FERROTUNE_API_KEY`, else `OPENAI_API_KEY`; neither need be set.
+    /// The key, if any, is read from `FERROTUNE_API_KEY`, else `OPENAI_API_KEY`; neither need be set, and an empty
+    /// one counts as not set.
     pub fn at(url: &str, model: impl Into<String>) -> Self {
-        let key =
-            ["FERROTUNE_API_KEY", "OPENAI_API_KEY"].into_iter().find(|name| std::env::var(name).is_ok());
+        let key = first_set(&["FERROTUNE_API_KEY", "OPENAI_API_KEY"], |name| std::env::var(name).ok());
         ClientConfig {
             base_url: Some(url.to_owned()),
-            api_key_env: key.map(str::to_owned),
+            api_key_env: key,
             ..ClientConfig::new(Provider::Custom, model)
         }
     }
@@ -102,13 +102,7 @@ impl ClientConfig {
         if name.is_empty() {
             return Ok(None);
         }
-        match std::env::var(name) {
-            Ok(key) if !key.trim().is_empty() => Ok(Some(Secret(key.trim().to_owned()))),
-            _ => Err(LlmError::Config {
-                setting: "api_key_env",
-                reason: format!("set the variable {name} to the API key"),
-            }),
-        }
+        Secret::new(name, std::env::var(name).as_deref().unwrap_or_default()).map(Some)
     }
 
     pub(crate) fn key_env(&self) -> &str {
@@ -136,12 +130,90 @@ impl Default for RetryConfig {
     }
 }
 
+/// The first of these variables that is set to more than white space.
+fn first_set(names: &[&str], read: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let is_set = |name: &&&str| read(name).is_some_and(|value| !value.trim().is_empty());
+    names.iter().find(is_set).map(|name| (*name).to_owned())
+}
+
 /// A text that must not be shown.
 #[derive(Clone)]
 pub(crate) struct Secret(pub(crate) String);
 
+impl Secret {
+    /// A key as the variable `name` holds it.
+    fn new(name: &str, value: &str) -> Result<Self, LlmError> {
+        let bad = |reason: String| LlmError::Config { setting: "api_key_env", reason };
+        let key = value.trim();
+        if key.is_empty() {
+            return Err(bad(format!("set the variable {name} to the API key")));
+        }
+        if key.contains(char::is_control) {
+            return Err(bad(format!(
+                "the key in the variable {name} holds a line break or another control character: set it anew, on one line"
+            )));
+        }
+        Ok(Secret(key.to_owned()))
+    }
+
+    /// The text without the key, be it written plainly or as a part of JSON. (A key of up to three characters would
+    /// take half of the text with it, and protects nothing.)
+    pub(crate) fn taken_out_of(&self, text: &str) -> String {
+        if self.0.len() < 4 {
+            return text.to_owned();
+        }
+        let quoted = serde_json::Value::from(self.0.as_str()).to_string();
+        let in_json = quoted.trim_matches('"');
+        [&self.0, in_json, &in_json.replace('/', "\\/")]
+            .into_iter()
+            .fold(text.to_owned(), |text, form| text.replace(form, "[hidden]"))
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[hidden]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let check = |set: &[(&str, &str)], expect: Option<&str>| {
+            let read = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            assert_eq!(first_set(&["ONE", "TWO"], read).as_deref(), expect, "{set:?}");
+        };
+        check(&[], None);
+        check(&[("ONE", ""), ("TWO", " ")], None);
+        check(&[("ONE", ""), ("TWO", "k")], Some("TWO"));
+        check(&[("ONE", "k"), ("TWO", "k")], Some("ONE"));
+    }
+
+    #[test]
+    fn a_key_is_one_line() {
+        let check = |value: &str, expect: Result<&str, &str>| match (Secret::new("KEY", value), expect) {
+            (Ok(key), Ok(expect)) => assert_eq!(key.0, expect),
+            (Err(error), Err(expect)) => {
+                let text = error.to_string();
+                assert!(text.contains(expect) && text.contains("KEY") && !text.contains("sk-"), "{text}");
+            }
+            (found, _) => panic!("{found:?} of {value:?}"),
+        };
+        check(" sk-1\n", Ok("sk-1"));
+        check("sk-1\nsk-2", Err("line break"));
+        check(" ", Err("set the variable"));
+        check("", Err("set the variable"));
+    }
+
+    #[test]
+    fn a_key_is_found_however_it_is_written() {
+        let key = Secret("a/b\"c".to_owned());
+        for text in ["a/b\"c", "a/b\\\"c", "a\\/b\\\"c"] {
+            assert_eq!(key.taken_out_of(&format!("<{text}>")), "<[hidden]>");
+        }
+        assert_eq!(Secret("abc".to_owned()).taken_out_of("abc"), "abc");
     }
 }

@@ -55,6 +55,7 @@ impl Embed for EmbedClient {
 fn request(client: &Client, texts: &[&str]) -> Result<Vec<Vec<f32>>, LlmError> {
     // Some servers refuse an empty text; a space embeds to the same nothing.
     let texts: Vec<&str> = texts.iter().map(|text| if text.is_empty() { " " } else { text }).collect();
-    let reply = client.ask("embeddings", &wire::embed_body(client.config(), &texts), 0)?;
-    wire::vectors(&client.url("embeddings"), texts.len(), &reply)
+    client.ask("embeddings", &wire::embed_body(client.config(), &texts), 0, |url, reply| {
+        wire::vectors(url, texts.len(), reply)
+    })
 }

@@ -35,6 +35,18 @@ pub enum LlmError {
         /// The server's words.
         message: String,
     },
+    /// The prompt does not fit into the model's context.
+    #[error("{url} answers {status}: {message} ({TOO_LONG})")]
+    TooLong {
+        /// The address.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        message: String,
+        /// Tokens of the prompt (with the reply, where the server counts so) and tokens that fit, where it tells both.
+        sizes: Option<(usize, usize)>,
+    },
     /// Every attempt failed in a way that might have passed.
     #[error("{url} failed {attempts} times, last: {last}")]
     GaveUp {
@@ -81,12 +93,49 @@ pub enum LlmError {
     },
 }
 
+/// By this a too long prompt is known where the server tells no sizes, which [`ModelError::TooLong`] must have.
+const TOO_LONG: &str = "the prompt is longer than the model's context";
+
+/// Characters of a server's words that an error keeps.
+const MAX_SAID: usize = 500;
+
+impl LlmError {
+    /// Takes what must not be shown out of the server's words, and then cuts them: cut first, they could end within
+    /// the key. Every error that holds such words leaves the crate through here.
+    pub(crate) fn hiding(mut self, hide: impl Fn(&str) -> String) -> Self {
+        match &mut self {
+            LlmError::Denied { message: said, .. }
+            | LlmError::Refused { message: said, .. }
+            | LlmError::TooLong { message: said, .. }
+            | LlmError::GaveUp { last: said, .. }
+            | LlmError::Reply { reply: said, .. } => *said = hide(said).chars().take(MAX_SAID).collect(),
+            LlmError::Config { .. }
+            | LlmError::WaitTooLong { .. }
+            | LlmError::Budget(_)
+            | LlmError::Cache { .. } => {}
+        }
+        self
+    }
+}
+
+/// Whether another model with a longer context might answer.
+pub(crate) fn is_too_long(error: &ModelError) -> bool {
+    match error {
+        ModelError::TooLong { .. } => true,
+        ModelError::BadRequest(reason) => reason.contains(TOO_LONG),
+        _ => false,
+    }
+}
+
 impl From<LlmError> for ModelError {
     fn from(error: LlmError) -> Self {
         match error {
             LlmError::Budget(reason) => ModelError::Budget(reason),
             LlmError::Config { setting, reason } => ModelError::BadRequest(format!("{setting}: {reason}")),
-            LlmError::Refused { status: 400 | 413 | 422, .. } => ModelError::BadRequest(error.to_string()),
+            LlmError::TooLong { sizes: Some((tokens, limit)), .. } => ModelError::TooLong { tokens, limit },
+            LlmError::TooLong { sizes: None, .. } | LlmError::Refused { status: 400 | 413 | 422, .. } => {
+                ModelError::BadRequest(error.to_string())
+            }
             other => ModelError::failed(other),
         }
     }

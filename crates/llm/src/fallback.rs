@@ -1,5 +1,7 @@
 use ferrotune_types::{Completion, GenerateParams, LanguageModel, LogLikelihood, Message, ModelError};
 
+use crate::error::is_too_long;
+
 /// Models in a row: where one fails, the next is asked.
 ///
 /// A failure is an unreachable or refusing server, a prompt too long for the model, or something it cannot do. A
@@ -31,7 +33,7 @@ impl Fallback {
         for model in &self.models {
             match ask(model.as_ref()) {
                 Ok(found) => return Ok(found),
-                Err(error @ (ModelError::Budget(_) | ModelError::BadRequest(_))) => return Err(error),
+                Err(error) if ends_the_row(&error) => return Err(error),
                 Err(error) => faults.push((model.name(), error)),
             }
         }
@@ -43,6 +45,10 @@ impl Fallback {
         let told: Vec<String> = faults.iter().map(|(name, error)| format!("{name}: {error}")).collect();
         Err(ModelError::failed(format!("every model failed: {}", told.join("; "))))
     }
+}
+
+fn ends_the_row(error: &ModelError) -> bool {
+    matches!(error, ModelError::Budget(_) | ModelError::BadRequest(_)) && !is_too_long(error)
 }
 
 impl LanguageModel for Fallback {
@@ -62,7 +68,7 @@ impl LanguageModel for Fallback {
         // The first model may answer the batch side by side; only where that fails are they asked one by one.
         match self.models.first().map(|model| model.chat_batch(conversations, params)) {
             Some(Ok(replies)) => Ok(replies),
-            Some(Err(error @ (ModelError::Budget(_) | ModelError::BadRequest(_)))) => Err(error),
+            Some(Err(error)) if ends_the_row(&error) => Err(error),
             _ => conversations.iter().map(|messages| self.chat(messages, params)).collect(),
         }
     }

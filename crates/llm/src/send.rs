@@ -6,6 +6,7 @@ use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
+use crate::budget::Reservation;
 use crate::config::Secret;
 use crate::{ClientConfig, Ledger, LlmError, RetryConfig, wire};
 
@@ -66,7 +67,7 @@ impl Line {
         let prompt = wire::estimate_tokens(body);
         self.retrying(&url, || {
             let held = ledger.reserve(prompt, max_reply_tokens).map_err(Fault::Lasting)?;
-            let reply = self.attempt(&url, body).and_then(|response| self.read_json(&url, response));
+            let reply = self.attempt(&url, body).and_then(|response| read_json(&url, response));
             let used =
                 reply.as_ref().ok().map(|reply| wire::usage(reply).unwrap_or((prompt, max_reply_tokens)));
             ledger.settle(held, used);
@@ -74,10 +75,22 @@ impl Line {
         })
     }
 
-    /// Posts a request and hands over the open reply, for streams. Retries end where the reply begins.
-    pub(crate) fn open(&self, path: &str, body: &Value) -> Result<Response<Body>, LlmError> {
+    /// Posts a request and hands over the open reply, for streams, with what is set aside for it. Retries, each paid
+    /// for, end where the reply begins.
+    pub(crate) fn open(
+        &self,
+        path: &str,
+        body: &Value,
+        max_reply_tokens: u64,
+        ledger: &Ledger,
+    ) -> Result<(Response<Body>, Reservation), LlmError> {
         let url = format!("{}/{path}", self.address);
-        self.retrying(&url, || self.attempt(&url, body))
+        let prompt = wire::estimate_tokens(body);
+        self.retrying(&url, || {
+            let held = ledger.reserve(prompt, max_reply_tokens).map_err(Fault::Lasting)?;
+            let reply = self.attempt(&url, body).inspect_err(|_| ledger.settle(held, None))?;
+            Ok((reply, held))
+        })
     }
 
     fn retrying<T>(&self, url: &str, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T, LlmError> {
@@ -116,36 +129,7 @@ impl Line {
         match request.send(body.to_string()) {
             Ok(response) if response.status().is_success() => Ok(response),
             Ok(response) => Err(self.refusal(url, response)),
-            Err(error) => Err(self.broken(url, &error)),
-        }
-    }
-
-    fn read_json(&self, url: &str, mut response: Response<Body>) -> Result<Value, Fault> {
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_REPLY_BYTES)
-            .read_to_string()
-            .map_err(|error| self.broken(url, &error))?;
-        serde_json::from_str(&text).map_err(|error| {
-            let start: String = text.chars().take(120).collect();
-            let last = self.hiding(&format!("the reply is no JSON ({error}): {start}"));
-            Fault::Passing { last, wait: None }
-        })
-    }
-
-    /// An error below HTTP: most may pass; a bad address or an oversized reply will not.
-    fn broken(&self, url: &str, error: &ureq::Error) -> Fault {
-        let last = self.hiding(&error.to_string());
-        match error {
-            ureq::Error::BadUri(_)
-            | ureq::Error::Http(_)
-            | ureq::Error::BodyExceedsLimit(_)
-            | ureq::Error::RequireHttpsOnly(_)
-            | ureq::Error::InvalidProxyUrl => {
-                Fault::Lasting(LlmError::Refused { url: url.to_owned(), status: 0, message: last })
-            }
-            _ => Fault::Passing { last, wait: None },
+            Err(error) => Err(broken(url, &error)),
         }
     }
 
@@ -154,7 +138,7 @@ impl Line {
         let wait = wait_asked(response.headers());
         let text = response.body_mut().with_config().limit(1 << 16).lossy_utf8(true).read_to_string();
         let text = text.unwrap_or_default();
-        let message = self.hiding(&told(&text));
+        let message = told(&text);
         let is_spent = text.contains("insufficient_quota") || text.contains("billing");
         let url = url.to_owned();
         match status {
@@ -172,25 +156,56 @@ impl Line {
             _ if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
                 Fault::Passing { last: format!("{status}: {message}"), wait }
             }
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+                if wire::is_about_length(&text) =>
+            {
+                let sizes = wire::sizes(&message);
+                Fault::Lasting(LlmError::TooLong { url, status: status.as_u16(), message, sizes })
+            }
             _ => Fault::Lasting(LlmError::Refused { url, status: status.as_u16(), message }),
         }
     }
 
     /// The text without the key, which some servers repeat in their complaints.
-    fn hiding(&self, text: &str) -> String {
-        match &self.key {
-            Some(Secret(key)) if key.len() >= 4 => text.replace(key.as_str(), "[hidden]"),
-            _ => text.to_owned(),
-        }
+    pub(crate) fn hiding(&self, text: &str) -> String {
+        self.key.iter().fold(text.to_owned(), |text, key| key.taken_out_of(&text))
     }
 }
 
-/// The server's own words: `error.message`, `error`, `message` or `detail`, else the beginning of the text.
+fn read_json(url: &str, mut response: Response<Body>) -> Result<Value, Fault> {
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(MAX_REPLY_BYTES)
+        .read_to_string()
+        .map_err(|error| broken(url, &error))?;
+    serde_json::from_str(&text).map_err(|error| Fault::Passing {
+        last: format!("the reply is no JSON ({error}): {text}"),
+        wait: None,
+    })
+}
+
+/// An error below HTTP: most may pass; a bad address or an oversized reply will not.
+fn broken(url: &str, error: &ureq::Error) -> Fault {
+    let last = error.to_string();
+    match error {
+        ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::BodyExceedsLimit(_)
+        | ureq::Error::RequireHttpsOnly(_)
+        | ureq::Error::InvalidProxyUrl => {
+            Fault::Lasting(LlmError::Refused { url: url.to_owned(), status: 0, message: last })
+        }
+        _ => Fault::Passing { last, wait: None },
+    }
+}
+
+/// The server's own words: `error.message`, `error`, `message` or `detail`, else the text.
 fn told(text: &str) -> String {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let found = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]];
     let message = found.into_iter().find_map(Value::as_str).unwrap_or(text);
-    message.trim().chars().take(500).collect()
+    message.trim().to_owned()
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds. A date there is left aside: our own wait is then as good.

@@ -43,9 +43,10 @@ pub(crate) fn read(
             (out.prompt_tokens, out.completion_tokens) = (prompt as usize, completion as usize);
         }
         let choice = &event["choices"][0];
-        if let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) {
-            out.text.push_str(text);
-            on_text(text);
+        let text = wire::text_of(&choice["delta"]["content"]);
+        if !text.is_empty() {
+            out.text.push_str(&text);
+            on_text(&text);
         }
         if !choice["finish_reason"].is_null() {
             out.finish = wire::finish(&choice["finish_reason"]);

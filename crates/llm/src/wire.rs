@@ -84,13 +84,82 @@ pub(crate) fn completion(url: &str, reply: &Value) -> Result<Completion, LlmErro
     let message = choice.get("message").ok_or_else(|| unexpected(url, "choices[0].message", reply))?;
     let (prompt_tokens, completion_tokens) = usage(reply).unwrap_or_default();
     Ok(Completion {
-        text: message["content"].as_str().unwrap_or_default().to_owned(),
+        text: text_of(&message["content"]),
         ids: Vec::new(),
         finish: finish(&choice["finish_reason"]),
         prompt_tokens: prompt_tokens as usize,
         completion_tokens: completion_tokens as usize,
         logprobs: Vec::new(),
     })
+}
+
+/// A text, or the texts of a list of parts.
+pub(crate) fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().filter_map(|p| p.as_str().or(p["text"].as_str())).collect(),
+        _ => String::new(),
+    }
+}
+
+/// The two names of the bound on generated tokens.
+const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// The body with the bound on generated tokens under its other name; nothing where it has none, or both.
+pub(crate) fn swap_limit(body: &Value) -> Option<Value> {
+    let fields = body.as_object()?;
+    let [old, new] = LIMITS.map(|name| fields.contains_key(name));
+    let (from, to) = match (old, new) {
+        (true, false) => (LIMITS[0], LIMITS[1]),
+        (false, true) => (LIMITS[1], LIMITS[0]),
+        _ => return None,
+    };
+    let renamed = |(key, value): (&String, &Value)| {
+        (if key == from { to.to_owned() } else { key.clone() }, value.clone())
+    };
+    Some(Value::Object(fields.iter().map(renamed).collect()))
+}
+
+/// Whether the server refuses the name under which the body bounds the generated tokens, not its value.
+pub(crate) fn refuses_limit(body: &Value, error: &LlmError) -> bool {
+    let LlmError::Refused { status: 400 | 422, message, .. } = error else { return false };
+    let lower = message.to_lowercase();
+    let is_unknown = ["unrecogni", "unknown", "unsupported", "not supported", "not permitted", "unexpected"]
+        .iter()
+        .any(|word| lower.contains(word));
+    lower.contains(LIMITS[1]) && (body.get(LIMITS[0]).is_some() || is_unknown)
+}
+
+/// Whether a refusal says that the prompt does not fit: the codes and words of OpenAI, vLLM, llama.cpp, Anthropic, Gemini,
+/// Groq, Mistral, LM Studio and text-generation-inference.
+pub(crate) fn is_about_length(refusal: &str) -> bool {
+    let lower = refusal.to_lowercase();
+    [
+        "context_length_exceeded",
+        "exceed_context_size",
+        "context length",
+        "context size",
+        "context window",
+        "prompt is too long",
+        "prompt too long",
+        "context too long",
+        "input is too long",
+        "maximum number of tokens allowed",
+        "reduce the length of",
+        "string_above_max_length",
+        "`max_new_tokens` must be <=",
+    ]
+    .iter()
+    .any(|words| lower.contains(words))
+}
+
+/// The tokens that a prompt has and that fit, out of a refusal: its first two large numbers, in whichever order.
+pub(crate) fn sizes(message: &str) -> Option<(usize, usize)> {
+    let plain = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).replace(',', "");
+    let mut numbers = message.split_whitespace().filter_map(|word| plain(word).parse().ok());
+    let mut large = || numbers.find(|n: &usize| *n >= 100);
+    let (one, other) = (large()?, large()?);
+    (one != other).then(|| (one.max(other), one.min(other)))
 }
 
 pub(crate) fn finish(reason: &Value) -> Finish {
@@ -151,8 +220,7 @@ pub(crate) fn vectors(url: &str, n: usize, reply: &Value) -> Result<Vec<Vec<f32>
 }
 
 pub(crate) fn unexpected(url: &str, what: &'static str, reply: &Value) -> LlmError {
-    let reply: String = reply.to_string().chars().take(300).collect();
-    LlmError::Reply { url: url.to_owned(), what, reply }
+    LlmError::Reply { url: url.to_owned(), what, reply: reply.to_string() }
 }
 
 /// A rough count, for budgets only: four characters a token, which English exceeds seldom, and a few a turn.

@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Name,
 }
 
-/// One fact, in a form in which equal facts are equal: `$75.00` is 75 of [`Kind::Money`], `two weeks` is 14 days.
+/// One fact, in a form in which equal facts are equal: `$75.00` is `75 usd`, `two weeks` is 14 days.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fact {
     pub(super) kind: Kind,
@@ -40,54 +40,77 @@ struct Patterns {
 
 const FIGURE: &str = r"\d(?:[\d,]*\d)?(?:\.\d+)?";
 
+/// A number in figures or words: `1,500`, `1.5 million`, `twenty-five`, `a hundred and ten`, `dozen`.
+fn number_pattern() -> String {
+    let of = |words: &[(&str, f64)]| words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|");
+    let (ones, teens, tens, scales) = (of(&ONES), of(&TEENS), of(&TENS), of(&SCALES));
+    let small = format!(r"(?:(?:{tens})(?:[\s-](?:{ones}))?|{teens}|{ones})\b");
+    let scaled = format!(r"(?:[\s-](?:{scales})\b(?:[\s-](?:and\s)?{small})?)");
+    format!(r"(?:(?:{FIGURE}|\b{small}|\ban?\b){scaled}+|{FIGURE}|\b{small}|\b(?:{scales})\b)")
+}
+
+/// A minus that belongs to the number after it, and not to a range such as 3-5.
+const SIGN: &str = r"(?:^|[\s(])[-−]";
+
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     let pattern = |text: &str| Regex::new(text).expect("a constant pattern");
-    let words = NUMBER_WORDS.map(|(word, _)| word).join("|");
+    let number = number_pattern();
     Patterns {
         address: pattern(r"(?i)[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\bhttps?://[^\s)>\]]+|\bwww\.[^\s)>\]]+"),
         money: pattern(&format!(
-            r"(?i)[$€£]\s?({FIGURE})|({FIGURE}|\b(?:{words}))[\s-](?:us\s)?(?:dollars?|usd|euros?|eur|pounds?|gbp)\b"
+            r"(?i)({SIGN})?((?:\bus\s?)?\$|[€£¥₹]|\b(?:usd|eur|gbp|jpy|inr)\b)\s?({number})|({SIGN})?({number})([$£¥₹]|\s?€|[\s-]?(?:us\s)?(?:dollars?|usd|euros?|eur|pounds?|gbp|yen|jpy|rupees?|inr)\b)"
         )),
-        percent: pattern(&format!(r"(?i)({FIGURE}|\b(?:{words}))\s?(?:%|percent\b|per cent\b)")),
+        percent: pattern(&format!(r"(?i)({SIGN})?({number})\s?(?:%|percent\b|per cent\b)")),
         time: pattern(r"(?i)\b(\d{1,2})(?:[:.](\d{2}))?\s?([ap])\.?\s?m\b|\b(noon|midnight)\b"),
         clock: pattern(r"\b(\d{1,2}):(\d{2})\b"),
         figure: pattern(&format!(
-            r"(?i)({FIGURE}|\b(?:{words})\b)(?:st|nd|rd|th)?(?:[\s-]+(?:business|working|calendar|consecutive|full|loyalty|bonus)\b)?(?:[\s-]+([a-z]+))?"
+            r"(?i)({SIGN}|\bminus\s)?({number})(?:st|nd|rd|th)?(?:[\s-]+(?:business|working|calendar|consecutive|full|loyalty|bonus)\b)?(?:[\s-]+([a-z]+))?"
         )),
         name: pattern(r"\b\p{Lu}[\w’'&-]+"),
     }
 });
 
-const NUMBER_WORDS: [(&str, u32); 29] = [
-    ("seventeen", 17),
-    ("seventy", 70),
-    ("sixteen", 16),
-    ("sixty", 60),
-    ("fourteen", 14),
-    ("forty", 40),
-    ("eighteen", 18),
-    ("eighty", 80),
-    ("nineteen", 19),
-    ("ninety", 90),
-    ("thirteen", 13),
-    ("thirty", 30),
-    ("fifteen", 15),
-    ("fifty", 50),
-    ("twelve", 12),
-    ("twenty", 20),
-    ("eleven", 11),
-    ("hundred", 100),
-    ("one", 1),
-    ("two", 2),
-    ("three", 3),
-    ("four", 4),
-    ("five", 5),
-    ("six", 6),
-    ("seven", 7),
-    ("eight", 8),
-    ("nine", 9),
-    ("ten", 10),
-    ("dozen", 12),
+const ONES: [(&str, f64); 9] = [
+    ("one", 1.0),
+    ("two", 2.0),
+    ("three", 3.0),
+    ("four", 4.0),
+    ("five", 5.0),
+    ("six", 6.0),
+    ("seven", 7.0),
+    ("eight", 8.0),
+    ("nine", 9.0),
+];
+const TEENS: [(&str, f64); 10] = [
+    ("ten", 10.0),
+    ("eleven", 11.0),
+    ("twelve", 12.0),
+    ("thirteen", 13.0),
+    ("fourteen", 14.0),
+    ("fifteen", 15.0),
+    ("sixteen", 16.0),
+    ("seventeen", 17.0),
+    ("eighteen", 18.0),
+    ("nineteen", 19.0),
+];
+const TENS: [(&str, f64); 8] = [
+    ("twenty", 20.0),
+    ("thirty", 30.0),
+    ("forty", 40.0),
+    ("fifty", 50.0),
+    ("sixty", 60.0),
+    ("seventy", 70.0),
+    ("eighty", 80.0),
+    ("ninety", 90.0),
+];
+/// What multiplies the number before it.
+const SCALES: [(&str, f64); 6] = [
+    ("dozen", 12.0),
+    ("hundred", 100.0),
+    ("thousand", 1e3),
+    ("million", 1e6),
+    ("billion", 1e9),
+    ("trillion", 1e12),
 ];
 
 const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
@@ -127,13 +150,15 @@ pub(super) fn facts(text: &str) -> BTreeSet<Fact> {
             blanked.push_str(&rest[at..]);
             *rest = blanked;
         };
-    let first_group = |c: &regex::Captures<'_>| c.iter().skip(1).flatten().next().map(|m| number(m.as_str()));
     take(&mut rest, &PATTERNS.address, &|c| {
         let address = c.get_match().as_str().to_lowercase();
         Some(Fact { kind: Kind::Address, value: address.trim_end_matches(['.', '/', ',']).to_owned() })
     });
-    take(&mut rest, &PATTERNS.money, &|c| Some(Fact { kind: Kind::Money, value: first_group(c)? }));
-    take(&mut rest, &PATTERNS.percent, &|c| Some(Fact { kind: Kind::Percent, value: first_group(c)? }));
+    take(&mut rest, &PATTERNS.money, &|c| {
+        let (sign, amount, unit) = if c.get(3).is_some() { (1, 3, 2) } else { (4, 5, 6) };
+        Some(Fact { kind: Kind::Money, value: format!("{} {}", signed(c, sign, amount), currency(&c[unit])) })
+    });
+    take(&mut rest, &PATTERNS.percent, &|c| Some(Fact { kind: Kind::Percent, value: signed(c, 1, 2) }));
     take(&mut rest, &PATTERNS.time, &|c| Some(Fact { kind: Kind::Time, value: time_of_day(c)? }));
     take(&mut rest, &PATTERNS.clock, &|c| {
         let (hours, minutes): (u32, u32) = (c[1].parse().ok()?, c[2].parse().ok()?);
@@ -141,10 +166,10 @@ pub(super) fn facts(text: &str) -> BTreeSet<Fact> {
             .then(|| Fact { kind: Kind::Time, value: format!("{}", hours * 60 + minutes) })
     });
     take(&mut rest, &PATTERNS.figure, &|c| {
-        let unit = c.get(2).map_or("", |m| m.as_str());
+        let unit = c.get(3).map_or("", |m| m.as_str());
         // "one" alone is a pronoun more often than a number.
-        let counts = !c[1].eq_ignore_ascii_case("one") || is_measure(unit);
-        counts.then(|| figure(&number(&c[1]), unit))
+        let counts = !c[2].eq_ignore_ascii_case("one") || is_measure(unit);
+        counts.then(|| figure(&signed(c, 1, 2), unit))
     });
     for (word, starts_sentence) in words(&rest) {
         let lower = word.to_lowercase();
@@ -189,14 +214,50 @@ fn is_measure(unit: &str) -> bool {
     .contains(&unit.to_lowercase().as_str())
 }
 
-/// `1,000.50` as `1000.5`; `thirty` as `30`.
+/// The number of one group with the sign of another.
+fn signed(c: &regex::Captures<'_>, sign: usize, of: usize) -> String {
+    let minus = if c.get(sign).is_some() { "-" } else { "" };
+    format!("{minus}{}", number(&c[of]))
+}
+
+/// `1,000.50` as `1000.5`; `twenty-five` as `25`; `1.5 million` as `1500000`.
 fn number(text: &str) -> String {
-    let lower = text.to_lowercase();
-    if let Some((_, value)) = NUMBER_WORDS.iter().find(|(word, _)| *word == lower) {
-        return value.to_string();
+    let plain = text.to_lowercase().replace(',', "");
+    if plain.bytes().all(|b| b.is_ascii_digit()) {
+        return plain;
     }
-    let plain = lower.replace(',', "");
-    if plain.contains('.') { plain.trim_end_matches('0').trim_end_matches('.').to_owned() } else { plain }
+    let (mut sum, mut part) = (0.0, 0.0);
+    for word in plain.split([' ', '\t', '\n', '\r', '-']) {
+        let of =
+            |words: &[(&str, f64)]| words.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+        if let Some(scale) = of(&SCALES) {
+            part = if part == 0.0 { scale } else { part * scale };
+            // Hundreds and dozens are still counted by what follows: two hundred thousand.
+            if scale >= 1000.0 {
+                sum += std::mem::take(&mut part);
+            }
+        } else if let Some(value) = of(&ONES).or(of(&TEENS)).or(of(&TENS)) {
+            part += value;
+        } else if word == "a" || word == "an" {
+            part += 1.0;
+        } else {
+            part += word.parse().unwrap_or(0.0);
+        }
+    }
+    // Rounded, because 2.3 million is 2299999.9999999995.
+    format!("{:.6}", sum + part).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn currency(said: &str) -> &'static str {
+    let lower = said.to_lowercase();
+    let names: [(&str, &[&str]); 4] = [
+        ("eur", &["€", "eur"]),
+        ("gbp", &["£", "gbp", "pound"]),
+        ("jpy", &["¥", "jpy", "yen"]),
+        ("inr", &["₹", "inr", "rupee"]),
+    ];
+    let named = names.iter().find(|(_, names)| names.iter().any(|name| lower.contains(name)));
+    named.map_or("usd", |(code, _)| code)
 }
 
 /// A figure with its unit in the singular; weeks become days and years months.
@@ -246,8 +307,8 @@ mod tests {
 
     #[test]
     fn facts_take_one_form() {
-        check("Orders over $75.00 ship free", &[("Money", "75")]);
-        check("It costs 1,200 dollars or 15 percent", &[("Money", "1200"), ("Percent", "15")]);
+        check("Orders over $75.00 ship free", &[("Money", "75 usd")]);
+        check("It costs 1,200 dollars or 15 percent", &[("Money", "1200 usd"), ("Percent", "15")]);
         check("within two weeks", &[("Figure(\"day\")", "14")]);
         check("within fourteen business days", &[("Figure(\"day\")", "14")]);
         check("open 9 a.m. to 8:30 PM", &[("Time", "1230"), ("Time", "540")]);
@@ -260,5 +321,47 @@ mod tests {
         check("100 points are 5", &[("Figure(\"\")", "5"), ("Figure(\"point\")", "100")]);
         check("Seventeen items", &[("Figure(\"item\")", "17")]);
         check("", &[]);
+    }
+
+    #[test]
+    fn amounts_keep_their_currency() {
+        for ten in ["$10", "US$10", "US $10", "10 dollars", "ten US dollars", "10$", "10-dollar", "USD 10"] {
+            check(ten, &[("Money", "10 usd")]);
+        }
+        for ten in ["€10", "€ 10.00", "10 €", "10€", "10 euros", "ten euro", "EUR 10"] {
+            check(ten, &[("Money", "10 eur")]);
+        }
+        check("£10 or ten pounds", &[("Money", "10 gbp")]);
+        check("¥500, 500 yen, ₹20, 20 rupees", &[("Money", "20 inr"), ("Money", "500 jpy")]);
+        check("$1.5 million", &[("Money", "1500000 usd")]);
+        check("the balance is -$5", &[("Money", "-5 usd")]);
+    }
+
+    #[test]
+    fn numbers_keep_their_sign() {
+        for cold in ["It was -5 degrees.", "-5 degrees", "minus five degrees", "(−5 degrees)"] {
+            check(cold, &[("Figure(\"degree\")", "-5")]);
+        }
+        check("it fell by -2.5%", &[("Percent", "-2.5")]);
+        check("3-5 days", &[("Figure(\"\")", "3"), ("Figure(\"day\")", "5")]);
+        check("Shipping - 5 days", &[("Figure(\"day\")", "5")]);
+    }
+
+    #[test]
+    fn numbers_are_read_in_words() {
+        let check = |text: &str, expect: &str| check(text, &[("Figure(\"user\")", expect)]);
+        check("twenty-five users", "25");
+        check("twenty five users", "25");
+        check("a hundred users", "100");
+        check("one hundred and twenty-one users", "121");
+        check("two thousand five hundred users", "2500");
+        check("three hundred and twelve thousand and six users", "312006");
+        check("1.5 million users", "1500000");
+        check("1,500,000 users", "1500000");
+        check("2.3 million users", "2300000");
+        check("1.5 billion users", "1500000000");
+        check("two dozen users", "24");
+        check("dozen users", "12");
+        check("123456789012345678901 users", "123456789012345678901");
     }
 }

@@ -5,8 +5,9 @@ use regex::Regex;
 use rust_stemmers::{Algorithm, Stemmer};
 use serde::{Deserialize, Serialize};
 
+use super::abstain::{abstains, is_unknown};
 use super::facts::{Fact, Kind, facts};
-use super::{Case, Decision, Judge, Winner, is_degenerate};
+use super::{Basis, Case, Decision, Judge, Winner, is_degenerate_beside};
 use crate::text::Prf;
 use crate::{EvalError, rouge_l};
 
@@ -25,7 +26,8 @@ use crate::{EvalError, rouge_l};
 /// - *length*: 1, falling to 0.5 for an answer many times as long as the reference.
 ///
 /// An empty or looping answer scores 0. Saying that one does not know scores 0.12 where the reference knows
-/// (better than a wrong figure, worse than most of an answer) and 1 where the reference does not know either.
+/// (better than a wrong figure, worse than most of an answer) and 1 where the reference does not know either, which it
+/// does where it is short, says so in a main clause, and states no figure.
 ///
 /// It measures agreement with the reference, so an answer that is right in other words scores low: read its
 /// verdict as such, and use an LLM judge where answers are open.
@@ -63,12 +65,6 @@ pub struct Score {
 
 const ABSTAINED: f64 = 0.12;
 
-static ABSTAINS: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"(?i)\b(?:(?:do(?:es)? not|don['’]t|doesn['’]t|not) (?:currently |actually )?(?:know|have (?:\w+ ){0,3}(?:information|details|answer))|no (?:\w+ )?information|(?:not|in)sufficient information|(?:unable|not able) to (?:answer|say|find|confirm)|cannot (?:answer|say|confirm|find)|can['’]t (?:answer|say|confirm|find)|(?:not|isn['’]t) (?:sure|certain) (?:about|if|whether|of))\b",
-    )
-    .expect("a constant pattern")
-});
 static NEGATION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?i)\b(?:not|no|never|none|cannot|unable|nor|neither|unfortunately)\b|n['’]t\b")
         .expect("a constant pattern")
@@ -136,11 +132,12 @@ impl ReferenceJudge {
             length: length(reference, answer),
             notes: Vec::new(),
         };
-        if is_degenerate(answer) {
+        if is_degenerate_beside(answer, Some(reference)) {
             score.notes.push("empty or looping".to_owned());
             return score;
         }
-        match (ABSTAINS.is_match(reference), ABSTAINS.is_match(answer)) {
+        let abstains = abstains(answer);
+        match (is_unknown(reference), abstains) {
             (true, true) => {
                 score.total = 1.0;
                 score.notes.push("rightly says that it does not know".to_owned());
@@ -165,7 +162,7 @@ impl ReferenceJudge {
             None => 0.60 * score.content_f1 + 0.40 * score.rouge_l,
         };
         score.total = agreement * (1.0 - 0.9 * score.contradiction) * score.length;
-        if ABSTAINS.is_match(answer) && score.facts.unwrap_or(0.0) < 0.5 {
+        if abstains && score.facts.unwrap_or(0.0) < 0.5 {
             score.total = score.total.min(ABSTAINED);
             // A plain "I do not know" shares no words with the reference, and is still no wrong answer.
             if stated.is_empty() {
@@ -176,18 +173,27 @@ impl ReferenceJudge {
     }
 }
 
+const KIND: &str = "reference";
+
+fn needed_reference(case: &Case) -> Result<&str, EvalError> {
+    let missing = || EvalError::NoReference { id: case.id.clone(), judge: KIND.to_owned() };
+    case.known_reference().ok_or_else(missing)
+}
+
 impl Judge for ReferenceJudge {
     fn kind(&self) -> String {
-        "reference".to_owned()
+        KIND.to_owned()
+    }
+
+    fn check(&self, cases: &[Case]) -> Result<(), EvalError> {
+        cases.iter().try_for_each(|case| needed_reference(case).map(|_| ()))
     }
 
     fn decide(&self, cases: &[Case]) -> Result<Vec<Decision>, EvalError> {
         cases
             .iter()
             .map(|case| {
-                let Some(reference) = case.reference.as_deref().filter(|r| !r.trim().is_empty()) else {
-                    return Err(EvalError::NoReference { id: case.id.clone(), judge: self.kind() });
-                };
+                let reference = needed_reference(case)?;
                 let tuned = self.score(&case.question, reference, &case.tuned);
                 let base = self.score(&case.question, reference, &case.base);
                 let ahead = tuned.total - base.total;
@@ -198,7 +204,14 @@ impl Judge for ReferenceJudge {
                 };
                 let reason = format!("tuned {}; base {}", told(&tuned), told(&base));
                 let (tuned_score, base_score) = (Some(tuned.total), Some(base.total));
-                Ok(Decision { winner, tuned_score, base_score, reason, consistent: true })
+                Ok(Decision {
+                    winner,
+                    tuned_score,
+                    base_score,
+                    reason,
+                    consistent: true,
+                    basis: Basis::Judged,
+                })
             })
             .collect()
     }

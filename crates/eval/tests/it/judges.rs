@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
 use ferrotune_eval::{
-    Case, EvalError, Judge, LlmJudge, ReferenceJudge, Verdict, Winner, agreement, judge, parse_csv,
-    parse_verdict, rouge_l,
+    Case, EvalError, Judge, LlmJudge, ReferenceJudge, Verdict, Winner, agreement, is_degenerate, judge,
+    parse_csv, parse_verdict, rouge_l,
 };
 use proptest::prelude::*;
+use serde_json::Value;
 
 use crate::{Scripted, shared};
 
@@ -197,6 +198,92 @@ fn right_facts_beat_fluent_errors() {
 }
 
 #[test]
+fn a_reference_that_only_mentions_not_knowing_is_no_riddle() {
+    let check = |question: &str, reference: &str, right: &str| {
+        for nothing in ["I do not know.", "I don't know.", "I am not able to say."] {
+            let (found, reason) = winner(&case(question, reference, right, nothing));
+            assert_eq!(found, Winner::Tuned, "{reference}: {reason}");
+        }
+    };
+    check(
+        "Where do I find my order number?",
+        "If you can't find your order number, look in the confirmation email or under My Orders.",
+        "Look in the confirmation email or under My Orders for your order number.",
+    );
+    check(
+        "What do I do if the tracking shows nothing?",
+        "Tracking pages may show no information for the first 24 hours; after that write to support.",
+        "Wait 24 hours for tracking to appear, then write to support.",
+    );
+    check(
+        "How do I pick a size?",
+        "If you are not sure about your size, order two sizes and return one free of charge.",
+        "Order two sizes and return one of them free of charge.",
+    );
+    check(
+        "Can I pay by check?",
+        "We cannot confirm checks, so we take cards and PayPal only.",
+        "No, only cards and PayPal are taken.",
+    );
+    check(
+        "What if support is slow?",
+        "Customers who do not have an answer within 2 days get a $10 voucher.",
+        "You get a $10 voucher if support takes longer than 2 days.",
+    );
+}
+
+/// Each row: reference, answers that are right, answers with another figure of the same kind.
+#[test]
+fn a_figure_is_more_than_its_digits() {
+    let check = |reference: &str, right: &[&str], wrong: &[&str]| {
+        for (right, wrong) in right.iter().flat_map(|r| wrong.iter().map(move |w| (r, w))) {
+            let (found, reason) = winner(&case("What is it?", reference, right, wrong));
+            assert_eq!(found, Winner::Tuned, "{reference} {right} {wrong}: {reason}");
+        }
+    };
+    check("It costs €10.", &["It costs 10 euros.", "10 €"], &["It costs $10.", "It costs 10 dollars."]);
+    check("The lowest is -5 degrees.", &["-5 degrees", "minus five degrees"], &["The lowest is 5 degrees."]);
+    check("You have twenty-five days.", &["25 days.", "25"], &["You have twenty days.", "You have 20 days."]);
+    check("It has 1.5 million users.", &["1,500,000 users"], &["It has 1.5 billion users.", "1.5 users"]);
+    check("It has two hundred rooms.", &["200 rooms"], &["It has two rooms.", "It has a hundred rooms."]);
+}
+
+/// No answer that a person or GPT-4 gave as right is empty or loops.
+#[test]
+fn references_are_no_loops() {
+    let list = |path: &str, answer: &dyn Fn(&Value) -> Option<String>| -> Vec<String> {
+        let Some(text) = shared(path) else { return Vec::new() };
+        let rows: Vec<Value> = serde_json::from_str(&text)
+            .unwrap_or_else(|_| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
+        let found: Vec<String> =
+            rows.iter().filter_map(answer).filter(|a| a.chars().any(char::is_alphanumeric)).collect();
+        assert!(found.len() >= 30, "{path}: {} answers", found.len());
+        found
+    };
+    let of = |keys: &'static str| move |row: &Value| row.pointer(keys)?.as_str().map(str::to_owned);
+    let sets = [
+        ("llama_factory/alpaca_en_demo.json", "/output"),
+        ("llama_factory/dpo_en_demo.json", "/chosen/value"),
+        ("gsm8k/test.jsonl", "/answer"),
+        ("mt_bench/gpt-4.jsonl", "/choices/0/turns/0"),
+        ("mt_bench/gpt-4.jsonl", "/choices/0/turns/1"),
+    ];
+    for (path, keys) in sets {
+        let looping: Vec<String> = list(path, &of(keys)).into_iter().filter(|a| is_degenerate(a)).collect();
+        assert!(looping.is_empty(), "{path}: {looping:#?}");
+    }
+}
+
+#[test]
+fn long_answers_are_judged() {
+    let fine: String = (0..20_000).map(|i| format!("w{i} is here. ")).collect();
+    let (found, _) = winner(&case("How long?", "30 days.", "30 days", &fine));
+    assert_eq!(found, Winner::Tuned);
+    let (found, reason) = winner(&case("How long?", "30 days.", &fine, &"I am here. ".repeat(60_000)));
+    assert!(found == Winner::Tuned && reason.contains("base 0.00, empty or looping"), "{reason}");
+}
+
+#[test]
 fn equals_are_a_tie() {
     for [question, reference, right, bad] in PAIRS {
         assert_eq!(winner(&case(question, reference, right, right)).0, Winner::Tie);
@@ -234,7 +321,22 @@ fn no_reference_is_an_error_that_names_the_question() {
         let error = judge(&ReferenceJudge::default(), std::slice::from_ref(&missing), 0).unwrap_err();
         assert!(matches!(&error, EvalError::NoReference { id, .. } if id == "q?"), "{error}");
     }
-    assert!(judge(&ReferenceJudge::default(), &[], 0).is_err());
+    let none = judge(&ReferenceJudge::default(), &[], 0).unwrap_err().to_string();
+    assert!(none.contains("there is no case"), "{none}");
+}
+
+#[test]
+fn an_id_may_be_a_number() {
+    let read = |id: &str| {
+        let row = format!(r#"{{"id": {id}, "question": "q", "base": "a", "tuned": "b"}}"#);
+        serde_json::from_str::<Case>(&row).map(|case| case.id).map_err(|error| error.to_string())
+    };
+    assert_eq!(read("17").unwrap(), "17");
+    assert_eq!(read(r#""q-17""#).unwrap(), "q-17");
+    for id in ["1.5", "null", "[1]"] {
+        let error = read(id).unwrap_err();
+        assert!(error.contains(&format!("`id` is {id}: it must be a text or a whole number")), "{error}");
+    }
 }
 
 /// TruthfulQA: the best answer as the reference, another right answer against a wrong one.
@@ -302,7 +404,7 @@ fn an_llm_judge_that_reads_the_answers_decides() {
     assert_eq!(report.rows.iter().map(|r| r.winner).collect::<Vec<_>>(), [Winner::Tuned, Winner::Base]);
     assert_eq!(report.consistency, 1.0);
     let mute = Scripted::new(|_| "I cannot say.".to_owned(), |_, _| 0.0);
-    assert_eq!(judge(&LlmJudge::new(&mute), &cases, 0).unwrap().tie, 2);
+    assert!(matches!(judge(&LlmJudge::new(&mute), &cases, 0), Err(EvalError::Unreadable { .. })));
 }
 
 #[test]
@@ -320,6 +422,26 @@ fn verdicts_are_read_from_what_models_write() {
     check("verdict: C", None);
     check(r#"{"verdict": "A""#, Some(Winner::Tuned));
     check(r#"{"verdict": 3}"#, None);
+    check("", None);
+    // Forms of models that keep to no form.
+    check("**Reasoning**: fine.\n\n**Verdict:** **A**", Some(Winner::Tuned));
+    check("A", Some(Winner::Tuned));
+    check(" **B**.\n", Some(Winner::Base));
+    check("tie", Some(Winner::Tie));
+    check("Response A", Some(Winner::Tuned));
+    check(r#"{"reason": "x", "verdict": "Response B"}"#, Some(Winner::Base));
+    check("B gives the right figure.\n\nResponse B", Some(Winner::Base));
+    check("Final answer: A", Some(Winner::Tuned));
+    check("{'reason': 'x', 'verdict': 'B'}", Some(Winner::Base));
+    check("verdict: a", Some(Winner::Tuned));
+    check("Verdict: a tie", Some(Winner::Tie));
+    check("**A**\nis short\n**B**\nis long", None);
+    check("The winner is a matter of taste.", None);
+    check("A good question.", None);
+    check(r#"{"verdict": "A or B"}"#, None);
+    check("Verdict: B and A are alike", None);
+    check("<think>A? {\"verdict\": \"A\"}</think>\nB", Some(Winner::Base));
+    check("<think>\nSo the verdict: A? Let me see", None);
     check("", None);
 }
 

@@ -1,6 +1,7 @@
 //! The crate as its users see it, against the programs whose figures it must reproduce.
 
 mod judges;
+mod llm_judge;
 mod metrics;
 mod statistics;
 mod tasks;

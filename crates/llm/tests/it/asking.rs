@@ -185,6 +185,82 @@ fn a_stream_is_handed_over_piece_by_piece() {
 }
 
 #[test]
+fn every_attempt_of_a_stream_is_paid_for() {
+    let server = Server::new(vec![Act::Answer(503, "", String::new())]);
+    let budget = Budget { max_requests: Some(2), ..Budget::default() };
+    let model = Client::new(ClientConfig { budget, ..config(&server) }).unwrap();
+    let error = model.chat_stream(&hello(), &GenerateParams::default(), &mut |_| {}).unwrap_err();
+    assert!(matches!(&error, ModelError::Budget(reason) if reason.contains("2 requests")), "{error}");
+    assert_eq!((server.seen().len(), model.spent().requests), (2, 2));
+    // What failed is paid back in tokens.
+    let budget = Budget { max_tokens: Some(400), ..Budget::default() };
+    let model = Client::new(ClientConfig { budget, ..config(&server) }).unwrap();
+    let error = model.chat_stream(&hello(), &GenerateParams::default(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("failed 3 times"), "{error}");
+    assert_eq!((model.spent().requests, model.spent().prompt_tokens), (3, 0));
+}
+
+#[test]
+fn a_text_in_parts_is_joined() {
+    let parts = json!([{"type": "text", "text": "Hello"}, {"type": "image"}, " you"]);
+    let body = json!({"choices": [{"message": {"content": parts}}]}).to_string();
+    let server = Server::new(vec![Act::Answer(200, "", body)]);
+    let model = Client::new(config(&server)).unwrap();
+    assert_eq!(model.chat(&hello(), &GenerateParams::default()).unwrap().text, "Hello you");
+}
+
+#[test]
+fn the_other_name_of_the_token_limit_is_tried_once() {
+    let refuses = |message: &str| Act::Answer(400, "", json!({"error": {"message": message}}).to_string());
+    let old = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(vec![refuses(old), says("one"), says("two")]);
+    let with_cache = ClientConfig { cache: Some(folder.path().to_owned()), ..config(&server) };
+    let model = Client::new(with_cache.clone()).unwrap();
+    let ask = |model: &Client, seed| {
+        model.chat(&hello(), &GenerateParams { seed, ..GenerateParams::default() }).unwrap().text
+    };
+    assert_eq!((ask(&model, 0).as_str(), ask(&model, 1).as_str()), ("one", "two"));
+    let names = server.seen().into_iter().map(|seen| seen.body.get("max_tokens").is_some());
+    assert_eq!(names.collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!(server.seen()[1].body["max_completion_tokens"], 256);
+    // A client that has not found out yet reads what the other kept.
+    assert_eq!(ask(&Client::new(with_cache).unwrap(), 1), "two");
+
+    let server = Server::new(vec![refuses(old)]);
+    assert!(Client::new(config(&server)).unwrap().chat(&hello(), &GenerateParams::default()).is_err());
+    assert_eq!(server.seen().len(), 2);
+
+    let check = |message: &str, n: usize| {
+        let server = Server::new(vec![refuses(message), says("one")]);
+        let key = Some("PATH".to_owned());
+        let openai = ClientConfig { provider: Provider::OpenAi, api_key_env: key, ..config(&server) };
+        let _ = Client::new(openai).unwrap().chat(&hello(), &GenerateParams::default());
+        assert_eq!(server.seen().len(), n, "{message}");
+    };
+    check("Unrecognized request argument supplied: max_completion_tokens", 2);
+    check("max_completion_tokens is too large: 256. This model supports at most 128", 1);
+}
+
+#[test]
+fn a_fallback_passes_on_what_is_too_long_and_no_other_bad_request() {
+    let refuses = |message: &str| Act::Answer(400, "", json!({"error": {"message": message}}).to_string());
+    let check = |message: &str, expect: Option<&str>| {
+        let (short, long) = (Server::new(vec![refuses(message)]), Server::new(vec![says("second")]));
+        let client =
+            |server: &Server| -> Box<dyn LanguageModel> { Box::new(Client::new(config(server)).unwrap()) };
+        let both = Fallback::new(vec![client(&short), client(&long)]).unwrap();
+        let found = both.chat(&hello(), &GenerateParams::default()).ok().map(|reply| reply.text);
+        assert_eq!(found.as_deref(), expect, "{message}");
+        let found = both.chat_batch(&[hello()], &GenerateParams::default()).ok();
+        assert_eq!(found.map(|mut replies| replies.remove(0).text).as_deref(), expect, "{message}");
+    };
+    check("This model's maximum context length is 4096 tokens. You sent 5000 tokens.", Some("second"));
+    check("the request exceeds the available context size", Some("second"));
+    check("temperature must be at most 2", None);
+}
+
+#[test]
 fn a_fallback_asks_the_next() {
     let (down, up) = (Server::new(vec![Act::HangUp]), Server::new(vec![says("second")]));
     let client = |server: &Server, model: &str| -> Box<dyn LanguageModel> {

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use ferrotune_llm::{Client, ClientConfig, RetryConfig};
+use ferrotune_llm::{Client, ClientConfig, EmbedClient, RetryConfig};
 use ferrotune_types::{GenerateParams, LanguageModel, ModelError};
 
 use crate::server::{Act, Server, says};
@@ -100,7 +100,88 @@ fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
+#[test]
+fn a_prompt_that_is_too_long_is_told_apart() {
+    let check = |status, body: &str, expect: Option<(usize, usize)>| {
+        let server = Server::new(vec![answer(status, body)]);
+        match (ask(&server).unwrap_err(), expect) {
+            (ModelError::TooLong { tokens, limit }, Some(expect)) => assert_eq!((tokens, limit), expect),
+            (ModelError::BadRequest(text), None) => {
+                assert!(text.contains(&format!("{status}: ")) && text.contains("longer than the model's"));
+            }
+            (error, _) => panic!("{error} of {body}"),
+        }
+        assert_eq!(server.seen().len(), 1);
+    };
+    check(
+        400,
+        r#"{"error": {"message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.", "code": "context_length_exceeded"}}"#,
+        Some((9001, 8192)),
+    );
+    check(
+        400,
+        r#"{"message": "This model's maximum context length is 4,096 tokens. However, you requested 5,000 tokens (4,900 in the messages, 100 in the completion)."}"#,
+        Some((5000, 4096)),
+    );
+    check(
+        400,
+        r#"{"error": {"message": "prompt is too long: 208310 tokens > 200000 maximum"}}"#,
+        Some((208_310, 200_000)),
+    );
+    check(
+        413,
+        r#"{"error": {"message": "Please reduce the length of the messages.", "code": "context_length_exceeded"}}"#,
+        None,
+    );
+    check(
+        400,
+        r#"{"error": {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"}}"#,
+        None,
+    );
+}
+
 /// The key is this process's PATH, so that no test sets an environment variable.
+fn with_key(server: &Server) -> ClientConfig {
+    let retry = RetryConfig { attempts: 1, ..RetryConfig::default() };
+    ClientConfig { api_key_env: Some("PATH".into()), retry, ..config(server) }
+}
+
+#[test]
+fn no_reply_however_odd_shows_the_key() {
+    let key = std::env::var("PATH").unwrap();
+    let beginning: String = key.chars().take(12).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let says = |text: &str| serde_json::json!({"error": {"message": text}}).to_string();
+    let (plain, late) = (says(&key), says(&format!("{} {key}", "x".repeat(490))));
+    let escaped = plain.replace('/', "\\/");
+    let note = serde_json::json!({"choices": [], "note": key}).to_string();
+    let event = format!("data: {plain}\n\n");
+    let script = [
+        (200, &plain),
+        (200, &late),
+        (200, &escaped),
+        (200, &note),
+        (401, &late),
+        (400, &late),
+        (500, &late),
+        (400, &format!("context length {late}")),
+    ];
+    for (status, body) in script {
+        let server = Server::new(vec![answer(status, body)]);
+        let model = Client::new(ClientConfig { cache: Some(folder.path().into()), ..with_key(&server) });
+        let error = model.unwrap().chat(&hello(), &GenerateParams::default()).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains(&beginning), "{status} {body}: {shown}");
+    }
+    let server = Server::new(vec![answer(200, &event), answer(200, &plain)]);
+    let model = Client::new(with_key(&server)).unwrap();
+    let error = model.chat_stream(&hello(), &GenerateParams::default(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("[hidden]") && !format!("{error:?}").contains(&beginning), "{error}");
+    let error = EmbedClient::new(model).unwrap_err();
+    assert!(error.to_string().contains("[hidden]") && !format!("{error:?}").contains(&beginning), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing of it is worth keeping");
+}
+
 #[test]
 fn the_key_is_never_shown() {
     let key = std::env::var("PATH").unwrap();
@@ -108,12 +189,7 @@ fn the_key_is_never_shown() {
     let complaint = serde_json::json!({"error": {"message": format!("Incorrect API key provided: {key}")}});
     let body = complaint.to_string();
     let server = Server::new(vec![answer(401, &body), answer(500, &body), answer(200, &key), says("ok")]);
-    let config = ClientConfig {
-        api_key_env: Some("PATH".into()),
-        cache: Some(folder.path().to_owned()),
-        retry: RetryConfig { attempts: 1, ..RetryConfig::default() },
-        ..config(&server)
-    };
+    let config = ClientConfig { cache: Some(folder.path().to_owned()), ..with_key(&server) };
     let model = Client::new(config).unwrap();
     let mut shown = vec![format!("{model:?}")];
     for _ in 0..3 {
