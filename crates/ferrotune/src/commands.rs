@@ -5,32 +5,40 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ferrotune_data::Item;
-use ferrotune_data::read::{self, ReadOptions};
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
-use ferrotune_peft::{LoadOptions, load as load_adapter};
+use ferrotune_peft::{LoadOptions, base_doubt, load as load_adapter};
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
-    retrieve,
+    remove_others, retrieve, unknown_documents,
 };
 use ferrotune_tokenizer::{Limits, Packing, Truncation, pack};
 use ferrotune_types::{Embed, Example, GenerateParams, LanguageModel, PairExample, PreferencePair};
 use serde_json::{Value, json};
 
-use crate::cli::data::{conversations, render};
+use crate::cli::data::{conversations, render, rows_of};
 use crate::cli::{
     Command, CptArgs, DpoArgs, EmbedArgs, MergeArgs, Output, PerplexityArgs, PipelineArgs, RagAskArgs,
     RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs, TuneArgs,
+    WholeArgs,
 };
 use crate::files::{content_hash, hash_parts, json_lines, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
+use crate::pair_commands::{Thumbs, thumbs};
 use crate::pipeline::{self, PipelineConfig, RunOptions};
 use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, RelativeConfig, RelativeLoss, RunConfig, SftConfig, SftData,
     ThumbData, ThumbExample,
 };
+use crate::template::template_source;
 use crate::tune_commands::{Tuned, save_rows};
+
+/// Whether a command stops between two steps when it is asked to, and can be gone on with. The others end at once.
+pub fn stops_between_steps(command: &Command) -> bool {
+    use Command::{Classify, Cpt, Dpo, Mlm, Pipeline, Reward, Sft};
+    matches!(command, Pipeline(_) | Sft(_) | Cpt(_) | Mlm(_) | Classify(_) | Dpo(_) | Reward(_))
+}
 
 /// Runs any command that is not light.
 ///
@@ -45,7 +53,8 @@ fn run_with_torch(command: &Command) -> Result<Output> {
     match command {
         Command::Pipeline(args) => run_pipeline(args),
         Command::Render(args) => {
-            let (_, template) = model_store::load_words(&model_store::resolve(&args.model)?, "")?;
+            let (_, template) =
+                model_store::load_words(&model_store::resolve(&args.model)?, &args.words.template)?;
             render(&template, args)
         }
         Command::Tokenize(args) => tokenize(args),
@@ -122,7 +131,7 @@ fn tokenize(args: &TokenizeArgs) -> Result<Output> {
     let [model] = args.models.as_slice() else {
         bail!("--chat-file takes one model; several are compared with --show TEXT");
     };
-    let (tokenizer, template) = model_store::load_words(&model_store::resolve(model)?, "")?;
+    let (tokenizer, template) = model_store::load_words(&model_store::resolve(model)?, &args.words.template)?;
     let chats = conversations(file)?;
     let limits = Limits { max_length: usize::MAX, ..Limits::default() };
     let made = recipes::examples(&chats, &template, &tokenizer, &limits)?;
@@ -149,8 +158,11 @@ pub(crate) fn load_with_adapter(
 /// The model with an adapter on it, where there is one.
 pub(crate) fn with_adapter(mut model: LoadedModel, adapter: Option<&Path>) -> Result<LoadedModel> {
     if let Some(folder) = adapter {
-        load_adapter(&mut model.decoder, folder, &LoadOptions::default())
+        let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())
             .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
+        if let Some(doubt) = base_doubt(&adapter.config, &model.decoder.config.model_type) {
+            eprintln!("warning: {}: {doubt}", folder.display());
+        }
     }
     Ok(model)
 }
@@ -164,11 +176,12 @@ fn perplexity(args: &PerplexityArgs) -> Result<Output> {
         quantize_int8(&mut model.decoder);
     }
     let context = model.decoder.config.max_position_embeddings;
-    if args.window > context {
-        bail!("the window of {} tokens is longer than the model's context of {context}", args.window);
+    let window = args.window.unwrap_or(context.min(1024));
+    if window > context {
+        bail!("--window is {window}, but the model reads at most {context} tokens");
     }
     let ids = model.tokenizer.encode(&text, true)?;
-    let outcome = recipes::text_perplexity(&model.decoder, &ids, args.window, args.max_tokens)?;
+    let outcome = recipes::text_perplexity(&model.decoder, &ids, window, args.max_tokens)?;
     Output::one(&outcome, format!("{:.4}", outcome.perplexity))
 }
 
@@ -190,6 +203,10 @@ pub(crate) fn run_hash<'a>(
         format!("{} {} {} {} {:?}", args.dora, args.rslora, args.init, args.bias, args.modules_to_save);
     let settings = settings.to_string();
     let max_length = args.max_length.unwrap_or_default().to_le_bytes();
+    let template = match args.words.template.as_str() {
+        "" => String::new(),
+        name => template_source(name)?,
+    };
     let mut parts = vec![
         place.dtype_name().as_bytes(),
         settings.as_bytes(),
@@ -197,9 +214,21 @@ pub(crate) fn run_hash<'a>(
         kind.as_bytes(),
         max_length.as_slice(),
         args.truncation.as_deref().unwrap_or_default().as_bytes(),
+        template.as_bytes(),
     ];
     parts.extend(files.iter().map(Vec::as_slice));
     Ok(hash_parts(&parts))
+}
+
+/// Refuses settings of validation where nothing is held out.
+fn check_validation(whole: &WholeArgs, validation: Option<&Path>) -> Result<()> {
+    let named = [("--eval-every", whole.eval_every), ("--patience", whole.patience)];
+    match named.into_iter().find(|(_, n)| n.is_some()) {
+        Some((option, _)) if validation.is_none() => {
+            bail!("{option} needs rows held out: give --validation FILE")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tokens of a row at most: as asked, else 1,024, and never more than the model reads.
@@ -224,8 +253,12 @@ fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
     }
 }
 
-/// Clears an earlier run's state away unless it is to be gone on with.
+/// Clears an earlier run's state away unless it is to be gone on with. Called when the run is about to start: a command
+/// that fails before that takes nothing away.
 pub(crate) fn prepare(out: &Path, resume: bool) -> Result<()> {
+    if resume && !out.join("checkpoints").is_dir() {
+        eprintln!("warning: {} holds no checkpoint to go on from: starting anew", out.display());
+    }
     if !resume {
         for name in ["checkpoints", "reference.json", "metrics.jsonl"] {
             let path = out.join(name);
@@ -255,9 +288,12 @@ pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
         ("lr", args.lr.map(Value::from)),
         ("schedule", args.schedule.clone().map(Value::from)),
         ("warmup_steps", args.warmup_steps.map(Value::from)),
-        ("seed", Some(Value::from(args.seed))),
+        ("seed", args.seed.map(Value::from)),
         ("shuffle", args.no_shuffle.then_some(Value::Bool(false))),
     ];
+    if let Some(lr) = args.lr.filter(|lr| !lr.is_finite()) {
+        bail!("--lr is {lr}, not a number");
+    }
     let more = more.iter().map(|(name, value)| (*name, Some(value.clone())));
     for (name, setting) in given.into_iter().chain(more) {
         if let Some(setting) = setting {
@@ -275,13 +311,14 @@ fn sft(args: &SftArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let config: SftConfig = settings(tune, &args.whole.settings())?;
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
+    config.check()?;
+    check_validation(&args.whole, args.validation.as_deref())?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let max_length = max_length(tune, &model)?;
     let limits = Limits { max_length, truncation: truncation(tune, Truncation::Drop), ..Limits::default() };
     let examples = |file: &Path| -> Result<Vec<Example>> {
         let chats = conversations(file)?;
-        let made = recipes::examples(&chats, &model.template, &model.tokenizer, &limits)?;
+        let made = recipes::examples(&chats, model.template()?, &model.tokenizer, &limits)?;
         eprintln!("{:>12}: {}: {}", "sft", file.display(), made.report);
         Ok(made.examples)
     };
@@ -297,8 +334,11 @@ fn sft(args: &SftArgs) -> Result<Output> {
         let found = recipes::find_lr(&model.decoder, tuned.trained(), &data, &config, sweep, &tune.out)?;
         return Output::one(&found, found.words());
     }
-    let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
+    let named = json!({
+        "config": serde_json::to_value(&config)?, "whole": args.whole.named(), "packing": args.packing,
+    });
     let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
+    prepare(&tune.out, tune.resume)?;
     let outcome = recipes::sft(&model.decoder, tuned.trained(), &data, &config, &tune.out, &hash)?;
     let folder = tuned.save(&model, &tune.out)?;
     let (trained, all) = tuned.counts(&model.decoder);
@@ -312,24 +352,33 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let mut more = args.whole.settings();
-    more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
+    more.extend(finite_beta(args)?.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     more.extend(args.reference.clone().map(|id| ("reference", Value::from(id))));
     more.extend(args.reference_adapter.clone().map(|folder| ("reference_adapter", json!(folder))));
     let config: DpoConfig = settings(tune, &more)?;
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
+    config.check()?;
+    check_validation(&args.whole, args.validation.as_deref())?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let [train, validation] = tokenized_pairs("dpo", tune, args.validation.as_deref(), &model)?;
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
     let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let before = answer_lengths(args, &model, &validation)?;
+    prepare(&tune.out, tune.resume)?;
     let trained = tuned.trained();
     let outcome = recipes::dpo(&model.decoder, trained, &train, &validation, &config, &tune.out, &hash)?;
     let folder = tuned.save(&model, &tune.out)?;
     let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &validation, before)?;
     Output::one(&json, folder.display().to_string())
+}
+
+fn finite_beta(args: &DpoArgs) -> Result<Option<f64>> {
+    match args.beta {
+        Some(beta) if !beta.is_finite() => bail!("--beta is {beta}, not a number"),
+        beta => Ok(beta),
+    }
 }
 
 /// How long greedy answers to the first held-out prompts are, where that was asked for.
@@ -380,10 +429,10 @@ fn tokenized_pairs_of(
     model: &LoadedModel,
 ) -> Result<Vec<PairExample>> {
     let pairs = preference_pairs(file)?;
-    let tokens = recipes::pair_tokens(&pairs, &model.template, &model.tokenizer);
+    let tokens = recipes::pair_tokens(&pairs, model.template()?, &model.tokenizer);
     let check = PairCheck { max_length: Some(limits.max_length), ..PairCheck::default() };
     crate::pair_commands::say_check(name, &check_pairs(&pairs, Some(&tokens), &check));
-    let mut made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, limits)?;
+    let mut made = recipes::pair_examples(&pairs, model.template()?, &model.tokenizer, limits)?;
     eprintln!("{name:>12}: {}: {}", file.display(), made.report);
     let n = made.examples.len();
     made.examples.retain(|pair| pair.chosen() != pair.rejected());
@@ -413,15 +462,16 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let mut more = args.whole.settings();
-    more.extend(args.beta.map(|beta| ("beta", Value::from(beta))));
+    more.extend(finite_beta(args)?.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     let config: RelativeConfig = settings(tune, &more)?;
     if let Some(reference) = &args.reference {
         bail!("--reference {reference} goes with DPO; {} has none, or the model as it is now", config.loss);
     }
     let (loss, run) = (config.loss()?, config.run());
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
+    run.check()?;
+    check_validation(&args.whole, args.validation.as_deref())?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let thumbs = matches!(loss, RelativeLoss::Kto(_)).then(|| thumb_data(args, &model)).transpose()?;
     let [train, held] = match &thumbs {
         Some(data) => [Vec::new(), data.pairs.clone()],
@@ -432,6 +482,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
     let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
     let before = answer_lengths(args, &model, &held)?;
+    prepare(&tune.out, tune.resume)?;
     let outcome = match &loss {
         RelativeLoss::Kto(loss) => {
             let data = thumbs.unwrap_or_default();
@@ -456,11 +507,11 @@ fn thumb_data(args: &DpoArgs, model: &LoadedModel) -> Result<ThumbData> {
         ..Limits::default()
     };
     let examples = |file: &Path| -> Result<(Vec<ThumbExample>, Vec<PairExample>)> {
-        let Some(thumbs) = crate::pair_commands::thumbs(file)? else {
+        let Some(Thumbs { chats: thumbs, .. }) = thumbs(file)? else {
             let pairs = tokenized_pairs_of("pairs", file, &limits, model)?;
             return Ok((ThumbExample::of_pairs(&pairs), pairs));
         };
-        let made = recipes::thumb_examples(&thumbs, &model.template, &model.tokenizer, &limits)?;
+        let made = recipes::thumb_examples(&thumbs, model.template()?, &model.tokenizer, &limits)?;
         eprintln!("{:>12}: {}: {}", "kto", file.display(), made.report);
         Ok((made.examples, Vec::new()))
     };
@@ -473,8 +524,9 @@ fn reward(args: &RewardArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let config: RunConfig = settings(tune, &args.whole.settings())?;
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
+    config.check()?;
+    check_validation(&args.whole, args.validation.as_deref())?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let [train, held] = tokenized_pairs("pairs", tune, args.validation.as_deref(), &model)?;
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
@@ -484,6 +536,7 @@ fn reward(args: &RewardArgs) -> Result<Output> {
         "config": serde_json::to_value(&config)?, "centering": centering, "whole": args.whole.named(),
     });
     let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
+    prepare(&tune.out, tune.resume)?;
     let outcome = recipes::reward(
         &model.decoder,
         tuned.trained(),
@@ -503,20 +556,26 @@ fn cpt(args: &CptArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let config: SftConfig = settings(tune, &args.whole.settings())?;
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
+    config.check()?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let (own, own_held) = documents(&tune.data, args.held_out)?;
     let (general, general_held) = match &args.general {
         Some(file) => documents(file, args.held_out)?,
         None => (Vec::new(), Vec::new()),
     };
+    if let Some(file) = args.general.as_deref().filter(|_| args.replay > 0.0 && general.is_empty()) {
+        bail!("{} holds no text to replay: leave out --general, or give another file", file.display());
+    }
     let texts = CptTexts { own, own_held, general, general_held };
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
-    let named =
-        json!({"config": serde_json::to_value(&config)?, "replay": args.replay, "whole": args.whole.named()});
+    let named = json!({
+        "config": serde_json::to_value(&config)?, "replay": args.replay, "held_out": args.held_out,
+        "whole": args.whole.named(),
+    });
     let hash = run_hash(tune, place, &named, &model.path, [args.general.as_deref()])?;
     let window = (max_length(tune, &model)?, args.replay);
+    prepare(&tune.out, tune.resume)?;
     let outcome = recipes::cpt(
         &model.decoder,
         tuned.trained(),
@@ -535,37 +594,39 @@ fn cpt(args: &CptArgs) -> Result<Output> {
 /// A file's documents, the last `held_out` of them apart: the rows of a dataset, or the paragraphs of a text.
 pub(crate) fn documents(file: &Path, held_out: f64) -> Result<(Vec<String>, Vec<String>)> {
     let is_text = file.extension().is_some_and(|e| e == "txt" || e == "md");
+    if !(0.0..1.0).contains(&held_out) {
+        bail!("--held-out is {held_out}, not a share of at least 0 and below 1");
+    }
     let mut all: Vec<String> = if is_text {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = text.replace("\r\n", "\n");
         text.split("\n\n").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()
     } else {
-        let (records, ..) = read::open(file, &ReadOptions::default())?;
-        let text = |item| match item {
-            Item::Document(document) => Some(document.text),
-            _ => None,
-        };
-        records.into_iter().filter_map(|r| text(r.item)).collect()
+        let text =
+            |item| if let Item::Document(document) = item { Ok(document.text) } else { Err(Box::new(item)) };
+        let rows = rows_of(file, "text", text)?;
+        rows.warn();
+        rows.wanted
     };
-    let n_held = (all.len() as f64 * held_out.clamp(0.0, 0.9)) as usize;
+    let n_held = (all.len() as f64 * held_out) as usize;
     let held = all.split_off(all.len() - n_held);
     Ok((all, held))
 }
 
 pub(crate) fn preference_pairs(file: &Path) -> Result<Vec<PreferencePair>> {
-    let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
-    for row in dropped.iter().take(5) {
-        eprintln!("warning: {}:{}: {} ({})", file.display(), row.origin.line, row.reason, row.detail);
-    }
-    let pairs: Vec<PreferencePair> = records.into_iter().filter_map(|r| r.item.into_pair()).collect();
-    if pairs.is_empty() {
-        bail!("{} holds no preference pair: {detection}", file.display());
-    }
-    Ok(pairs)
+    let rows = rows_of(file, "preference pair", pair)?;
+    rows.warn();
+    Ok(rows.wanted)
+}
+
+/// A preference pair, or what else it is.
+pub(crate) fn pair(item: Item) -> Result<PreferencePair, Box<Item>> {
+    if let Item::Pair(pair) = item { Ok(pair) } else { Err(Box::new(item)) }
 }
 
 fn merge(args: &MergeArgs) -> Result<Output> {
-    let outcome = recipes::merge(&args.base, &args.adapter, &args.out, "")?;
+    let outcome = recipes::merge(&args.base, &args.adapter, &args.out, &args.words.template)?;
     let text =
         format!("{} (logits differ by at most {:.2e})", args.out.display(), outcome.max_abs_logit_diff);
     Output::one(&outcome, text)
@@ -604,9 +665,17 @@ fn rag_index(args: &RagIndexArgs) -> Result<Output> {
     let chunks =
         ChunkConfig { splitter: Splitter::Markdown, size: args.chunk_chars, overlap: args.overlap_chars };
     let report = index(&mut store, &documents, &chunks, embedder.as_ref().map(|e| e as &dyn Embed))?;
-    let text =
-        format!("{} documents, {} chunks written to {}", report.documents, report.chunks, args.out.display());
-    Output::one(&report, text)
+    let gone = if args.keep { Vec::new() } else { remove_others(&mut store, &documents)? };
+    let text = format!(
+        "{} documents, {} chunks written to {}, {} documents that are gone removed",
+        report.documents,
+        report.chunks,
+        args.out.display(),
+        gone.len()
+    );
+    let mut json = serde_json::to_value(report)?;
+    json["gone"] = json!(gone);
+    Output::one(&json, text)
 }
 
 fn load_embedder(name: &str, device: &str, dtype: &str) -> Result<Option<LocalEmbedder>> {
@@ -631,7 +700,10 @@ fn rag_parts(file: &PathBuf, with: &RagModelArgs) -> Result<RagParts> {
     let place = Place::parse(&with.device, &with.dtype)?;
     let model = match with.model.as_str() {
         "none" => None,
-        id => Some(LocalModel::new(id, load_with_adapter(id, with.adapter.as_deref(), place, "")?)),
+        id => Some(LocalModel::new(
+            id,
+            load_with_adapter(id, with.adapter.as_deref(), place, &with.words.template)?,
+        )),
     };
     Ok(RagParts {
         store: SqliteStore::open(file)?,
@@ -670,18 +742,33 @@ fn rag_ask(args: &RagAskArgs) -> Result<Output> {
 fn rag_eval(args: &RagEvalArgs) -> Result<Output> {
     let parts = rag_parts(&args.index, &args.with)?;
     let questions: Vec<RagQuestion> = pipeline::rag_questions(&args.questions)?;
+    if questions.is_empty() {
+        bail!("{} holds no question", args.questions.display());
+    }
+    let unknown = unknown_documents(&parts.store, &questions)?;
+    if !unknown.is_empty() {
+        bail!(
+            "{} names documents that the index does not hold: {}",
+            args.questions.display(),
+            unknown.join(", ")
+        );
+    }
     let report =
         evaluate(&parts.store, parts.embedder(), parts.model(), &questions, &parts.find, &parts.how)?;
-    let text = format!(
-        "{} questions: recall@1 {:.3}, recall@3 {:.3}, MRR {:.3}, nDCG@10 {:.3}; answered {:.3}, cited {:.3}, citation precision {:.3}",
-        report.n,
-        report.recall_at_1,
-        report.recall_at_3,
-        report.mrr,
-        report.ndcg_at_10,
-        report.answered,
-        report.cited,
-        report.citation_precision
-    );
+    let figures = [
+        ("recall_at_1", report.recall_at_1),
+        ("recall_at_3", report.recall_at_3),
+        ("mrr", report.mrr),
+        ("ndcg_at_10", report.ndcg_at_10),
+        ("answered", report.answered),
+        ("citation_precision", report.citation_precision),
+    ];
+    let said = |(name, value): (&str, f64)| {
+        let measured = report.not_measured.iter().all(|n| n != name);
+        if measured { format!("{name} {value:.3}") } else { format!("{name} not measured") }
+    };
+    let supported = report.supported.map(|share| format!("supported {share:.3}"));
+    let figures: Vec<String> = figures.into_iter().map(said).chain(supported).collect();
+    let text = format!("{} questions: {}", report.n, figures.join(", "));
     Output::one(&report, text)
 }

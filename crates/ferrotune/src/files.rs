@@ -1,7 +1,7 @@
 //! Files that are whole or not there.
 
 use std::io::{Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -48,6 +48,8 @@ pub fn json_lines_of<T: DeserializeOwned, U>(
     wanted: &str,
     mut take: impl FnMut(usize, T) -> Result<U>,
 ) -> Result<Vec<U>> {
+    // A byte-order mark, which some editors put first.
+    let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(i, line)| {
@@ -68,17 +70,51 @@ pub fn hash_parts(parts: &[&[u8]]) -> String {
     hasher.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// SHA-256 of a file, or of a folder's files by name; of a file over 4 GiB its length stands for it.
+/// Adds the files of a folder and of its subfolders; `inside` are the folders that lead there, into which no link leads back.
+fn files_under(folder: &Path, inside: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_file() {
+            files.push(path);
+        } else if path.is_dir() {
+            let real = path.canonicalize()?;
+            if !inside.contains(&real) {
+                inside.push(real);
+                files_under(&path, inside, files)?;
+                inside.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 of a file, or of a folder's files by name; of a file over 4 GiB its length stands for it. Subfolders are no part
+/// of a model.
 pub(crate) fn content_hash(path: &Path) -> Result<Vec<u8>> {
-    use sha2::{Digest, Sha256};
-    let mut hasher = Sha256::new();
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
         files = std::fs::read_dir(path)?.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
-        files.sort();
     }
+    hash_files(path, files)
+}
+
+/// As [`content_hash`], with all subfolders: of documents.
+pub(crate) fn tree_hash(path: &Path) -> Result<Vec<u8>> {
+    let mut files = Vec::new();
+    if path.is_dir() {
+        files_under(path, &mut vec![path.canonicalize()?], &mut files)?;
+    } else {
+        files.push(path.to_owned());
+    }
+    hash_files(path, files)
+}
+
+fn hash_files(path: &Path, mut files: Vec<PathBuf>) -> Result<Vec<u8>> {
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    files.sort();
     for file in &files {
-        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file.strip_prefix(path).unwrap_or(file).to_string_lossy().into_owned();
         let mut reader =
             std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
         let length = reader.metadata()?.len();
@@ -99,4 +135,37 @@ pub(crate) fn content_hash(path: &Path) -> Result<Vec<u8>> {
         }
     }
     Ok(hasher.finalize().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trees_hash_feels_subfolders_and_no_loop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        std::fs::create_dir(path.join("sub")).unwrap();
+        std::fs::write(path.join("a.md"), "a").unwrap();
+        std::fs::write(path.join("sub/b.md"), "b").unwrap();
+        let (top, tree) = (content_hash(path).unwrap(), tree_hash(path).unwrap());
+        std::fs::write(path.join("sub/b.md"), "c").unwrap();
+        assert_eq!(content_hash(path).unwrap(), top);
+        let changed = tree_hash(path).unwrap();
+        assert_ne!(changed, tree);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(path, path.join("sub/loop")).unwrap();
+        assert_eq!(tree_hash(path).unwrap(), changed, "a link back adds nothing");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_row() {
+        let rows = json_lines_of(
+            "\u{feff}{\"a\": 1}\n\n{\"a\": 2}\n",
+            Path::new("x"),
+            "",
+            |line, row: serde_json::Value| Ok((line, row["a"].as_i64())),
+        );
+        assert_eq!(rows.unwrap(), [(1, Some(1)), (3, Some(2))]);
+    }
 }

@@ -22,6 +22,7 @@ use crate::model_store::{Place, load_from, resolve};
 /// # Errors
 /// A model that cannot be loaded, settings out of range, a prompt that is too long.
 pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
+    check(args)?;
     let source = resolve(&args.model)?;
     if LocalT5::is_at(&source)? {
         return rewrite(args, &source);
@@ -47,6 +48,26 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
     let started = Instant::now();
     let (answer, tokens) = model.continue_prompt(&prompt, &sampling, &args.stop, None)?;
     Ok(written(answer, &tokens, started))
+}
+
+/// Refuses what cannot be meant, and says what greedy decoding does not read.
+fn check(args: &GenerateArgs) -> Result<()> {
+    if args.stop.iter().any(String::is_empty) {
+        bail!("--stop is an empty text, which every answer holds");
+    }
+    if args.score.as_ref().is_some_and(String::is_empty) {
+        bail!("--score is an empty text");
+    }
+    let samplers = [
+        ("--top-k", args.top_k.is_some()),
+        ("--top-p", args.top_p.is_some()),
+        ("--min-p", args.min_p.is_some()),
+        ("--typical-p", args.typical_p.is_some()),
+    ];
+    if let Some((option, _)) = samplers.into_iter().find(|(_, given)| *given && args.temperature == 0.0) {
+        eprintln!("warning: {option} changes nothing at --temperature 0, which is greedy");
+    }
+    Ok(())
 }
 
 fn written(answer: Completion, tokens: &[ScoredToken], started: Instant) -> Output {
@@ -85,9 +106,10 @@ fn rewrite(args: &GenerateArgs, source: &Source) -> Result<Output> {
 
 fn load(args: &GenerateArgs, source: &Source) -> Result<LocalModel> {
     let place = Place::parse(&args.device, &args.dtype)?;
-    // A plain text needs no chat template, and base models have none: any built-in one stands in.
-    let template = if args.prompt.is_some() { "chatml" } else { "" };
-    let model = load_from(&args.model, source, place, template)?;
+    let model = load_from(&args.model, source, place, &args.words.template)?;
+    if args.prompt.is_none() {
+        model.template()?;
+    }
     let mut model = with_adapter(model, args.adapter.as_deref())?;
     if args.int8 {
         quantize_int8(&mut model.decoder);

@@ -80,3 +80,4 @@ pub mod documents;
 pub mod files;
 pub mod progress;
 pub mod settings;
+pub mod template;

@@ -16,6 +16,7 @@ use ferrotune_types::{
 use serde_json::Map;
 
 use crate::completions::{ScoredToken, complete, stop_tokens};
+use crate::files::content_hash;
 use crate::model_store::{self, LoadedModel, Place};
 
 /// Prompts that are generated for at once: enough to share each weight's way from memory, few enough to fit.
@@ -52,7 +53,8 @@ impl LocalModel {
         };
         let rendered = self
             .model
-            .template
+            .template()
+            .map_err(ModelError::failed)?
             .render_prompt(&chat, &RenderOptions::default())
             .map_err(ModelError::failed)?;
         Ok(self.model.tokenizer.encode_rendered(&rendered).map_err(ModelError::failed)?.ids)
@@ -264,7 +266,12 @@ impl LocalEmbedder {
         let tokenizer = Tokenizer::from_dir(source.path())?;
         let context = loaded.encoder.config.max_position_embeddings;
         let max_tokens = sentence_length(source.path()).unwrap_or(context).min(context);
-        Ok(LocalEmbedder { name: id.to_owned(), loaded, tokenizer, max_tokens })
+        // Wherever it lies and whatever it is called: vectors of another encoder cannot be compared with its own.
+        let content = content_hash(source.path())?;
+        let hash = content.iter().take(6).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let config = &loaded.encoder.config;
+        let name = format!("{} of {} numbers, {hash}", config.model_type, config.hidden_size);
+        Ok(LocalEmbedder { name, loaded, tokenizer, max_tokens })
     }
 }
 

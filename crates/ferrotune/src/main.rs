@@ -11,6 +11,8 @@ mod files;
 mod progress;
 #[expect(unreachable_pub, reason = "the library makes it public")]
 mod settings;
+#[expect(unreachable_pub, reason = "the library makes it public")]
+mod template;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,8 @@ use ferrotune_tokenizer::{GgufTokenizer, Tokenizer};
 use serde_json::Value;
 use tch::{Device, Kind};
 
+use crate::template::template_source;
+
 /// Models that `cargo xtask setup` puts into the cache, by the name under which every command knows them.
 pub const KNOWN: [&str; 2] = ["smollm2-135m-instruct", "all-minilm-l6-v2"];
 
@@ -27,8 +29,8 @@ pub struct LoadedModel {
     pub decoder: Decoder,
     /// Words to ids.
     pub tokenizer: Tokenizer,
-    /// Turns to text.
-    pub template: ChatTemplate,
+    /// Turns to text; base models have none. [`Self::template`] says so where it is needed.
+    pub template: Option<ChatTemplate>,
     /// Ids that end the assistant's turn.
     pub eos_ids: Vec<u32>,
     /// config.json, for saving.
@@ -36,6 +38,19 @@ pub struct LoadedModel {
     /// generation_config.json, for saving.
     pub generation_config: Option<Value>,
 }
+
+impl LoadedModel {
+    /// What turns a chat into text.
+    ///
+    /// # Errors
+    /// The model has none, and none was named.
+    pub fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().context(NO_TEMPLATE)
+    }
+}
+
+const NO_TEMPLATE: &str = "the model has no chat template: --template, or in a pipeline `template` under [tokenize], names \
+    a built-in one (chatml, llama3, …) or a .jinja file";
 
 /// Where and in which numbers a model runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,13 +122,24 @@ pub fn resolve(id: &str) -> Result<Source> {
     })
 }
 
-/// The tokenizer and chat template of a model, without its weights.
+/// The tokenizer and chat template of a model, without its weights; `template` as in [`load`].
 ///
 /// # Errors
 /// A broken file, or no chat template where `template` names none.
 pub fn load_words(source: &Source, template: &str) -> Result<(Tokenizer, ChatTemplate)> {
-    let tokenizer = load_tokenizer(source)?;
-    let template = template_of(&tokenizer, template)?;
+    let (tokenizer, template) = words(source, template)?;
+    Ok((tokenizer, template.context(NO_TEMPLATE)?))
+}
+
+/// As [`load_words`], of a model that may have no template. One that is named goes with the tokenizer when it is saved.
+fn words(source: &Source, template: &str) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    let mut tokenizer = load_tokenizer(source)?;
+    if !template.is_empty() {
+        tokenizer = tokenizer.with_chat_template(template_source(template)?);
+    }
+    // The special tokens are the model's own, whoever wrote the template.
+    let template = tokenizer.chat_template().map(|source| ChatTemplate::new(source, tokenizer.special()));
+    let template = template.transpose()?;
     Ok((tokenizer, template))
 }
 
@@ -131,20 +157,8 @@ pub fn load_tokenizer(source: &Source) -> Result<Tokenizer> {
     })
 }
 
-/// The model's own template, or a built-in one by name.
-fn template_of(tokenizer: &Tokenizer, name: &str) -> Result<ChatTemplate> {
-    if !name.is_empty() {
-        let builtin = ChatTemplate::builtin(name)?;
-        // The words are the built-in's, the special tokens the model's own.
-        return Ok(ChatTemplate::new(builtin.source(), tokenizer.special())?);
-    }
-    match tokenizer.chat_template() {
-        Some(source) => Ok(ChatTemplate::new(source, tokenizer.special())?),
-        None => bail!("the model has no chat template; name a built-in one (chatml, llama3, …)"),
-    }
-}
-
-/// Loads a model with its tokenizer and template; `template` may name a built-in one, empty takes the model's.
+/// Loads a model with its tokenizer and template; `template` may name a built-in one or a .jinja file, empty takes the
+/// model's.
 ///
 /// # Errors
 /// Whatever is missing or broken, named.
@@ -159,7 +173,7 @@ pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
 pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Result<LoadedModel> {
     let loaded = load_decoder(source, place.kind, place.device)
         .with_context(|| format!("cannot load the model {id:?}"))?;
-    let (tokenizer, template) = load_words(source, template)?;
+    let (tokenizer, template) = words(source, template)?;
     let (vocabulary, largest) = (loaded.decoder.config.vocab_size, tokenizer.vocab_size());
     if largest > vocabulary {
         bail!(
@@ -182,18 +196,86 @@ pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Res
     })
 }
 
-/// Writes a model so that transformers loads the folder: weights, config, tokenizer, template.
+/// Writes a model so that transformers loads the folder: weights, config, tokenizer, template. A model that an earlier run
+/// left there is replaced.
 ///
 /// # Errors
-/// A full disk, …; the folder appears whole or not at all.
+/// A full disk, …; the folder appears whole or not at all. A folder that holds anything but a saved model, or the very
+/// model that was read.
 pub fn save(model: &LoadedModel, folder: &Path, kind: Kind) -> Result<()> {
-    let partial = folder.with_extension("writing");
-    let _ = std::fs::remove_dir_all(&partial);
+    check_replaceable(folder, &model.path)?;
+    let [partial, old] = ["writing", "old"].map(|what| beside(folder, what));
+    for leftover in [&partial, &old] {
+        let _ = std::fs::remove_dir_all(leftover);
+    }
     let options = SaveOptions { kind: Some(kind), ..SaveOptions::default() };
-    save_decoder(&model.decoder, &model.config_json, model.generation_config.as_ref(), &partial, options)?;
-    model.tokenizer.save(&partial)?;
-    let _ = std::fs::remove_dir_all(folder);
-    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))
+    let generation = model.generation_config.as_ref();
+    let written = save_decoder(&model.decoder, &model.config_json, generation, &partial, options)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(model.tokenizer.save(&partial)?));
+    if written.is_err() {
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    written?;
+    if folder.is_dir() {
+        std::fs::rename(folder, &old).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+/// A folder of ours in the same place.
+fn beside(folder: &Path, what: &str) -> PathBuf {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    folder.with_file_name(format!(".{name}.{what}"))
+}
+
+/// What a saved model consists of, beside its weights.
+const SAVED: [&str; 12] = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+];
+
+/// Whether a model may be saved in `folder`: it is new, empty, or holds a saved model and nothing else.
+///
+/// # Errors
+/// Says why not. `read` is where the model came from, which is not written over.
+pub fn check_replaceable(folder: &Path, read: &Path) -> Result<()> {
+    if folder.file_name().is_none() {
+        bail!("{} has no name of its own: name a new folder for the model", folder.display());
+    }
+    if !folder.exists() {
+        return Ok(());
+    }
+    let same = |path: &Path| {
+        path.canonicalize().ok().zip(folder.canonicalize().ok()).is_some_and(|(a, b)| a.starts_with(b))
+    };
+    if same(read) {
+        bail!("{} holds the model that was read: name another folder", folder.display());
+    }
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let is_weights = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !is_weights(&name) && !SAVED.contains(&name.as_str()) {
+            bail!(
+                "{} holds {name}, which is no part of a saved model: name a new folder, or move it away",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn tokenizer_metadata(data: GgufTokenizerData) -> GgufTokenizer {

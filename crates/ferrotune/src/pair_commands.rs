@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use ferrotune_data::chat::ChatTemplate;
-use ferrotune_data::read::{self, ReadOptions, Shape};
+use ferrotune_data::read::{self, PlainRow, ReadOptions, Shape};
 use ferrotune_data::split::{SplitConfig, split};
 use ferrotune_data::write::{json as write_json, jsonl};
 use ferrotune_data::{Item, Origin, Record};
@@ -18,17 +18,21 @@ use ferrotune_tokenizer::{Limits, Tokenizer};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
+use crate::cli::data::{Unusable, rows_of};
 use crate::cli::{Output, PairsArgs, RlaifArgs};
-use crate::commands::{load_with_adapter, preference_pairs};
-use crate::files::json_lines_of;
+use crate::commands::{load_with_adapter, pair};
 use crate::local_model::LocalModel;
 use crate::model_store::{self, Place};
 use crate::recipes::{self, RlaifConfig, RlaifPrompt};
 
 /// Makes pairs where a file holds something else, checks them, sets aside, splits by prompt, writes.
 pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
-    let pairs = match args.from.as_str() {
-        "pairs" => preference_pairs(&args.file)?,
+    let Found { pairs, unusable } = match args.from.as_str() {
+        "pairs" => {
+            let rows = rows_of(&args.file, "preference pair", pair)?;
+            rows.warn();
+            Found { pairs: rows.wanted, unusable: rows.unusable }
+        }
         "thumbs" => of_thumbs(&args.file)?,
         kind => made(&args.file, kind, &args.pairing, args.min_gap)?,
     };
@@ -37,7 +41,7 @@ pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
         bail!("unknown flag {unknown:?}; known: {}", FLAGS.join(", "));
     }
     let words = match &args.model {
-        Some(model) => Some(model_store::load_words(&model_store::resolve(model)?, "")?),
+        Some(model) => Some(model_store::load_words(&model_store::resolve(model)?, &args.words.template)?),
         None if flags.contains(&"no_room") => bail!("no_room is counted in tokens: name the --model"),
         None => None,
     };
@@ -56,11 +60,16 @@ pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
         let aside = aside.iter().map(|a| json!({"flag": a.flag, "pair": a.pair}));
-        let n_aside = jsonl(&out.join("aside.jsonl"), aside)?;
+        let lost = unusable
+            .iter()
+            .map(|row| json!({"flag": "unusable", "line": row.line, "reason": row.reason, "row": row.row}));
+        let n_aside = jsonl(&out.join("aside.jsonl"), lost.chain(aside))?;
         let (train, held) = split_by_prompt(kept, args.held_out, args.seed)?;
         let (n_train, n_held) =
             (jsonl(&out.join("train.jsonl"), &train)?, jsonl(&out.join("held.jsonl"), &held)?);
-        write_json(&out.join("report.json"), &report)?;
+        let mut figures = serde_json::to_value(&report)?;
+        figures["unusable_rows"] = unusable.len().into();
+        write_json(&out.join("report.json"), &figures)?;
         written = json!({"train": n_train, "held": n_held, "aside": n_aside});
         let folder = out.display();
         text = format!("{text}\n{folder}: {n_train} to train on, {n_held} held out, {n_aside} set aside");
@@ -68,31 +77,60 @@ pub(crate) fn pairs(args: &PairsArgs) -> Result<Output> {
         bail!("--held-out and --set-aside write files: give --out FOLDER");
     }
     let fits = fits.map(|(figures, _)| figures);
-    Output::one(&json!({"check": report, "fit": fits, "written": written}), text)
+    let n_unusable = unusable.len();
+    if n_unusable > 0 {
+        text = format!("{n_unusable} rows gave no pair\n{text}");
+    }
+    Output::one(&json!({"check": report, "fit": fits, "written": written, "unusable_rows": n_unusable}), text)
 }
 
 /// The flags by which a pair can be set aside.
 const FLAGS: [&str; 8] =
     ["empty", "identical", "near_identical", "refusal_chosen", "conflict", "cycle", "repeated", "no_room"];
 
-fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Vec<PreferencePair>> {
+/// A file's pairs, and its rows that gave none.
+struct Found {
+    pairs: Vec<PreferencePair>,
+    unusable: Vec<Unusable>,
+}
+
+fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Found> {
     let kind = RowKind::from_name(kind).with_context(|| {
         format!("unknown kind of rows {kind:?}; known: pairs, scores, ranking, thumbs, log")
     })?;
     let pairing: Pairing = serde_json::from_value(Value::from(pairing)).with_context(|| {
         format!("unknown pairing {pairing:?}; known: all, best_against_rest, best_against_worst, neighbours")
     })?;
-    let (pairs, bad) = pairs_from_rows(&rows(file)?, kind, pairing, min_gap);
-    warn_of(file, &bad);
+    if min_gap.is_nan() || min_gap < 0.0 {
+        bail!("--min-gap is {min_gap}, not 0 or above");
+    }
+    let (mut lines, mut rows, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
+    for PlainRow { line, columns, shown } in read::plain(file, &ReadOptions::default())? {
+        match columns {
+            Ok(columns) => {
+                lines.push(line);
+                rows.push(Value::Object(columns));
+            }
+            Err(reason) => unusable.push(Unusable { line, reason, row: shown }),
+        }
+    }
+    let (pairs, bad) = pairs_from_rows(&rows, kind, pairing, min_gap);
+    unusable.extend(bad.into_iter().map(|BadRow { row, reason }| Unusable {
+        line: lines[row - 1],
+        reason,
+        row: rows[row - 1].clone(),
+    }));
+    unusable.sort_by_key(|row| row.line);
+    warn(file, unusable.iter().map(|row| format!("{}: {}", row.line, row.reason)));
     if pairs.is_empty() {
         bail!("{}: no row gave a pair", file.display());
     }
-    Ok(pairs)
+    Ok(Found { pairs, unusable })
 }
 
 /// Every answer with a thumb up against every one with a thumb down on the same prompt.
-fn of_thumbs(file: &Path) -> Result<Vec<PreferencePair>> {
-    let Some(chats) = thumbs(file)? else {
+fn of_thumbs(file: &Path) -> Result<Found> {
+    let Some(Thumbs { chats, unusable }) = thumbs(file)? else {
         bail!("{} holds pairs already: leave --from out", file.display());
     };
     let thumb = |(Conversation { id, mut messages, .. }, label)| {
@@ -103,11 +141,7 @@ fn of_thumbs(file: &Path) -> Result<Vec<PreferencePair>> {
     if pairs.is_empty() {
         bail!("{}: no prompt has an answer with a thumb up and one with a thumb down", file.display());
     }
-    Ok(pairs)
-}
-
-fn warn_of(file: &Path, bad: &[BadRow]) {
-    warn(file, bad.iter().map(|row| format!(" row {}: {}", row.row, row.reason)));
+    Ok(Found { pairs, unusable })
 }
 
 /// Says what is wrong with a file's first bad rows, and how many more there are.
@@ -121,9 +155,14 @@ fn warn(file: &Path, bad: impl ExactSizeIterator<Item = String>) {
     }
 }
 
-/// The answers of a file with a thumb each, in any shape and format that `curate` reads: chats whose last turn is the
-/// answer, in the file's order. None where the file holds pairs.
-pub(crate) fn thumbs(file: &Path) -> Result<Option<Vec<(Conversation, bool)>>> {
+/// Chats whose last turn is the answer that the thumb beside them is for, in the file's order, and what cannot be used.
+pub(crate) struct Thumbs {
+    pub(crate) chats: Vec<(Conversation, bool)>,
+    unusable: Vec<Unusable>,
+}
+
+/// The answers of a file with a thumb each, in any shape and format that `curate` reads. None where the file holds pairs.
+pub(crate) fn thumbs(file: &Path) -> Result<Option<Thumbs>> {
     let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
     let is_thumb = |record: &Record| matches!(&record.item, Item::Chat(c) if label(c).is_some());
     if detection.shape == Shape::Preference || !records.iter().any(is_thumb) {
@@ -135,14 +174,19 @@ pub(crate) fn thumbs(file: &Path) -> Result<Option<Vec<(Conversation, bool)>>> {
         });
         bail!("{} holds neither answers with a label nor preference pairs: {detection}{why}", file.display());
     }
-    let mut bad: Vec<(usize, String)> =
-        dropped.iter().map(|row| (row.origin.line, format!("{} ({})", row.reason, row.detail))).collect();
-    let mut thumbs = Vec::new();
+    let mut unusable: Vec<Unusable> = dropped
+        .into_iter()
+        .map(|row| {
+            let reason = format!("{} ({})", row.reason, row.detail);
+            Unusable { line: row.origin.line, reason, row: row.row }
+        })
+        .collect();
+    let mut chats = Vec::new();
     for Record { item, origin } in records {
-        let why = match item {
-            Item::Chat(chat) => match (label(&chat), chat.messages.last().map(|m| m.role)) {
+        let why = match &item {
+            Item::Chat(chat) => match (label(chat), chat.messages.last().map(|m| m.role)) {
                 (Some(up), Some(Role::Assistant)) if chat.messages.len() > 1 => {
-                    thumbs.push((chat, up));
+                    chats.extend(item.into_chat().map(|chat| (chat, up)));
                     continue;
                 }
                 (Some(_), Some(Role::Assistant)) => "nothing stands before the answer",
@@ -152,25 +196,17 @@ pub(crate) fn thumbs(file: &Path) -> Result<Option<Vec<(Conversation, bool)>>> {
             Item::Pair(_) => "a pair among answers with a label",
             Item::Document(_) => "a text among answers with a label",
         };
-        bad.push((origin.line, why.to_owned()));
+        let row = serde_json::to_value(&item)?;
+        unusable.push(Unusable { line: origin.line, reason: why.to_owned(), row });
     }
-    bad.sort();
-    warn(file, bad.into_iter().map(|(line, why)| format!("{line}: {why}")));
-    Ok(Some(thumbs))
+    unusable.sort_by_key(|row| row.line);
+    warn(file, unusable.iter().map(|row| format!("{}: {}", row.line, row.reason)));
+    Ok(Some(Thumbs { chats, unusable }))
 }
 
 /// Whether the reader found a thumb, and which.
 fn label(chat: &Conversation) -> Option<bool> {
     chat.meta.get("label")?.as_bool()
-}
-
-/// JSON's values, one a line or in one list.
-fn rows(file: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    if text.trim_start().starts_with('[') {
-        return serde_json::from_str(&text).with_context(|| format!("{} is no list of rows", file.display()));
-    }
-    json_lines_of(&text, file, "", |_, row| Ok(row))
 }
 
 /// How many pairs a step could take at this length, and what becomes of the others.
@@ -233,8 +269,10 @@ pub(crate) fn rlaif(args: &RlaifArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let mut prompts = prompts(&args.prompts)?;
     prompts.truncate(args.max_prompts.unwrap_or(usize::MAX));
-    let model =
-        LocalModel::new(&args.model, load_with_adapter(&args.model, args.adapter.as_deref(), place, "")?);
+    let model = LocalModel::new(
+        &args.model,
+        load_with_adapter(&args.model, args.adapter.as_deref(), place, &args.words.template)?,
+    );
     let config = RlaifConfig {
         samples: args.samples,
         temperature: args.temperature,
@@ -246,37 +284,32 @@ pub(crate) fn rlaif(args: &RlaifArgs) -> Result<Output> {
     let (pairs, report) = match (&args.judge_url, &args.judge_model) {
         (Some(url), Some(name)) => run(&LlmJudge::new(&Client::new(ClientConfig::at(url, name))?))?,
         (None, Some(id)) => run(&LlmJudge::new(&LocalModel::new(id, model_store::load(id, place, "")?)))?,
-        _ if prompts.iter().all(|p| p.reference.is_some()) => run(&ReferenceJudge::default())?,
+        _ if prompts.iter().all(|p| p.reference.as_deref().is_some_and(|r| !r.trim().is_empty())) => {
+            run(&ReferenceJudge::default())?
+        }
         _ => bail!(
             "a prompt has no reference answer: name a judge by --judge-model, with or without --judge-url"
         ),
     };
-    let n = jsonl(&args.out, &pairs)?;
-    let text = format!(
-        "{n} pairs of {} comparisons ({} ties, {} of which the judge changed its mind with the order) in {}\n{}",
-        report.comparisons,
-        report.ties,
-        report.inconsistent,
-        args.out.display(),
-        report.check
-    );
+    jsonl(&args.out, &pairs)?;
+    let text = format!("{report} in {}\n{}", args.out.display(), report.check);
     Output::one(&report, text)
 }
 
 /// Rows with `question` or `prompt` and perhaps `reference`, or `messages`, whose last answer is then the reference.
 fn prompts(file: &Path) -> Result<Vec<RlaifPrompt>> {
-    let prompt = |(i, row): (usize, Value)| -> Result<RlaifPrompt> {
-        let id = row["id"].as_str().map_or_else(|| format!("prompt-{}", i + 1), str::to_owned);
-        let mut reference = row["reference"].as_str().map(str::to_owned);
+    let prompt = |PlainRow { line, columns, .. }: PlainRow| -> Result<RlaifPrompt> {
+        let at = || format!("{}:{line}", file.display());
+        let row = Value::Object(columns.map_err(Error::msg).with_context(at)?);
+        let id = row["id"].as_str().map_or_else(|| format!("prompt-{line}"), str::to_owned);
+        let mut reference = row["reference"].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let asked = ["question", "prompt"].iter().find_map(|key| row[*key].as_str());
         let messages = match asked {
             Some(text) => vec![Message::new(Role::User, text)],
             None => {
                 let turns = ["messages", "prompt"].iter().map(|key| &row[*key]).find(|v| v.is_array());
-                let turns =
-                    turns.with_context(|| format!("row {}: no question, prompt or messages", i + 1))?;
-                let mut turns: Vec<Message> =
-                    serde_json::from_value(turns.clone()).with_context(|| format!("row {}", i + 1))?;
+                let turns = turns.with_context(|| format!("{}: no question, prompt or messages", at()))?;
+                let mut turns: Vec<Message> = serde_json::from_value(turns.clone()).with_context(at)?;
                 if let Some(last) = turns.pop_if(|m| m.role == Role::Assistant) {
                     reference = reference.or(Some(last.content));
                 }
@@ -285,10 +318,5 @@ fn prompts(file: &Path) -> Result<Vec<RlaifPrompt>> {
         };
         Ok(RlaifPrompt { id, messages, reference })
     };
-    rows(file)?
-        .into_iter()
-        .enumerate()
-        .map(prompt)
-        .collect::<Result<_>>()
-        .with_context(|| file.display().to_string())
+    read::plain(file, &ReadOptions::default())?.into_iter().map(prompt).collect()
 }

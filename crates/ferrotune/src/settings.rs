@@ -10,11 +10,25 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// What is wrong and where; for an unknown key, the nearest known one.
 pub fn from_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    if let Ok(table) = text.parse::<toml::Table>()
+        && let Some(key) = no_number(&toml::Value::Table(table))
+    {
+        let line = text.lines().position(|line| line.trim_start().starts_with(key.as_str()));
+        let at = line.map(|l| format!(":{}", l + 1)).unwrap_or_default();
+        return Err(anyhow!("{}{at}: {key} is infinite or no number", path.display()));
+    }
     toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let at = line.map(|l| format!(":{l}")).unwrap_or_default();
         anyhow!("{}{at}: {}", path.display(), with_suggestion(error.message()))
     })
+}
+
+/// The first key whose value is infinite or NaN, which TOML can write and no setting means.
+fn no_number(value: &toml::Value) -> Option<String> {
+    let table = value.as_table()?;
+    let bad = |value: &toml::Value| value.as_float().is_some_and(|x| !x.is_finite());
+    table.iter().find_map(|(key, value)| if bad(value) { Some(key.clone()) } else { no_number(value) })
 }
 
 /// `unknown field `lrr`, expected one of `lr`, …` → names the nearest as well.
@@ -70,6 +84,15 @@ mod tests {
         );
         let error = from_toml::<Settings>("zzzzzzzz = 3\n", Path::new("p.toml")).unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_with_its_line() {
+        for word in ["nan", "inf", "-inf"] {
+            let error = from_toml::<Settings>(&format!("batch = 2\nlr = {word}\n"), Path::new("p.toml"));
+            let error = error.unwrap_err().to_string();
+            assert_eq!(error, "p.toml:2: lr is infinite or no number");
+        }
     }
 
     #[test]

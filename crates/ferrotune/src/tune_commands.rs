@@ -1,25 +1,28 @@
 //! Commands that tune: what `sft` and `cpt` share of adapters and whole models, `classify`, and `mlm`.
 
-use std::collections::BTreeMap;
+mod class_rows;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use ferrotune_model::checkpoint::{load_encoder, save_encoder};
+use ferrotune_model::checkpoint::{LoadedEncoder, Source, load_encoder, save_encoder};
 use ferrotune_model::{Decoder, Encoder};
 use ferrotune_peft::{
     Adapter, BiasMode, Init, LoraConfig, OneOrMany, Targets, inject, quantize_base, save as save_adapter,
 };
-use ferrotune_tokenizer::Tokenizer;
+use ferrotune_tokenizer::{Encoded, Limits, Tokenizer, Truncation};
 use ferrotune_train::{Freeze, Masking, Param, unfreeze};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::cli::{ClassifyArgs, MlmArgs, Output, TuneArgs, WholeArgs};
 use crate::commands::{documents, load_with_adapter, max_length, prepare, run_hash, settings};
-use crate::files::{hash_parts, json_lines, write_atomic};
+use crate::files::{content_hash, hash_parts, write_atomic};
 use crate::model_store::{self, LoadedModel, Place};
-use crate::recipes::{self, Labelled, Labels, MlmConfig, RunConfig, Trained, classify as train_classes};
+use crate::recipes::{
+    self, Labelled, Labels, MlmConfig, RunConfig, RunOutcome, Trained, classify as train_classes,
+};
+use class_rows::{Beside, ClassRow, ClassRows, Classes};
 
 /// What a command trains.
 pub(crate) enum Tuned {
@@ -34,6 +37,7 @@ impl Tuned {
     pub(crate) fn start(tune: &TuneArgs, whole: &WholeArgs, model: &mut LoadedModel) -> Result<Self> {
         let freeze = Freeze::parse(&whole.freeze_layers);
         if whole.full {
+            model_store::check_replaceable(&tune.out.join("model"), &model.path)?;
             return Ok(Tuned::Model(recipes::whole_model(&model.decoder, &freeze)?));
         }
         Ok(Tuned::Adapter(Box::new(start_adapter(tune, &freeze, model)?)))
@@ -112,9 +116,17 @@ pub(crate) fn start_adapter(tune: &TuneArgs, freeze: &Freeze, model: &mut Loaded
     }
     let Some(folder) = &tune.adapter else {
         let config = adapter_config(tune, freeze, &model.decoder)?;
-        return Ok(inject(&mut model.decoder, &config, tune.seed)?);
+        return Ok(inject(&mut model.decoder, &config, seed(tune)?)?);
     };
     recipes::adapter_to_train(&mut model.decoder, folder)
+}
+
+/// As the command line says, else `--config`, else 0.
+fn seed(tune: &TuneArgs) -> Result<u64> {
+    let (None, Some(path)) = (tune.seed, &tune.config) else { return Ok(tune.seed.unwrap_or(0)) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let table: toml::Table = crate::settings::from_toml(&text, path)?;
+    Ok(table.get("seed").and_then(toml::Value::as_integer).unwrap_or(0) as u64)
 }
 
 fn adapter_config(tune: &TuneArgs, freeze: &Freeze, decoder: &Decoder) -> Result<LoraConfig> {
@@ -159,168 +171,133 @@ fn adapter_config(tune: &TuneArgs, freeze: &Freeze, decoder: &Decoder) -> Result
     Ok(config)
 }
 
-/// What stands beside a classifier's adapter or model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Classes {
-    version: u32,
-    /// Whether every token has a class, or every text.
-    tokens: bool,
-    /// Names of the classes, in the order of the head's rows.
-    names: Vec<String>,
-}
-
-/// A row as it is read.
-#[derive(Debug, Deserialize)]
-struct ClassRow {
-    text: String,
-    #[serde(default)]
-    label: Option<Value>,
-    #[serde(default)]
-    spans: Option<Vec<ClassSpan>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ClassSpan {
-    /// In characters.
-    start: usize,
-    end: usize,
-    label: String,
-}
-
-/// The class of tokens outside every span.
-const OUTSIDE: &str = "O";
-
 pub(crate) fn classify(args: &ClassifyArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
-    let rows = class_rows(&tune.data)?;
+    let rows = ClassRows::read(&tune.data)?;
     if let Some(folder) = &args.apply {
         return apply_classifier(args, folder, &rows, place);
     }
     let config: RunConfig = settings(tune, &args.whole.settings())?;
-    let held = args.validation.as_deref().map(class_rows).transpose()?.unwrap_or_default();
-    let classes = class_names(&rows, &tune.data)?;
-    prepare(&tune.out, tune.resume)?;
-    let mut model = model_store::load(&tune.model, place, "")?;
-    let length = max_length(tune, &model)?;
-    let label = |rows: &[ClassRow]| -> Result<Vec<Labelled>> {
-        rows.iter().enumerate().map(|(i, row)| labelled(row, i, &classes, &model.tokenizer, length)).collect()
-    };
-    let (train, held) = (label(&rows)?, label(&held)?);
+    let mut classes = rows.classes()?;
+    let held = args.validation.as_deref().map(ClassRows::read).transpose()?;
+    let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
+    let limits = class_limits(tune, &model)?;
+    let label = |rows: &ClassRows| rows.labelled(&classes, &model.tokenizer, &limits);
+    let (train, held) = (label(&rows)?, held.as_ref().map(label).transpose()?.unwrap_or_default());
     let head = recipes::class_head(&model.decoder, classes.names.len());
     let tuned = Tuned::start(tune, &args.whole, &mut model)?;
     tuned.say(&model.decoder);
     let named = json!({"config": serde_json::to_value(&config)?, "whole": args.whole.named()});
     let hash = run_hash(tune, place, &named, &model.path, [args.validation.as_deref()])?;
+    prepare(&tune.out, tune.resume)?;
     let data = [train.as_slice(), held.as_slice()];
     let outcome =
         train_classes(&model.decoder, Some(tuned.trained()), &head, data, &config, &tune.out, &hash)?;
-    let folder = tuned.save(&model, &tune.out)?;
-    save_rows(&head, &tune.out.join("score.safetensors"))?;
-    write_atomic(&tune.out.join("classes.json"), serde_json::to_string_pretty(&classes)?.as_bytes())?;
-    let accuracy = outcome.validations.last().and_then(|(_, figures)| figures.get("eval_accuracy").copied());
-    let accuracy = accuracy.map_or_else(String::new, |a| format!("held-out accuracy {a:.4}\n"));
+    classes.trained = Some(if args.whole.full { Beside::Model } else { Beside::Adapter });
+    let folder = save_classifier(&tuned, &model, &head, &classes, tune)?;
+    let accuracy = kept(&outcome, "eval_accuracy");
+    let accuracy = accuracy.map_or_else(String::new, |(step, accuracy)| {
+        format!("held-out accuracy {accuracy:.4}, of the weights kept (step {step})\n")
+    });
     let text =
         format!("{accuracy}{} classes; {} and score.safetensors", classes.names.len(), folder.display());
     Output::one(&outcome, text)
 }
 
+/// How long a text may be, and what becomes of longer ones: their ends are cut off, unless something else was asked for.
+fn class_limits(tune: &TuneArgs, model: &LoadedModel) -> Result<Limits> {
+    let truncation = match tune.truncation.as_deref() {
+        Some("drop") => Truncation::Drop,
+        Some("keep_end") => Truncation::Left,
+        _ => Truncation::Right,
+    };
+    Ok(Limits { max_length: max_length(tune, model)?, truncation, ..Limits::default() })
+}
+
+/// The step whose weights were kept, and a figure of its validation.
+fn kept(outcome: &RunOutcome, figure: &str) -> Option<(usize, f64)> {
+    let (step, figures) = outcome.validations.iter().find(|(step, _)| *step == outcome.best_step)?;
+    Some((*step, *figures.get(figure)?))
+}
+
+/// Writes what was trained and the head, and last `classes.json`, which makes them a classifier; what an earlier run into
+/// the same folder trained in the other way is removed.
+fn save_classifier(
+    tuned: &Tuned,
+    model: &LoadedModel,
+    head: &Tensor,
+    classes: &Classes,
+    tune: &TuneArgs,
+) -> Result<PathBuf> {
+    let before = Classes::read(&tune.out).ok().and_then(|classes| classes.trained);
+    let _ = std::fs::remove_file(Classes::path(&tune.out));
+    let folder = tuned.save(model, &tune.out)?;
+    save_rows(head, &tune.out.join("score.safetensors"))?;
+    classes.write(&tune.out)?;
+    let stale = before.filter(|_| before != classes.trained).map(|kind| kind.folder(&tune.out));
+    if let Some(stale) = stale.filter(|stale| !lies_in(&model.path, stale)) {
+        std::fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
+    }
+    Ok(folder)
+}
+
+/// Whether `path` is `folder` or lies in it, whatever links lead there.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    path.canonicalize()
+        .ok()
+        .zip(folder.canonicalize().ok())
+        .is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
 /// Says the class of each row, or of each row's tokens, by what an earlier run left in `folder`.
-fn apply_classifier(args: &ClassifyArgs, folder: &Path, rows: &[ClassRow], place: Place) -> Result<Output> {
-    let text = std::fs::read_to_string(folder.join("classes.json"))
-        .with_context(|| format!("{} holds no classifier", folder.display()))?;
-    let classes: Classes = serde_json::from_str(&text).context("classes.json")?;
-    let whole = folder.join("model");
-    let id = if whole.is_dir() { whole.display().to_string() } else { args.tune.model.clone() };
-    let adapter = Some(folder.join("adapter")).filter(|f| f.is_dir());
+fn apply_classifier(args: &ClassifyArgs, folder: &Path, rows: &ClassRows, place: Place) -> Result<Output> {
+    let classes = Classes::read(folder)?;
+    let beside = classes.beside(folder)?;
+    let (id, adapter) = match beside {
+        Beside::Model => (beside.folder(folder).display().to_string(), None),
+        Beside::Adapter => (args.tune.model.clone(), Some(beside.folder(folder))),
+    };
     let model = load_with_adapter(&id, adapter.as_deref(), place, "")?;
     let head = load_rows(&folder.join("score.safetensors"), model.decoder.device)?;
-    let length = max_length(&args.tune, &model)?;
+    let encoded = rows.encoded(&model.tokenizer, &class_limits(&args.tune, &model)?)?;
     let mut out = Vec::new();
-    for row in rows {
-        let mut encoded = model.tokenizer.encode_with_offsets(&row.text, true)?;
-        encoded.ids.truncate(length);
-        let labels =
-            if classes.tokens { Labels::Tokens(vec![Some(0); encoded.ids.len()]) } else { Labels::Text(0) };
-        let found = recipes::classes(&model.decoder, &head, &[Labelled { ids: encoded.ids, labels }])?;
-        let name = |class: i64| classes.names.get(class as usize).cloned().unwrap_or_default();
-        out.push(if classes.tokens {
-            let tokens = found.iter().zip(&encoded.offsets).filter(|(_, (start, end))| start < end);
-            let tokens: Vec<Value> = tokens
-                .map(|(&class, &(start, end))| json!({"token": row.text.get(start..end), "label": name(class)}))
-                .collect();
-            json!({"text": row.text, "tokens": tokens})
-        } else {
-            json!({"text": row.text, "label": name(found.first().copied().unwrap_or(0))})
+    for (row, encoded) in rows.rows.iter().zip(encoded) {
+        out.push(match encoded.filter(|encoded| !encoded.ids.is_empty()) {
+            Some(encoded) => classified(row, encoded, &classes, &model.decoder, &head)?,
+            None => {
+                eprintln!("warning: {}: nothing to classify, its class is null", rows.at(row));
+                json!({"text": row.text, classes.key(): null})
+            }
         });
     }
     std::fs::create_dir_all(&args.tune.out)?;
     let lines: String = out.iter().map(|row| format!("{row}\n")).collect();
     let path = args.tune.out.join("predictions.jsonl");
     write_atomic(&path, lines.as_bytes())?;
-    Ok(Output { json: out, text: format!("{} rows in {}", rows.len(), path.display()) })
+    Ok(Output { json: out, text: format!("{} rows in {}", rows.rows.len(), path.display()) })
 }
 
-fn class_rows(file: &Path) -> Result<Vec<ClassRow>> {
-    json_lines(file, ": wanted {\"text\", \"label\"} or {\"text\", \"spans\"}", |_, row| Ok(row))
-}
-
-/// The classes of a file, in the order of their names; for tokens, [`OUTSIDE`] first.
-fn class_names(rows: &[ClassRow], file: &Path) -> Result<Classes> {
-    let mut names = std::collections::BTreeSet::new();
-    let tokens = rows.iter().any(|row| row.spans.is_some());
-    for row in rows {
-        names.extend(row.spans.iter().flatten().map(|span| span.label.clone()));
-        names.extend(row.label.as_ref().filter(|_| !tokens).map(label_name));
-    }
-    let mut names: Vec<String> = names.into_iter().filter(|name| !tokens || name != OUTSIDE).collect();
-    if tokens {
-        names.insert(0, OUTSIDE.to_owned());
-    }
-    if names.len() < 2 {
-        bail!("{} names {} classes; a classifier needs at least 2", file.display(), names.len());
-    }
-    Ok(Classes { version: 1, tokens, names })
-}
-
-fn label_name(label: &Value) -> String {
-    label.as_str().map_or_else(|| label.to_string(), str::to_owned)
-}
-
-fn labelled(
+/// The text with its class, or its tokens with theirs.
+fn classified(
     row: &ClassRow,
-    i: usize,
+    encoded: Encoded,
     classes: &Classes,
-    tokenizer: &Tokenizer,
-    length: usize,
-) -> Result<Labelled> {
-    let class = |name: &str| {
-        let found = classes.names.iter().position(|known| known == name);
-        found.with_context(|| format!("row {i}: no class {name:?}; known: {}", classes.names.join(", ")))
+    decoder: &Decoder,
+    head: &Tensor,
+) -> Result<Value> {
+    let labels =
+        if classes.tokens { Labels::Tokens(vec![Some(0); encoded.ids.len()]) } else { Labels::Text(0) };
+    let found = recipes::classes(decoder, head, &[Labelled { ids: encoded.ids, labels }])?;
+    let said: Value = if classes.tokens {
+        let tokens = found.iter().zip(&encoded.offsets).filter(|(_, (start, end))| start < end);
+        tokens
+            .map(|(&class, &(start, end))| json!({"token": row.text.get(start..end), "label": classes.name(class)}))
+            .collect()
+    } else {
+        classes.name(found.first().copied().unwrap_or(0)).into()
     };
-    let mut encoded = tokenizer.encode_with_offsets(&row.text, true)?;
-    encoded.ids.truncate(length);
-    encoded.offsets.truncate(length);
-    if !classes.tokens {
-        let label = row.label.as_ref().with_context(|| format!("row {i} has no label"))?;
-        return Ok(Labelled { ids: encoded.ids, labels: Labels::Text(class(&label_name(label))?) });
-    }
-    // Spans count characters, tokens bytes.
-    let bytes: BTreeMap<usize, usize> =
-        row.text.char_indices().map(|(b, _)| b).chain([row.text.len()]).enumerate().collect();
-    let mut spans = Vec::new();
-    for span in row.spans.iter().flatten() {
-        let (Some(&start), Some(&end)) = (bytes.get(&span.start), bytes.get(&span.end)) else {
-            bail!("row {i}: the span {}..{} lies outside its text", span.start, span.end);
-        };
-        spans.push((start, end, class(&span.label)?));
-    }
-    let of_token = |&(start, end): &(usize, usize)| {
-        let inside = spans.iter().find(|(from, to, _)| start < *to && *from < end);
-        (start < end).then(|| inside.map_or(0, |span| span.2))
-    };
-    Ok(Labelled { labels: Labels::Tokens(encoded.offsets.iter().map(of_token).collect()), ids: encoded.ids })
+    Ok(json!({"text": row.text, classes.key(): said}))
 }
 
 /// Writes a head of (classes, C) as `score.weight`.
@@ -347,6 +324,8 @@ fn load_rows(path: &Path, device: tch::Device) -> Result<Tensor> {
 pub(crate) fn mlm(args: &MlmArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let source = model_store::resolve(&args.model)?;
+    let folder = args.out.join("model");
+    check_encoder_folder(&folder, source.path())?;
     let mut loaded = load_encoder(&source, place.kind, place.device)?;
     let had_head = loaded.encoder.head.is_some();
     loaded.encoder.ensure_masked_lm(args.seed)?;
@@ -361,23 +340,21 @@ pub(crate) fn mlm(args: &MlmArgs) -> Result<Output> {
     let (train, held) = (windows(&own)?, windows(&held)?);
     let freeze = Freeze::parse(&args.freeze_layers);
     let params = unfreeze(trained_tensors(&loaded.encoder), &freeze)?;
-    prepare(&args.out, args.resume)?;
-    let data = std::fs::read(&args.data)?;
-    let settings =
-        json!({"config": serde_json::to_value(&config)?, "freeze": args.freeze_layers, "window": window});
+    let settings = json!({
+        "config": serde_json::to_value(&config)?, "freeze": args.freeze_layers, "window": window,
+        "held_out": args.held_out,
+    });
     let settings = settings.to_string();
-    let hash =
-        hash_parts(&[args.model.as_bytes(), place.dtype_name().as_bytes(), settings.as_bytes(), &data]);
+    let (read, data) = (content_hash(source.path())?, content_hash(&args.data)?);
+    let hash = hash_parts(&[place.dtype_name().as_bytes(), settings.as_bytes(), &read, &data]);
+    prepare(&args.out, args.resume)?;
     let outcome =
         recipes::mlm(&loaded.encoder, params, &tokenizer, [&train, &held], &config, &args.out, &hash)?;
-    let folder = args.out.join("model");
-    copy_words(source.path(), &folder)?;
-    save_encoder(&loaded.encoder, &source, &loaded.config_json, &folder)?;
-    let perplexity = |v: &(usize, BTreeMap<String, f64>)| v.1.get("eval_perplexity").copied();
-    let change =
-        outcome.validations.first().and_then(perplexity).zip(outcome.validations.last().and_then(perplexity));
-    let change = change.map_or_else(String::new, |(before, after)| {
-        format!("perplexity of hidden words, held out: {before:.2} to {after:.2}\n")
+    save_with_words(&loaded, &source, &folder)?;
+    let before = outcome.validations.first().and_then(|(_, figures)| figures.get("eval_perplexity"));
+    let change = before.zip(kept(&outcome, "eval_perplexity"));
+    let change = change.map_or_else(String::new, |(before, (step, after))| {
+        format!("perplexity of hidden words, held out: {before:.2} to {after:.2}, of the weights kept (step {step})\n")
     });
     Output::one(&outcome, format!("{change}model: {}", folder.display()))
 }
@@ -405,6 +382,63 @@ fn trained_tensors(encoder: &Encoder) -> Vec<(String, Tensor)> {
     encoder.named_tensors().into_iter().filter(|(_, t)| t.is_contiguous()).collect()
 }
 
+/// What is copied of an encoder's folder, by its ending; weights are written anew.
+const WORDS: [&str; 3] = ["json", "txt", "model"];
+
+/// Refuses a folder in which an encoder cannot be saved without harm: that of the one that was read, one inside it, one
+/// that holds what no encoder leaves.
+fn check_encoder_folder(folder: &Path, read: &Path) -> Result<()> {
+    let out = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    if lies_in(out, read) || lies_in(read, folder) {
+        bail!(
+            "{} is where the model that is read lies: take another --out, so that it stays as it is",
+            folder.display()
+        );
+    }
+    match folder.is_dir().then(|| foreign(folder)).transpose()?.flatten() {
+        Some(path) => {
+            bail!("{} is no part of a saved encoder: move it away, or take another --out", path.display())
+        }
+        None => Ok(()),
+    }
+}
+
+/// The first file in `folder` that no saved encoder has.
+fn foreign(folder: &Path) -> Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let found = if path.is_dir() {
+            foreign(&path)?
+        } else {
+            Some(path).filter(|path| !ends(path, &WORDS) && !ends(path, &["safetensors"]))
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn ends(path: &Path, endings: &[&str]) -> bool {
+    path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known))
+}
+
+/// Saves an encoder with what lay beside its weights; the folder appears whole or not at all.
+fn save_with_words(loaded: &LoadedEncoder, source: &Source, folder: &Path) -> Result<()> {
+    let [partial, old] = ["writing", "old"].map(|what| folder.with_file_name(format!(".model.{what}")));
+    for leftover in [&partial, &old] {
+        let _ = std::fs::remove_dir_all(leftover);
+    }
+    copy_words(source.path(), &partial)?;
+    save_encoder(&loaded.encoder, source, &loaded.config_json, &partial)?;
+    if folder.is_dir() {
+        std::fs::rename(folder, &old).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
 /// Copies what lies beside an encoder's weights: its tokenizer, how it pools.
 fn copy_words(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
@@ -413,12 +447,30 @@ fn copy_words(from: &Path, to: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_owned();
         if path.is_dir() {
             copy_words(&path, &to.join(&name))?;
-        } else if path.extension().is_some_and(|e| e == "json" || e == "txt" || e == "model")
-            && name != "model.safetensors.index.json"
-        {
+        } else if ends(&path, &WORDS) && name != "model.safetensors.index.json" {
             std::fs::copy(&path, to.join(&name))
                 .with_context(|| format!("cannot copy {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_of_the_weights_that_were_kept() {
+        let figures = |accuracy: f64| BTreeMap::from([("eval_accuracy".to_owned(), accuracy)]);
+        let outcome = RunOutcome {
+            validations: vec![(0, figures(0.1)), (4, figures(0.9)), (8, figures(0.5))],
+            best_step: 4,
+            ..RunOutcome::default()
+        };
+        assert_eq!(kept(&outcome, "eval_accuracy"), Some((4, 0.9)));
+        assert_eq!(kept(&outcome, "eval_loss"), None);
+        assert_eq!(kept(&RunOutcome::default(), "eval_accuracy"), None);
+    }
 }

@@ -42,7 +42,7 @@ fn tokenized(
     truncation: Truncation,
 ) -> Tokenized<ThumbExample> {
     let limits = Limits { max_length, truncation, ..Limits::default() };
-    thumb_examples(chats, &model.template, &model.tokenizer, &limits).unwrap()
+    thumb_examples(chats, model.template().unwrap(), &model.tokenizer, &limits).unwrap()
 }
 
 /// A thumb on a prompt and an answer of these lengths.
@@ -330,7 +330,7 @@ fn kto_thumbs_are_read_in_every_shape_and_format_that_curate_reads() {
         &bad,
         &[
             "2 of 2 rows",
-            &format!("{bad}:1: label is not true or false"),
+            &format!("{bad}:1: bad_value (`label` must be true or false, it is \"perhaps\")"),
             &format!("{bad}:3: the last turn is no answer"),
         ],
     );

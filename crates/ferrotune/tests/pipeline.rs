@@ -227,6 +227,143 @@ fn pairs_alone_are_enough_and_nothing_held_out_is_imitated() {
     assert!(held_out.iter().all(|prompt| !imitated.contains(prompt)));
 }
 
+/// Conversations that have nothing in common, one a line.
+fn chats(n: usize) -> String {
+    let words = |i: usize| (0..12).map(|k| format!("w{i}x{k}")).collect::<Vec<_>>().join(" ");
+    let row = |i: usize| {
+        let turns =
+            [("user", format!("Why {}?", words(i))), ("assistant", format!("Because {}.", words(i + 500)))];
+        let turns = turns.map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+        serde_json::json!({"messages": turns}).to_string() + "\n"
+    };
+    (0..n).map(row).collect()
+}
+
+#[test]
+fn what_no_run_left_in_the_folder_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let proj = dir.path().join("proj");
+    for (name, content) in [("data/chats.jsonl", chats(20)), ("model/config.json", "{}".to_owned())] {
+        std::fs::create_dir_all(proj.join(name).parent().unwrap()).unwrap();
+        std::fs::write(proj.join(name), content).unwrap();
+    }
+    let model = config().with_file_name("llama");
+    let run = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .current_dir(&proj)
+            .args(["pipeline", "--dtype", "fp32", "--model"])
+            .arg(model.canonicalize().unwrap())
+            .args(more)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for more in [&[][..], &["--resume"], &["--only", "curate"]] {
+        let (code, stderr) = run(&[&["--sft", "data/chats.jsonl", "--out", "."], more].concat());
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("./model, ./data: nothing says that an earlier run left this"), "{stderr}");
+    }
+    // What an earlier run did leave is no input of the next one into the same folder.
+    let (code, stderr) = run(&["--sft", "data/chats.jsonl", "--out", "../tuned", "--only", "curate,split"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (code, stderr) = run(&["--sft", "../tuned/data/train.jsonl", "--out", "../tuned"]);
+    assert!(code == Some(1) && stderr.contains("train.jsonl lies in ../tuned/data"), "{stderr}");
+    for name in ["proj/data/chats.jsonl", "proj/model/config.json", "tuned/data/train.jsonl"] {
+        assert!(dir.path().join(name).is_file(), "{name} is gone");
+    }
+}
+
+/// The tiny model on `sft`, a file beside the configuration.
+fn small(sft: &str) -> String {
+    let tiny = config().with_file_name("llama").canonicalize().unwrap();
+    format!(
+        "version = 1\ntitle = 't'\n[data]\nsft = '{sft}'\n[model]\nid = '{}'\nencoder = 'none'\ndtype = 'fp32'\n\
+         [curate]\nrecipe = 'instructions'\n[judge]\nmax_new_tokens = 4\n",
+        tiny.display()
+    )
+}
+
+#[test]
+fn what_would_stop_a_late_stage_stops_before_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("p.toml"), dir.path().join("out"));
+    std::fs::write(dir.path().join("chats.jsonl"), chats(20)).unwrap();
+    std::fs::write(dir.path().join("q.jsonl"), "").unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    let base = small("chats.jsonl").replace("[judge]\nmax_new_tokens = 4\n", "");
+    let with = |key: &str, value: &str| base.replace("[data]\n", &format!("[data]\n{key} = '{value}'\n"));
+    let check = |text: String, expect: &str| {
+        std::fs::write(&file, &text).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .args(["pipeline", "--config"])
+            .arg(&file)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&command.stderr);
+        assert_eq!(command.status.code(), Some(1), "{text}\n{stderr}");
+        assert!(stderr.contains(expect) && !stderr.contains("stage 1"), "{expect:?} is not in: {stderr}");
+    };
+    let paired = with("preference", "chats.jsonl");
+    check(format!("{paired}[dpo]\nbeta = -1.0\n"), "p.toml: [dpo]: preference objective: beta is -1");
+    check(format!("{paired}[dpo]\nloss = 'orpo'\n"), "orpo");
+    check(format!("{paired}[dpo]\nschedule = 'cosin'\n"), "[dpo]: unknown schedule \"cosin\"");
+    check(
+        format!("{paired}[dpo]\nreference_adapter = 'empty'\n"),
+        "goes with a reference that is another model",
+    );
+    check(format!("{base}[sft]\nschedule = 'cosin'\n"), "[sft]: unknown schedule \"cosin\"");
+    check(format!("{base}[sft]\noptimizer = 'sgd'\n"), "known: adamw, adamw8bit");
+    check(format!("{base}[sft]\nlr = -1.0\n"), "[sft]: lr is -1");
+    check(format!("{base}[lora]\nr = 0\n"), "[lora]: the rank is 0");
+    check(format!("{base}[lora]\ndropout = 1.0\n"), "lora_dropout is 1");
+    check(format!("{base}[split]\nvalidation = 1.5\n"), "[split]: validation is 1.5");
+    check(format!("{base}[tokenize]\ntruncation = 'up'\n"), "unknown truncation \"up\"");
+    check(format!("{base}[tokenize]\nmax_length = 99999\n"), "lower it");
+    check(format!("{base}[tokenize]\ntemplate = 'nosuch'\n"), "[tokenize]: ");
+    check(format!("{base}[judge]\nmodel = 'big'\n"), "url is empty");
+    check(format!("{base}[judge]\nurl = 'http://127.0.0.1:1'\n"), "model is empty");
+    check(with("questions", "q.jsonl"), "q.jsonl holds no question");
+    check(with("documents", "empty"), "holds no .md or .txt file");
+    std::fs::write(dir.path().join("empty/a.md"), "A page.").unwrap();
+    check(with("documents", "empty") + "[rag]\noverlap_chars = 700\n", "[rag]: ");
+    check(base.replace("dtype = 'fp32'", "dtype = 'fp31'"), "unknown dtype fp31");
+    assert!(!out.exists());
+}
+
+#[test]
+fn where_nothing_can_be_held_out_it_says_so_before_training_or_leaves_perplexity_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("p.toml"), dir.path().join("out"));
+    std::fs::write(dir.path().join("few.jsonl"), chats(5)).unwrap();
+    let run = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .args(["pipeline", "--config"])
+            .arg(&file)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, stderr) = run(small("few.jsonl"));
+    assert!(code == Some(1) && stderr.contains("stage split: 5 conversations are too few"), "{stderr}");
+    assert!(stderr.contains("at least 6") && stderr.contains("split.validation = 0.1"), "{stderr}");
+    let (code, stderr) = run(small("few.jsonl") + "[split]\nvalidation = 0.0\n");
+    assert!(code == Some(1) && stderr.contains("split.validation is 0, so nothing is held out"), "{stderr}");
+    let question = "{\"question\": \"Why?\", \"reference\": \"Because.\"}\n";
+    std::fs::write(dir.path().join("q.jsonl"), question).unwrap();
+    let asked = small("few.jsonl").replace("[data]\n", "[data]\nquestions = 'q.jsonl'\n");
+    let (code, stderr) = run(asked + "[sft]\nsteps = 2\n");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("perplexity: skipped, nothing is held out"), "{stderr}");
+    let report = report(&out);
+    assert!(report.get("perplexity").is_none() && report["judge"]["n"] == 1, "{report}");
+    assert!(out.join("report.html").is_file());
+}
+
 #[test]
 fn bad_configurations_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();

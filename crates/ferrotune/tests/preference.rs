@@ -37,7 +37,7 @@ fn words(i: usize, margin: Option<f64>) -> PreferencePair {
 
 fn pairs(model: &LoadedModel, ids: std::ops::Range<usize>, margin: Option<f64>) -> Vec<PairExample> {
     let pairs: Vec<PreferencePair> = ids.map(|i| words(i, margin)).collect();
-    pair_examples(&pairs, &model.template, &model.tokenizer, &Limits::default()).unwrap().examples
+    pair_examples(&pairs, model.template().unwrap(), &model.tokenizer, &Limits::default()).unwrap().examples
 }
 
 /// A cache that says something else than the model is caught before the first update, with a fresh adapter whatever the
@@ -152,7 +152,7 @@ fn a_margin_reaches_the_reward_models_loss() {
 fn prompts_that_leave_no_room_are_flagged_by_their_tokens() {
     let (model, _) = tiny();
     let all: Vec<PreferencePair> = (0..3).map(|i| words(i, None)).collect();
-    let tokens = pair_tokens(&all, &model.template, &model.tokenizer);
+    let tokens = pair_tokens(&all, model.template().unwrap(), &model.tokenizer);
     let made = pairs(&model, 0..3, None);
     for (tokens, made) in tokens.iter().zip(&made) {
         let lengths = (made.prompt().len(), made.chosen().len(), made.rejected().len());

@@ -46,7 +46,7 @@ fn pairs(model: &LoadedModel, ids: std::ops::Range<usize>) -> Vec<PairExample> {
             meta: serde_json::Map::new(),
         })
         .collect();
-    pair_examples(&pairs, &model.template, &model.tokenizer, &Limits::default()).unwrap().examples
+    pair_examples(&pairs, model.template().unwrap(), &model.tokenizer, &Limits::default()).unwrap().examples
 }
 
 fn settings(steps: usize, lr: f64) -> RunConfig {
@@ -70,7 +70,7 @@ fn one_example_is_learnt_by_heart_and_said() {
         tools: Vec::new(),
         meta: serde_json::Map::new(),
     };
-    let made = examples(&[chat], &model.template, &model.tokenizer, &Limits::default()).unwrap();
+    let made = examples(&[chat], model.template().unwrap(), &model.tokenizer, &Limits::default()).unwrap();
     let data = SftData { train: vec![made.examples], validation: Vec::new() };
     let config = SftConfig { steps: 150, batch: 1, lr: 4e-3, ..SftConfig::default() };
     let dir = tempfile::tempdir().unwrap();

@@ -25,7 +25,9 @@ fn the_first_steps_are_those_of_trl() {
         read::open(&here.join("trl_dpo/pairs.jsonl"), &ReadOptions::default()).unwrap();
     assert!(dropped.is_empty());
     let pairs: Vec<_> = records.into_iter().filter_map(|r| r.item.into_pair()).collect();
-    let made = pair_examples(&pairs, &model.template, &model.tokenizer, &Limits::default()).unwrap().examples;
+    let made = pair_examples(&pairs, model.template().unwrap(), &model.tokenizer, &Limits::default())
+        .unwrap()
+        .examples;
     for (ours, trl) in made.iter().zip(golden["pairs"].as_array().unwrap()) {
         for (name, ours) in
             [("prompt", ours.prompt()), ("chosen", ours.chosen()), ("rejected", ours.rejected())]

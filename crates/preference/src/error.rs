@@ -2,7 +2,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum PreferenceError {
     /// A loss's name is unknown.
-    #[error("unknown loss {asked:?}; known: {known}")]
+    #[error("unknown loss {asked:?}; known: {known}; and with settings of their own orpo, simpo, cpo, kto")]
     UnknownLoss {
         /// What was asked for.
         asked: String,

@@ -97,7 +97,7 @@ pub enum ModelError {
         what: &'static str,
     },
     /// The prompt does not fit.
-    #[error("the prompt has {tokens} tokens, more than the context of {limit}")]
+    #[error("the prompt has {tokens} tokens, which leaves no room in the context of {limit}")]
     TooLong {
         /// Tokens of the prompt.
         tokens: usize,

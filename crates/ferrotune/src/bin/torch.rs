@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     let result = if args.command.is_light() {
         cli::data::run(&args.command)
     } else {
-        ferrotune::progress::catch_interrupts();
+        if ferrotune::commands::stops_between_steps(&args.command) {
+            ferrotune::progress::catch_interrupts();
+        }
         ferrotune::commands::run(&args.command)
     };
     cli::finish(args.json, result)

@@ -2,25 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use ferrotune_data::chat::{BUILTIN, ChatTemplate, RenderOptions};
+use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_data::curate;
 use ferrotune_data::dedup::{DedupConfig, MinHashConfig, dedup};
 use ferrotune_data::inspect::{self, InspectConfig, Review};
 use ferrotune_data::pii::{PiiConfig, char_offsets, find};
 use ferrotune_data::read::{self, ReadOptions};
-use ferrotune_data::{Dropped, Item, Origin, Record};
+use ferrotune_data::{Dropped, Edit, Item, Origin, Record};
 use ferrotune_eval::{Case, Judge, JudgeReport, LlmJudge, ReferenceJudge, judge};
 use ferrotune_llm::{Client, ClientConfig};
-use ferrotune_types::{Conversation, Document, SpecialTokens};
+use ferrotune_types::{Conversation, Document};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{ChatFileArgs, Command, CurateArgs, DedupArgs, FieldArgs, InspectArgs, JudgeArgs, Output};
 use crate::files::{json_lines, write_atomic};
 use crate::progress::Progress;
 use crate::settings::from_toml;
+use crate::template::template_alone;
 
 /// Runs a command for which [`Command::is_light`] holds.
 ///
@@ -33,7 +35,7 @@ pub fn run(command: &Command) -> Result<Output> {
         Command::Pii(args) => pii(args),
         Command::Dedup(args) => dedup_file(args),
         Command::Judge(args) => judge_file(args),
-        Command::Render(args) => render(&plain_template(&args.model)?, args),
+        Command::Render(args) => render(&template_alone(&args.model, false)?, args),
         _ => bail!("this command needs a model"),
     }
 }
@@ -44,7 +46,8 @@ pub fn run(command: &Command) -> Result<Output> {
 /// No such recipe (the known ones are listed), or a broken file.
 pub fn recipe(name: &str) -> Result<curate::Recipe> {
     let path = Path::new(name);
-    Ok(if path.is_file() { curate::Recipe::load(path)? } else { curate::Recipe::builtin(name)? })
+    let is_path = path.is_file() || name.contains('/') || path.extension().is_some();
+    Ok(if is_path { curate::Recipe::load(path)? } else { curate::Recipe::builtin(name)? })
 }
 
 /// Shows a curation's progress.
@@ -88,11 +91,28 @@ fn curate_files(args: &CurateArgs) -> Result<Output> {
     for (reason, n) in reasons {
         writeln!(text, "{n:>8} dropped: {reason}")?;
     }
+    for (set, n) in &report.held_out {
+        writeln!(text, "{n:>8} held out: {set}")?;
+    }
+    if report.repeats > 0 {
+        writeln!(text, "{:>8} of the kept rows are repeats", report.repeats)?;
+    }
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
     Output::one(&report, text.trim_end())
 }
 
 fn inspect_file(args: &InspectArgs) -> Result<Output> {
-    let (records, dropped, detection) = read::open(&args.file, &ReadOptions::default())?;
+    let mut rows = read::stream(&args.file, &ReadOptions::default())?;
+    let (mut records, mut dropped) = (Vec::new(), Vec::new());
+    for row in &mut rows {
+        match row? {
+            read::Row::Record(record) => records.push(record),
+            read::Row::Dropped(row) => dropped.push(row),
+        }
+    }
+    let (renamed, detection) = (rows.take_renamed(), rows.detection.clone());
     let name = args.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let mut config = match &args.config {
         Some(path) => {
@@ -100,18 +120,25 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             from_toml(&text, path)?
         }
-        None => InspectConfig { name, ..InspectConfig::default() },
+        None => InspectConfig::default(),
     };
+    if config.name == InspectConfig::default().name {
+        config.name = name;
+    }
     config.banned.extend(args.banned.iter().cloned());
     if let Some(name) = &args.signed_by {
         let rows = config.sample.min(records.len());
         config.reviews.push(Review { name: name.clone(), rows, date: String::new(), note: String::new() });
     }
-    let validation = match &args.validation {
-        Some(path) => Some(read::open(path, &ReadOptions::default())?.0),
-        None => None,
+    let (validation, lost_validation) = match &args.validation {
+        Some(path) => {
+            let (records, dropped, _) = read::open(path, &ReadOptions::default())?;
+            warn(path, &dropped);
+            (Some(records), dropped)
+        }
+        None => (None, Vec::new()),
     };
-    let template = args.template.as_deref().map(plain_template).transpose()?;
+    let template = args.template.as_deref().map(|name| template_alone(name, true)).transpose()?;
     let context = inspect::Context {
         validation: validation.as_deref(),
         files: vec![args.file.clone()],
@@ -119,7 +146,8 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
             Box::new(move |record| renders(template, record).map_err(|error| error.to_string()))
         }),
     };
-    let seen = inspect::inspect(&records, &context, &config)?;
+    let lost = inspect::Lost { rows: &dropped, renamed: &renamed, validation: &lost_validation };
+    let seen = inspect::inspect_read(&records, &lost, &context, &config)?;
     if let Some(path) = &args.html {
         write_atomic(path, inspect::html(&seen, &config).as_bytes())?;
     }
@@ -248,21 +276,95 @@ fn dedup_file(args: &DedupArgs) -> Result<Output> {
     Output::one(&json!({"clusters": clusters, "kept": done.kept.len(), "dropped": done.dropped.len()}), text)
 }
 
-/// Whether `render` can be done without a model: a built-in template's name or a .jinja file.
-pub fn is_plain_template(name: &str) -> bool {
-    is_jinja(name) || BUILTIN.contains(&name)
+/// What a file holds of one kind.
+pub struct RowsOf<T> {
+    file: PathBuf,
+    /// In the file's order.
+    pub wanted: Vec<T>,
+    /// What cannot be used: by its line, with the reason and the row as far as it was read.
+    pub unusable: Vec<Unusable>,
+    renamed: Vec<Edit>,
 }
 
-fn is_jinja(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|e| e == "jinja" || e == "jinja2") && Path::new(name).is_file()
+/// A row that cannot be used.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Unusable {
+    /// In its file, counted from 1.
+    pub line: usize,
+    /// Why not.
+    pub reason: String,
+    /// The row.
+    pub row: Value,
 }
 
-fn plain_template(name: &str) -> Result<ChatTemplate> {
-    if is_jinja(name) {
-        let source = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
-        return Ok(ChatTemplate::new(&source, &SpecialTokens::default())?);
+impl<T> RowsOf<T> {
+    /// Tells on stderr what could not be used, and which ids had to be made unique.
+    pub fn warn(&self) {
+        let file = self.file.display();
+        for Unusable { line, reason, .. } in self.unusable.iter().take(5) {
+            eprintln!("warning: {file}:{line}: {reason}");
+        }
+        if self.unusable.len() > 5 {
+            eprintln!("warning: {} rows of {file} could not be used", self.unusable.len());
+        }
+        if let Some(first) = self.renamed.first() {
+            let n = self.renamed.len();
+            eprintln!(
+                "warning: {file}: {n} rows have an id that stood before; the first is now {:?}",
+                first.after
+            );
+        }
     }
-    Ok(ChatTemplate::builtin(name)?)
+}
+
+/// The rows of a file that `pick` takes, in any shape and format; `what` names one of them in an error.
+///
+/// # Errors
+/// An unreadable file, or one without such a row.
+pub fn rows_of<T>(file: &Path, what: &str, pick: impl Fn(Item) -> Result<T, Box<Item>>) -> Result<RowsOf<T>> {
+    let mut rows = read::stream(file, &ReadOptions::default())?;
+    let mut found =
+        RowsOf { file: file.to_owned(), wanted: Vec::new(), unusable: Vec::new(), renamed: Vec::new() };
+    for row in &mut rows {
+        let bad = match row? {
+            read::Row::Dropped(Dropped { reason, detail, origin, row, .. }) => {
+                Unusable { line: origin.line, reason: format!("{reason} ({detail})"), row }
+            }
+            read::Row::Record(Record { item, origin }) => {
+                let other = match pick(item) {
+                    Ok(wanted) => {
+                        found.wanted.push(wanted);
+                        continue;
+                    }
+                    Err(other) => other,
+                };
+                let reason = format!("{}, no {what}", kind(&other));
+                Unusable { line: origin.line, reason, row: serde_json::to_value(&other)? }
+            }
+        };
+        found.unusable.push(bad);
+    }
+    found.renamed = rows.take_renamed();
+    if found.wanted.is_empty() {
+        let why = found
+            .unusable
+            .first()
+            .map_or_else(String::new, |bad| format!("; line {}: {}", bad.line, bad.reason));
+        bail!("{} holds no {what}: {}{why}", file.display(), rows.detection);
+    }
+    Ok(found)
+}
+
+fn kind(item: &Item) -> &'static str {
+    match item {
+        Item::Pair(_) => "a preference pair",
+        Item::Chat(_) => "a conversation",
+        Item::Document(_) => "a text",
+    }
+}
+
+fn chat(item: Item) -> Result<Conversation, Box<Item>> {
+    if let Item::Chat(chat) = item { Ok(chat) } else { Err(Box::new(item)) }
 }
 
 /// The conversations of a file, in any shape; other rows are told on stderr.
@@ -270,38 +372,44 @@ fn plain_template(name: &str) -> Result<ChatTemplate> {
 /// # Errors
 /// An unreadable file, or one without conversations.
 pub fn conversations(file: &Path) -> Result<Vec<Conversation>> {
-    let (records, dropped, detection) = read::open(file, &ReadOptions::default())?;
-    warn(file, &dropped);
-    let n = records.len();
-    let chats: Vec<Conversation> = records.into_iter().filter_map(|r| r.item.into_chat()).collect();
-    if chats.is_empty() {
-        bail!("{} holds no conversation: {n} rows of {detection}", file.display());
-    }
-    Ok(chats)
+    let rows = rows_of(file, "conversation", chat)?;
+    rows.warn();
+    Ok(rows.wanted)
 }
 
-/// `{text, assistant_spans}` a conversation, spans in characters.
+/// `{text, assistant_spans}` a conversation, spans in characters; one that the template refuses is told on stderr.
 ///
 /// # Errors
-/// A conversation that the template refuses, named.
+/// An unreadable file; one of which the template refuses every conversation.
 pub fn render(template: &ChatTemplate, args: &ChatFileArgs) -> Result<Output> {
-    let mut output = Output::default();
+    let (mut output, file) = (Output::default(), args.chat_file.display());
     for chat in conversations(&args.chat_file)? {
-        let rendered = template
-            .render(&chat, &RenderOptions::default())
-            .with_context(|| format!("{}: row {}", args.chat_file.display(), chat.id))?;
+        let rendered = match template.render(&chat, &RenderOptions::default()) {
+            Ok(rendered) => rendered,
+            Err(error) => {
+                eprintln!("warning: {file}: row {}: {error}", chat.id);
+                continue;
+            }
+        };
         let spans: Vec<[usize; 2]> =
             rendered.assistant_chars().into_iter().map(|s| [s.start, s.end]).collect();
         output.json.push(json!({"id": chat.id, "text": rendered.text(), "assistant_spans": spans}));
         output.text.push_str(rendered.text());
         output.text.push('\n');
     }
+    if output.json.is_empty() {
+        bail!("{file}: the template refuses every conversation");
+    }
     Ok(output)
 }
 
 fn judge_file(args: &JudgeArgs) -> Result<Output> {
+    if args.judge_url.as_deref() == Some("") {
+        bail!("--judge-url is empty: leave it out for the reference judge");
+    }
     let cases: Vec<Case> = json_lines(&args.file, "", |_, case| Ok(case))?;
-    let report = judge_with(&cases, args.judge_url.as_deref(), args.judge_model.as_deref(), args.seed)?;
+    let report = judge_with(&cases, args.judge_url.as_deref(), args.judge_model.as_deref(), args.seed)
+        .with_context(|| args.file.display().to_string())?;
     let text = format!(
         "tuned {}, base {}, tie {} of {}: {} (win rate {:.3}, 95% interval {:.3} to {:.3}, p = {:.4}; {} judge)",
         report.tuned,
@@ -315,6 +423,7 @@ fn judge_file(args: &JudgeArgs) -> Result<Output> {
         report.p_value,
         report.kind
     );
+    let text = report.notes().into_iter().fold(text, |text, note| format!("{text}\n{note}"));
     Output::one(&report, text)
 }
 

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::template::is_template;
+
 /// Adapt a language model to your own data: curate, tune, align, measure, ground.
 #[derive(Debug, Parser)]
 #[command(name = "ferrotune", version, propagate_version = true)]
@@ -251,6 +253,17 @@ pub struct ChatFileArgs {
     /// JSONL with `messages`, or any shape that `curate` reads.
     #[arg(long)]
     pub chat_file: PathBuf,
+    #[command(flatten)]
+    pub words: TemplateArg,
+}
+
+#[derive(Debug, clap::Args)]
+#[doc(hidden)]
+pub struct TemplateArg {
+    /// A chat template instead of the model's own, which base models lack: a built-in one (chatml, llama3, …) or a
+    /// .jinja file.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub template: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -262,6 +275,8 @@ pub struct TokenizeArgs {
     /// JSONL with `messages`, or any shape that `curate` reads.
     #[arg(long, required_unless_present = "show")]
     pub chat_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// Show how each tokenizer cuts this text, in colours on a terminal.
     #[arg(long, conflicts_with = "chat_file")]
     pub show: Option<String>,
@@ -290,6 +305,8 @@ pub struct GenerateArgs {
     /// A system turn.
     #[arg(long)]
     pub system: Option<String>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// Tokens at most.
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
@@ -365,9 +382,9 @@ pub struct PerplexityArgs {
     /// A LoRA adapter to put on the model.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
-    /// Tokens a window; windows do not overlap.
-    #[arg(long, default_value_t = 1024)]
-    pub window: usize,
+    /// Tokens a window (default: 1024, or the model's context where that is shorter); windows do not overlap.
+    #[arg(long)]
+    pub window: Option<usize>,
     /// Only so many tokens.
     #[arg(long)]
     pub max_tokens: Option<usize>,
@@ -410,6 +427,8 @@ pub struct TuneArgs {
     /// (its beginning; of a pair, the prompt's). Default: keep_start for pairs, drop for conversations.
     #[arg(long, value_parser = ["drop", "keep_start", "keep_end"])]
     pub truncation: Option<String>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// LoRA's rank.
     #[arg(long, default_value_t = 16)]
     pub lora_r: i64,
@@ -441,7 +460,8 @@ pub struct TuneArgs {
     #[arg(long, value_delimiter = ',')]
     pub modules_to_save: Vec<String>,
     /// Go on with this adapter instead of a new one.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["lora_r", "lora_alpha", "lora_dropout", "targets", "dora", "rslora", "init", "bias",
+        "modules_to_save"])]
     pub adapter: Option<PathBuf>,
     /// Peak learning rate.
     #[arg(long)]
@@ -452,9 +472,9 @@ pub struct TuneArgs {
     /// Steps of warm-up.
     #[arg(long)]
     pub warmup_steps: Option<usize>,
-    /// Of every random choice.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Of every random choice (default: the one in --config, else 0).
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Examples in the order of the file.
     #[arg(long)]
     pub no_shuffle: bool,
@@ -492,10 +512,11 @@ pub struct SftArgs {
 #[doc(hidden)]
 pub struct WholeArgs {
     /// Train the model itself instead of an adapter; what comes out is a model folder.
-    #[arg(long, conflicts_with_all = ["quantize", "adapter"])]
+    #[arg(long, conflicts_with_all = ["quantize", "adapter", "lora_r", "lora_alpha", "lora_dropout", "targets", "dora", "rslora",
+        "init", "bias", "modules_to_save"])]
     pub full: bool,
     /// Leave the embeddings and the first N blocks as they are, or with --full what these names hold (with commas).
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", conflicts_with = "adapter")]
     pub freeze_layers: String,
     /// adamw, or adamw8bit, whose moments take 2 bytes a number instead of 8.
     #[arg(long, value_parser = ["adamw", "adamw8bit"])]
@@ -654,8 +675,9 @@ pub struct DpoArgs {
 pub struct PairsArgs {
     /// Pairs in any shape that `curate` reads; or with --from, JSONL or JSON of another kind.
     pub file: PathBuf,
-    /// pairs; scores (prompt, answers, scores); ranking (prompt, answers, best first); thumbs (prompt, completion,
-    /// label); log (prompt, shown: answers with what the user did).
+    /// pairs; scores (prompt, answers, scores); ranking (prompt, answers, best first); thumbs (an answer with a
+    /// label); log (prompt, shown: a list of answer, outcome
+    /// and, for one that was edited, edited).
     #[arg(long, default_value = "pairs")]
     pub from: String,
     /// Which answers of a ranking are paired: all, best_against_rest, best_against_worst or neighbours.
@@ -667,11 +689,13 @@ pub struct PairsArgs {
     /// Count tokens with this model's tokenizer: how many pairs fit.
     #[arg(long)]
     pub model: Option<String>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// Tokens of a prompt with one answer at most.
     #[arg(long, default_value_t = 1024, requires = "model")]
     pub max_length: usize,
     /// Flags by which pairs are set aside, separated by commas: empty, identical, near_identical, refusal_chosen,
-    /// conflict, cycle, repeated.
+    /// conflict, cycle, repeated, no_room.
     #[arg(long, value_delimiter = ',')]
     pub set_aside: Vec<String>,
     /// Share of the pairs to hold out; pairs with the same or nearly the same prompt stay together.
@@ -694,6 +718,8 @@ pub struct RlaifArgs {
     /// A LoRA adapter to put on it.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// JSONL: question (or prompt, or messages), and perhaps reference.
     #[arg(long)]
     pub prompts: PathBuf,
@@ -742,6 +768,8 @@ pub struct MergeArgs {
     /// The merged model's folder.
     #[arg(long)]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub words: TemplateArg,
 }
 
 #[derive(Debug, clap::Args)]
@@ -798,6 +826,9 @@ pub struct RagIndexArgs {
     /// Characters that neighbours share.
     #[arg(long, default_value_t = 80)]
     pub overlap_chars: usize,
+    /// Keep documents of the index that the folder does not hold (any more): for an index of several folders.
+    #[arg(long)]
+    pub keep: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -834,6 +865,8 @@ pub struct RagModelArgs {
     /// A LoRA adapter to put on it.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub words: TemplateArg,
     /// Chunks put before the model.
     #[arg(long, default_value_t = 3)]
     pub k: usize,
@@ -857,7 +890,7 @@ impl Command {
             | Command::Pii(_)
             | Command::Dedup(_)
             | Command::Judge(_) => true,
-            Command::Render(args) => data::is_plain_template(&args.model),
+            Command::Render(args) => args.words.template.is_empty() && is_template(&args.model),
             _ => false,
         }
     }
@@ -868,7 +901,7 @@ impl Command {
 pub struct Output {
     /// One document, or several that stand a line each.
     pub json: Vec<serde_json::Value>,
-    /// For people; the JSON, pretty, where empty.
+    /// For people.
     pub text: String,
 }
 
@@ -889,10 +922,6 @@ pub fn finish(json: bool, result: Result<Output>) -> ExitCode {
         if json {
             for value in &output.json {
                 writeln!(stdout, "{value}")?;
-            }
-        } else if output.text.is_empty() {
-            for value in &output.json {
-                writeln!(stdout, "{value:#}")?;
             }
         } else {
             writeln!(stdout, "{}", output.text)?;

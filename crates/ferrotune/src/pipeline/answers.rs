@@ -38,6 +38,10 @@ pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
         "{:>12}: tuned {}, base {}, tie {}: {}",
         "judge", report.tuned, report.base, report.tie, report.verdict
     );
+    let notes = report.notes();
+    for note in &notes {
+        eprintln!("{:>12}: {note}", "judge");
+    }
     Ok(JudgeFacts {
         kind: report.kind,
         n: report.n,
@@ -50,6 +54,7 @@ pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
         verdict: report.verdict.to_string(),
         tuned_mean: report.tuned_mean,
         base_mean: report.base_mean,
+        notes,
         rows: report
             .rows
             .into_iter()
@@ -118,9 +123,12 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
     let model = LocalModel::new("tuned", run.tuned()?);
     let report = evaluate(&store, embedder, Some(&model), &asked, &find, &how)?;
     eprintln!(
-        "{:>12}: recall@3 {:.3}, answered {:.3}, cited {:.3}, citation precision {:.3}",
-        "rag", report.recall_at_3, report.answered, report.cited, report.citation_precision
+        "{:>12}: recall@3 {:.3}, answered {:.3}, citation precision {:.3}",
+        "rag", report.recall_at_3, report.answered, report.citation_precision
     );
+    if !report.not_measured.is_empty() {
+        eprintln!("{:>12}: nothing to measure by: {}", "rag", report.not_measured.join(", "));
+    }
     let rows = report
         .rows
         .iter()
@@ -129,8 +137,8 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
             question: row.question.clone(),
             answer: row.answer.text.clone(),
             sources: row.answer.citations.iter().map(|c| c.doc_id.clone()).collect(),
-            hit: row.relevant.is_empty()
-                || row.retrieved.iter().take(3).any(|doc| row.relevant.contains(doc)),
+            hit: (!row.relevant.is_empty())
+                .then(|| row.retrieved.iter().take(3).any(|doc| row.relevant.contains(doc))),
         })
         .collect();
     Ok(RagFacts {
@@ -142,7 +150,9 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
         ndcg_at_10: report.ndcg_at_10,
         answered: report.answered,
         cited: report.cited,
+        supported: report.supported,
         citation_precision: report.citation_precision,
+        not_measured: report.not_measured,
         rows,
     })
 }

@@ -47,6 +47,9 @@ pub struct PipelineConfig {
     /// Retrieval.
     #[serde(default)]
     pub rag: RagConfig,
+    /// The file that all this was read from, where there is one.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// Files, relative to the folder of the configuration (so are models that are folders or files).
@@ -244,6 +247,7 @@ impl PipelineConfig {
             dpo: DpoConfig { warmup_steps: 2, checkpoint_every: 10, ..DpoConfig::default() },
             judge: JudgeConfig::default(),
             rag: RagConfig::default(),
+            file: None,
         };
         config.with_data(sft)
     }
@@ -275,6 +279,7 @@ impl PipelineConfig {
         if config.version != 1 {
             bail!("{}: version {} is unknown; this program reads version 1", path.display(), config.version);
         }
+        config.file = Some(path.to_owned());
         let folder = path.parent().unwrap_or(Path::new("."));
         let data = &mut config.data;
         data.sft = folder.join(&data.sft);
@@ -289,5 +294,22 @@ impl PipelineConfig {
             }
         }
         Ok(config)
+    }
+
+    /// The files and folders that a run reads, as far as they are there.
+    pub(super) fn inputs(&self) -> Vec<PathBuf> {
+        let DataPaths { sft, preference, documents, questions, planted } = &self.data;
+        let files =
+            [Some(sft), preference.as_ref(), documents.as_ref(), questions.as_ref(), planted.as_ref()];
+        let more = [self.file.as_ref(), self.dpo.reference_adapter.as_ref()];
+        let names = [
+            &self.model.id,
+            &self.model.encoder,
+            &self.curate.recipe,
+            &self.tokenize.template,
+            &self.dpo.reference,
+        ];
+        let given = files.into_iter().chain(more).flatten().cloned();
+        given.chain(names.map(PathBuf::from)).filter(|path| path.exists()).collect()
     }
 }

@@ -100,6 +100,9 @@ fn run_recipe(file: &Path, recipe: &Recipe) -> Result<curate::Outcome> {
     for (name, found) in &outcome.report.inputs {
         eprintln!("{:>12}: {name}: {found}", "curate");
     }
+    for warning in &outcome.report.warnings {
+        eprintln!("warning: {warning}");
+    }
     Ok(outcome)
 }
 
@@ -134,6 +137,7 @@ pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
         write::records(&out.join("data/preference_validation.jsonl"), &sets.validation)?;
     }
     let rows = records(&out.join("data/curated.jsonl"))?;
+    let n_rows = rows.len();
     let (mut train, validation) = match pairs_held_out {
         Some(held_out) => rows.into_iter().partition(|r| !held_out.contains(r.id())),
         None => {
@@ -159,6 +163,9 @@ pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
         put_system(record, &config.curate.system);
     }
     (facts.train, facts.validation) = (train.len(), validation.len());
+    if config.data.questions.is_none() {
+        check_askable(config, n_rows, &validation)?;
+    }
     write::records(&out.join("data/train.jsonl"), &train)?;
     write::records(&out.join("data/validation.jsonl"), &validation)?;
     eprintln!(
@@ -166,6 +173,45 @@ pub(super) fn split(config: &PipelineConfig, out: &Path) -> Result<SplitFacts> {
         "split", facts.train, facts.validation, facts.preference_train, facts.preference_validation
     );
     Ok(facts)
+}
+
+/// Without questions of their own, the stages that ask take the last questions of what is held out.
+///
+/// # Errors
+/// There is none: said now, and not after the training.
+fn check_askable(config: &PipelineConfig, n_rows: usize, held_out: &[Record]) -> Result<()> {
+    let question = |record: &Record| record.item.clone().into_chat().and_then(Question::from_chat);
+    if held_out.iter().any(|record| question(record).is_some()) {
+        return Ok(());
+    }
+    let same_file = config.data.preference.as_ref() == Some(&config.data.sft);
+    let (name, share) = if same_file {
+        ("split.preference_validation", config.split.preference_validation)
+    } else {
+        ("split.validation", config.split.validation)
+    };
+    let advice = "or name questions of your own (--questions, or data.questions)";
+    if !held_out.is_empty() {
+        bail!(
+            "none of the {} conversations held out ends with a question and its answer, so there is nothing to ask: \
+             raise {name}, {advice}",
+            held_out.len()
+        );
+    }
+    if share == 0.0 {
+        bail!("{name} is 0, so nothing is held out and there is nothing to ask: raise it, {advice}");
+    }
+    bail!(
+        "{n_rows} conversations are too few to hold out any at {name} = {share}, so there is nothing to ask: give at \
+         least {} that are not alike (of each category, where all rows have one), raise it, {advice}",
+        fewest_to_split(share)
+    )
+}
+
+/// So many rows that do not belong together it takes until one of them is held out: a row goes where most are wanting, and
+/// the last one is wanting in validation once share · n is above one half.
+fn fewest_to_split(share: f64) -> usize {
+    (0.5 / share).floor() as usize + 1
 }
 
 /// The asked share, or less where a limit says so: rows beyond the limit are better trained on.
@@ -267,4 +313,34 @@ pub(super) fn questions(path: &Path) -> Result<Vec<Question>> {
         let id = if question.id.is_empty() { format!("question-{line}") } else { question.id };
         Ok(Question { id, ..question })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrotune_data::Origin;
+
+    use super::*;
+
+    #[test]
+    fn so_many_rows_are_enough_and_one_less_is_not() {
+        let words = |i: usize| (0..12).map(|k| format!("w{i}x{k}")).collect::<Vec<_>>().join(" ");
+        let row = |i: usize| Record {
+            item: Item::Chat(Conversation {
+                id: format!("c{i}"),
+                messages: vec![Message::new(Role::User, words(i)), Message::new(Role::Assistant, "Yes.")],
+                tools: Vec::new(),
+                meta: serde_json::Map::new(),
+            }),
+            origin: Origin::default(),
+        };
+        for share in [0.02, 0.1, 0.15, 0.3, 0.5, 0.7] {
+            let n = fewest_to_split(share);
+            let held_out = |n: usize| {
+                let how = split_rows::SplitConfig { validation: share, ..split_rows::SplitConfig::default() };
+                split_rows::split((0..n).map(row).collect(), &how).unwrap().validation.len()
+            };
+            assert!(held_out(n) > 0, "{n} rows at {share}");
+            assert!(n == 1 || held_out(n - 1) == 0, "{} rows at {share}", n - 1);
+        }
+    }
 }

@@ -24,10 +24,7 @@ pub(super) fn max_length(
     pairs: &[PreferencePair],
     (tokenizer, template): &(Tokenizer, ChatTemplate),
 ) -> Result<usize> {
-    let context = decoder_config(&load_config(source)?)?.max_position_embeddings;
-    if asked > context {
-        bail!("tokenize.max_length is {asked}, but the model reads at most {context} tokens: lower it");
-    }
+    let context = context(asked, source)?;
     if asked > 0 {
         return Ok(asked);
     }
@@ -42,6 +39,18 @@ pub(super) fn max_length(
     let chosen = fits.clamp(256, MOST).min(context);
     eprintln!("{:>12}: rows of at most {chosen} tokens (99% would need {fits})", "tokenize");
     Ok(chosen)
+}
+
+/// Tokens that the model reads at most.
+///
+/// # Errors
+/// A longer row asked for; a config that cannot be used.
+pub(super) fn context(asked: usize, source: &Source) -> Result<usize> {
+    let context = decoder_config(&load_config(source)?)?.max_position_embeddings;
+    if asked > context {
+        bail!("tokenize.max_length is {asked}, but the model reads at most {context} tokens: lower it");
+    }
+    Ok(context)
 }
 
 /// The smallest multiple of 128 that 99% of the lengths do not exceed.

@@ -5,6 +5,7 @@
 //! on where it was stopped.
 
 mod answers;
+mod check;
 mod config;
 mod data;
 mod facts;
@@ -18,8 +19,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use ferrotune_data::chat::ChatTemplate;
 use ferrotune_peft::{LoadOptions, inject, load as load_adapter, save as save_adapter};
-use ferrotune_tokenizer::{Limits, Packing, SkipReason, Skipped, Truncation, pack};
+use ferrotune_tokenizer::{Limits, Packing, SkipReason, Skipped, Tokenizer, pack};
 use ferrotune_types::{Conversation, Example, PairExample};
 
 pub use config::{
@@ -79,7 +81,8 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
     }
     let place = Place::parse(&config.model.device, &config.model.dtype)?;
     let hash = facts::config_hash(config, place)?;
-    let stages = Stages::open(options, &hash)?;
+    check::check(config)?;
+    let stages = Stages::open(options, &hash, &config.inputs())?;
     let run = Run { config, out: &options.out, place, hash: &hash };
 
     let curate = stages.run("curate", || run.curate())?;
@@ -94,7 +97,7 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
         None => Stages::skip("dpo", "there are no preference pairs"),
     };
     let merge = stages.run("merge", || run.merge())?;
-    let perplexity = stages.run("perplexity", || run.perplexity(&limits()?))?;
+    let perplexity = stages.run("perplexity", || run.perplexity(&limits()?))?.flatten();
     let judge = stages.run("judge", || run.judge())?;
     let rag = match config.data.documents {
         Some(_) => stages.run("rag", || run.rag())?,
@@ -188,7 +191,14 @@ impl Run<'_> {
         }
         if !pairs.is_empty() {
             eprintln!("{:>12}: pairs: {}", "tokenize", made_pairs.report);
+            if made_pairs.examples.is_empty() {
+                bail!(
+                    "no preference pair can be trained on; the reasons stand in {}",
+                    skipped_file.display()
+                );
+            }
         }
+        self.tokenize_held_out(&words, &limits)?;
         let packing = if self.config.tokenize.packing { Packing::BestFit } else { Packing::Padded };
         let (_, packed) = pack(made.examples, max_length, packing)?;
         let by_reason = |dropped: &BTreeMap<SkipReason, usize>| {
@@ -208,28 +218,41 @@ impl Run<'_> {
         })
     }
 
+    /// What is held out goes through the same words, so that what is wrong with it is known before training.
+    fn tokenize_held_out(&self, words: &(Tokenizer, ChatTemplate), limits: &Limits) -> Result<()> {
+        let chats = data::chats(&self.path("data/validation.jsonl"))?;
+        let made = recipes::examples(&chats, &words.1, &words.0, limits)?;
+        if made.examples.is_empty() && !chats.is_empty() {
+            eprintln!(
+                "{:>12}: none of the {} held-out conversations can be measured: {}",
+                "tokenize",
+                chats.len(),
+                made.report
+            );
+        }
+        if self.config.data.preference.is_some() {
+            let pairs = data::pairs(&self.path("data/preference_validation.jsonl"))?;
+            recipes::pair_examples(&pairs, &words.1, &words.0, limits)?;
+        }
+        Ok(())
+    }
+
     fn limits(&self, max_length: usize) -> Result<Limits> {
         if max_length == 0 {
             bail!("how long a row may be is found by the stage tokenize, which has not run: run it first");
         }
-        let truncation = match self.config.tokenize.truncation.as_str() {
-            "drop" => Truncation::Drop,
-            "left" => Truncation::Left,
-            "right" => Truncation::Right,
-            "error" => Truncation::Error,
-            other => bail!("unknown truncation {other:?}; known: drop, left, right, error"),
-        };
+        let truncation = check::truncation(&self.config.tokenize.truncation)?;
         Ok(Limits { max_length, truncation, ..Limits::default() })
     }
 
     fn examples(&self, model: &LoadedModel, name: &str, limits: &Limits) -> Result<Vec<Example>> {
         let chats = data::chats(&self.path(&format!("data/{name}.jsonl")))?;
-        Ok(recipes::examples(&chats, &model.template, &model.tokenizer, limits)?.examples)
+        Ok(recipes::examples(&chats, model.template()?, &model.tokenizer, limits)?.examples)
     }
 
     fn pairs(&self, model: &LoadedModel, name: &str, limits: &Limits) -> Result<Vec<PairExample>> {
         let pairs = data::pairs(&self.path(&format!("data/{name}.jsonl")))?;
-        let made = recipes::pair_examples(&pairs, &model.template, &model.tokenizer, limits)?;
+        let made = recipes::pair_examples(&pairs, model.template()?, &model.tokenizer, limits)?;
         for (reason, n) in &made.report.dropped {
             eprintln!("{:>12}: {n} pairs of {name} skipped: {reason}", "dpo");
         }
@@ -326,12 +349,12 @@ impl Run<'_> {
         Ok(MergeFacts { max_abs_logit_diff: outcome.max_abs_logit_diff })
     }
 
-    /// Of base, SFT and final model on the held-out answers.
-    fn perplexity(&self, limits: &Limits) -> Result<PerplexityFacts> {
+    /// Of base, SFT and final model on the held-out answers; none where nothing is held out.
+    fn perplexity(&self, limits: &Limits) -> Result<Option<PerplexityFacts>> {
         let mut model = self.load(self.place)?;
         let held_out = self.examples(&model, "validation", limits)?;
         if held_out.is_empty() {
-            bail!("nothing is held out: raise split.validation, or give more data");
+            return Ok(Stages::skip("perplexity", "nothing is held out"));
         }
         let micro_tokens = self.config.sft.micro_tokens;
         let base = held_out_perplexity(&model.decoder, &held_out, micro_tokens)?;
@@ -341,12 +364,12 @@ impl Run<'_> {
             adapter.detach(&mut model.decoder);
             Ok(outcome.perplexity)
         };
-        Ok(PerplexityFacts {
+        Ok(Some(PerplexityFacts {
             base: base.perplexity,
             sft: with(self.path("sft/adapter"))?,
             dpo: with(self.path("adapter"))?,
             tokens: base.tokens,
-        })
+        }))
     }
 
     /// Base against tuned on questions that neither saw.

@@ -255,6 +255,10 @@ pub struct JudgeFacts {
     /// Mean score of the base model's answers.
     #[serde(default)]
     pub base_mean: Option<f64>,
+    /// What to know before believing it: answers that were not judged, replies that could not be read, and how often the judge
+    /// held to its decision in the other order.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Every question with both answers.
     pub rows: Vec<JudgedRow>,
 }
@@ -296,10 +300,16 @@ pub struct RagFacts {
     pub ndcg_at_10: f64,
     /// Share answered (not "I don't know").
     pub answered: f64,
-    /// Share of answers with a citation.
+    /// Always 1: a sentence that no source supports is not shown. `supported` says how much was not shown.
     pub cited: f64,
-    /// Share of citations whose source supports the sentence.
+    /// Share of the sentences that the model wrote which a source supports.
+    #[serde(default)]
+    pub supported: Option<f64>,
+    /// Share of citations that name a relevant document.
     pub citation_precision: f64,
+    /// Figures that stand at 0 because the questions give nothing to measure them by.
+    #[serde(default)]
+    pub not_measured: Vec<String>,
     /// A few answers with their sources.
     pub rows: Vec<GroundedRow>,
 }
@@ -314,5 +324,5 @@ pub struct GroundedRow {
     /// Names of the cited documents.
     pub sources: Vec<String>,
     /// Whether a right document was among the first three.
-    pub hit: bool,
+    pub hit: Option<bool>,
 }

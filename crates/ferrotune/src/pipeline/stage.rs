@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -32,7 +32,10 @@ struct StageFile {
     result: Value,
 }
 
-/// What a run leaves in its folder; a fresh run starts by removing it, and nothing else.
+/// In `stages/`: that the folder is a run's, even one that finished no stage.
+const BEGUN: &str = "run.json";
+
+/// What a run leaves in its folder; a fresh run starts by removing it where an earlier run left it, and nothing else.
 const LEFT: [&str; 12] = [
     "stages",
     "sft",
@@ -62,22 +65,19 @@ fn feeds(name: &str) -> &'static [&'static str] {
 }
 
 impl Stages {
-    /// Takes up what an earlier run finished, or clears it away.
-    pub(super) fn open(options: &RunOptions, hash: &str) -> Result<Self> {
+    /// Takes up what an earlier run finished, or clears it away; `inputs` are the files and folders that the run reads.
+    ///
+    /// # Errors
+    /// A folder that holds what a run would remove and no run left, or that an input lies in or leads to.
+    pub(super) fn open(options: &RunOptions, hash: &str, inputs: &[PathBuf]) -> Result<Self> {
         let folder = options.out.join("stages");
         let resume = options.resume || !options.only.is_empty();
+        check_folder(&options.out, inputs)?;
         if !resume {
-            for name in LEFT {
-                let path = options.out.join(name);
-                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                if let Err(error) = removed
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-                }
-            }
+            LEFT.iter().try_for_each(|name| remove(&options.out.join(name)))?;
         }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let begun = StageFile { version: 1, config_hash: hash.to_owned(), seconds: 0.0, result: Value::Null };
+        write_atomic(&folder.join(BEGUN), &serde_json::to_vec_pretty(&begun)?)?;
         Ok(Stages {
             folder,
             hash: hash.to_owned(),
@@ -112,7 +112,9 @@ impl Stages {
         }
         if redo {
             // Its own checkpoints are of the run that is to be done again.
-            let _ = fs::remove_dir_all(self.folder.with_file_name(name));
+            if LEFT.contains(&name) {
+                let _ = fs::remove_dir_all(self.folder.with_file_name(name));
+            }
             self.forget_after(name)?;
         }
         let number = STAGES.iter().position(|s| *s == name).map_or(0, |i| i + 1);
@@ -184,9 +186,76 @@ impl Stages {
     }
 }
 
+/// Refuses a folder in which a run would harm what is not its own.
+fn check_folder(out: &Path, inputs: &[PathBuf]) -> Result<()> {
+    let left: Vec<PathBuf> = LEFT.iter().map(|name| out.join(name)).filter(|path| is_there(path)).collect();
+    if !left.is_empty() && !holds_a_run(out) {
+        let names: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
+        bail!(
+            "{}: nothing says that an earlier run left this, but a run removes it: take another --out",
+            names.join(", ")
+        );
+    }
+    for input in inputs {
+        if let Some(path) = left.iter().find(|path| lies_in(input, path)) {
+            bail!(
+                "{} lies in {}, which a run removes and writes anew: take another --out",
+                input.display(),
+                path.display()
+            );
+        }
+        if input.is_dir() && lies_in(out, input) {
+            bail!(
+                "--out {} lies in {}, which the run reads, results and all: take another --out",
+                out.display(),
+                input.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether an earlier run left its mark: that it began, or a stage's result.
+fn holds_a_run(out: &Path) -> bool {
+    let mark = |name: &str| {
+        let bytes = fs::read(out.join("stages").join(name)).ok()?;
+        serde_json::from_slice::<StageFile>(&bytes).ok()
+    };
+    mark(BEGUN).is_some() || STAGES.iter().any(|stage| mark(&format!("{stage}.json")).is_some())
+}
+
+/// Whether something of that name is there, if only a link that leads nowhere.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Whether `path` is `folder` or lies in it, whatever links lead there; one that is not there yet counts as lying where its
+/// nearest folder that is there does.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    // The last ancestor of a relative path is empty.
+    let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    let real = path.ancestors().find_map(|path| here(path).canonicalize().ok());
+    real.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without inputs.
+    fn open(options: &RunOptions, hash: &str) -> Result<Stages> {
+        Stages::open(options, hash, &[])
+    }
 
     fn options(out: &std::path::Path, resume: bool) -> RunOptions {
         RunOptions { out: out.to_owned(), resume, only: Vec::new() }
@@ -195,10 +264,10 @@ mod tests {
     #[test]
     fn a_finished_stage_is_not_run_again_and_a_failed_one_is() {
         let dir = tempfile::tempdir().unwrap();
-        let stages = Stages::open(&options(dir.path(), false), "h").unwrap();
+        let stages = open(&options(dir.path(), false), "h").unwrap();
         assert_eq!(stages.run("sft", || Ok(0.1f64 + 0.2)).unwrap(), Some(0.1 + 0.2));
         assert!(stages.run::<u8>("dpo", || bail!("the disk is full")).is_err());
-        let again = Stages::open(&options(dir.path(), true), "h").unwrap();
+        let again = open(&options(dir.path(), true), "h").unwrap();
         assert_eq!(again.run::<f64>("sft", || bail!("run twice")).unwrap(), Some(0.1 + 0.2));
         assert_eq!(again.run("dpo", || Ok(7u8)).unwrap(), Some(7));
     }
@@ -206,7 +275,7 @@ mod tests {
     #[test]
     fn what_was_made_from_a_stage_that_runs_again_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let all = Stages::open(&options(dir.path(), false), "h").unwrap();
+        let all = open(&options(dir.path(), false), "h").unwrap();
         for name in STAGES {
             all.run(name, || Ok(1u8)).unwrap();
         }
@@ -214,24 +283,92 @@ mod tests {
             only: names.iter().map(|&n| n.to_owned()).collect(),
             ..options(dir.path(), false)
         };
-        let again = Stages::open(&only(&["dpo", "merge"]), "h").unwrap();
+        let again = open(&only(&["dpo", "merge"]), "h").unwrap();
         let found: Vec<Option<u8>> = STAGES.iter().map(|name| again.run(name, || Ok(2u8)).unwrap()).collect();
         let (old, new) = (Some(1), Some(2));
         assert_eq!(found, [old, old, old, old, new, new, None, None, None, None]);
-        let resumed = Stages::open(&options(dir.path(), true), "h").unwrap();
+        let resumed = open(&options(dir.path(), true), "h").unwrap();
         assert_eq!(resumed.run("rag", || Ok(3u8)).unwrap(), Some(3));
     }
 
     #[test]
     fn another_configuration_is_refused_and_a_fresh_run_starts_clean() {
         let dir = tempfile::tempdir().unwrap();
-        Stages::open(&options(dir.path(), false), "h").unwrap().run("sft", || Ok(1u8)).unwrap();
+        open(&options(dir.path(), false), "h").unwrap().run("sft", || Ok(1u8)).unwrap();
         std::fs::write(dir.path().join("mine.txt"), "kept").unwrap();
-        let other = Stages::open(&options(dir.path(), true), "other").unwrap();
+        let other = open(&options(dir.path(), true), "other").unwrap();
         let error = other.run("sft", || Ok(2u8)).unwrap_err().to_string();
         assert!(error.contains("other settings"), "{error}");
-        let fresh = Stages::open(&options(dir.path(), false), "other").unwrap();
+        let fresh = open(&options(dir.path(), false), "other").unwrap();
         assert_eq!(fresh.run("sft", || Ok(2u8)).unwrap(), Some(2));
         assert!(dir.path().join("mine.txt").exists());
+    }
+
+    #[test]
+    fn what_no_run_left_is_neither_removed_nor_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        std::fs::write(dir.path().join("data/mine.jsonl"), "kept").unwrap();
+        std::fs::create_dir(dir.path().join("stages")).unwrap();
+        std::fs::write(dir.path().join("stages/report.json"), "{\"act\": 1}").unwrap();
+        for resume in [false, true] {
+            let error = open(&options(dir.path(), resume), "h").err().unwrap().to_string();
+            assert!(
+                error.contains("stages, ") && error.contains("nothing says that an earlier run left this"),
+                "{error}"
+            );
+        }
+        std::fs::remove_dir_all(dir.path().join("stages")).unwrap();
+        let error = open(&options(dir.path(), false), "h").err().unwrap().to_string();
+        assert!(error.contains("data: nothing says") && error.contains("another --out"), "{error}");
+        assert!(dir.path().join("data/mine.jsonl").is_file());
+    }
+
+    #[test]
+    fn a_run_that_finished_no_stage_is_an_earlier_run_too() {
+        let dir = tempfile::tempdir().unwrap();
+        open(&options(dir.path(), false), "h").unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        open(&options(dir.path(), false), "h").unwrap();
+        assert!(!dir.path().join("data").exists());
+        // An older program left the results of stages alone.
+        open(&options(dir.path(), false), "h").unwrap().run("curate", || Ok(1u8)).unwrap();
+        std::fs::remove_file(dir.path().join("stages").join(BEGUN)).unwrap();
+        open(&options(dir.path(), false), "h").unwrap();
+        assert!(!dir.path().join("stages/curate.json").exists());
+    }
+
+    #[test]
+    fn an_input_that_a_run_would_remove_or_read_back_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        open(&options(&out, false), "h").unwrap();
+        std::fs::create_dir_all(out.join("data")).unwrap();
+        let input = out.join("data/train.jsonl");
+        std::fs::write(&input, "kept").unwrap();
+        for resume in [false, true] {
+            let error =
+                Stages::open(&options(&out, resume), "h", std::slice::from_ref(&input)).err().unwrap();
+            assert!(error.to_string().contains("train.jsonl lies in"), "{error}");
+        }
+        assert!(input.is_file());
+        let around = [dir.path().to_owned()];
+        for out in [out, dir.path().join("new/out")] {
+            let error = Stages::open(&options(&out, false), "h", &around).err().unwrap();
+            assert!(error.to_string().contains("which the run reads"), "{error}");
+        }
+        assert!(input.is_file() && !dir.path().join("new").exists());
+    }
+
+    #[test]
+    fn a_stage_that_runs_again_leaves_a_folder_of_its_name_alone_unless_it_is_the_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        open(&options(dir.path(), false), "h").unwrap();
+        for name in ["judge", "sft"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            let only = RunOptions { only: vec![name.to_owned()], ..options(dir.path(), false) };
+            open(&only, "h").unwrap().run(name, || Ok(1u8)).unwrap();
+        }
+        assert!(dir.path().join("judge").is_dir() && !dir.path().join("sft").exists());
     }
 }

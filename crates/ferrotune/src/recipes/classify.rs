@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, Segment};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome};
+use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
 
 /// A text's ids and what they are to be taken for.
@@ -37,7 +37,8 @@ pub fn class_head(decoder: &Decoder, n_classes: usize) -> Tensor {
 }
 
 /// Trains `head` ([`class_head`]) and what is `trained` beside it: an adapter, which hangs on `decoder`, or tensors of
-/// the model itself. With nothing beside it the model stays frozen and only the head learns.
+/// the model itself. With nothing beside it the model stays frozen and only the head learns. Rows are shuffled into
+/// batches, so that a file sorted by class does not make batches of one class each.
 ///
 /// # Errors
 /// No rows; a class that the head lacks; a row without a label; a loss that is no number; a full disk;
@@ -55,10 +56,10 @@ pub fn classify(
         bail!("there is no labelled text to train on");
     }
     let n_classes = head.size()[0] as usize;
-    let batches = |rows: &[Labelled]| -> Result<Vec<(Batch, Tensor)>> {
-        rows.chunks(config.batch.max(1)).map(|chunk| label_batch(chunk, n_classes)).collect()
-    };
-    let (train, validation) = (batches(train)?, batches(validation)?);
+    check(train, n_classes)?;
+    check(validation, n_classes).context("held out")?;
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), label_batch)?;
+    let validation = fixed_batches(validation, config.batch, None, label_batch)?;
     let mut params = trained.map_or_else(Vec::new, |t| t.params(1.0));
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("classify", params, config, train.len(), dir, run_hash)?;
@@ -108,7 +109,8 @@ pub fn classify(
 /// # Errors
 /// As [`classify`].
 pub fn classes(decoder: &Decoder, head: &Tensor, rows: &[Labelled]) -> Result<Vec<i64>> {
-    let (batch, _) = label_batch(rows, head.size()[0] as usize)?;
+    check(rows, head.size()[0] as usize)?;
+    let (batch, _) = label_batch(&rows.iter().collect::<Vec<_>>())?;
     let _guard = tch::no_grad_guard();
     let forward = Forward::run(decoder, &batch, false)?;
     Ok(Vec::<i64>::try_from(logits(forward.graded(), head).argmax(-1, false))?)
@@ -118,26 +120,81 @@ fn logits(hidden: &Tensor, head: &Tensor) -> Tensor {
     hidden.to_kind(Kind::Float).matmul(&head.tr())
 }
 
-/// Rows as a batch that asks for the states which carry a class, and the classes in their order. A batch asks for the
-/// state that predicts a target, so one more token stands behind each text; nothing sees it.
-fn label_batch(rows: &[Labelled], n_classes: usize) -> Result<(Batch, Tensor)> {
-    let (mut ids, mut mask, mut segments, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+/// Refuses rows that no batch can hold, by where they stand among `rows`.
+fn check(rows: &[Labelled], n_classes: usize) -> Result<()> {
     for (i, row) in rows.iter().enumerate() {
-        let (start, n) = (ids.len(), row.ids.len());
-        let last = *row.ids.last().ok_or_else(|| anyhow::anyhow!("row {i} has no tokens"))?;
-        let of_token: Vec<Option<usize>> = match &row.labels {
-            Labels::Text(class) => (0..n).map(|t| (t + 1 == n).then_some(*class)).collect(),
-            Labels::Tokens(classes) if classes.len() == n => classes.clone(),
-            Labels::Tokens(classes) => bail!("row {i} has {n} tokens but {} labels", classes.len()),
+        let n = row.ids.len();
+        if n == 0 {
+            bail!("row {i} has no tokens");
+        }
+        let largest = match &row.labels {
+            Labels::Tokens(classes) if classes.len() != n => {
+                bail!("row {i} has {n} tokens but {} labels", classes.len())
+            }
+            Labels::Tokens(classes) => classes.iter().flatten().max().copied(),
+            Labels::Text(class) => Some(*class),
         };
-        if let Some(class) = of_token.iter().flatten().find(|&&class| class >= n_classes) {
+        if let Some(class) = largest.filter(|&class| class >= n_classes) {
             bail!("row {i} is of class {class}, but the head has {n_classes} classes");
         }
-        ids.extend(row.ids.iter().map(|&id| i64::from(id)).chain([i64::from(last)]));
+    }
+    Ok(())
+}
+
+/// Rows as a batch that asks for the states which carry a class, and the classes in their order. A batch asks for the
+/// state that predicts a target, so one more token stands behind each text; nothing sees it.
+fn label_batch(rows: &[&Labelled]) -> Result<(Batch, Tensor)> {
+    let (mut ids, mut mask, mut segments, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        let (start, n) = (ids.len(), row.ids.len());
+        let of_token: Vec<Option<usize>> = match &row.labels {
+            Labels::Text(class) => (0..n).map(|t| (t + 1 == n).then_some(*class)).collect(),
+            Labels::Tokens(classes) => classes.clone(),
+        };
+        ids.extend(row.ids.iter().chain(row.ids.last()).map(|&id| i64::from(id)));
         mask.push(false);
         mask.extend(of_token.iter().map(Option::is_some));
         classes.extend(of_token.iter().flatten().map(|&class| class as i64));
         segments.push(Segment { range: start..ids.len(), prefix: None });
     }
     Ok((Batch::new(ids, mask, segments)?, Tensor::from_slice(&classes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model_store::{self, Place};
+
+    #[test]
+    fn rows_that_no_batch_can_hold_are_named_by_their_place_in_the_file() {
+        let good = Labelled { ids: vec![1, 2], labels: Labels::Text(1) };
+        let error = |bad: Labelled| {
+            let rows = [vec![good.clone(); 9], vec![bad]].concat();
+            check(&rows, 2).unwrap_err().to_string()
+        };
+        assert_eq!(error(Labelled { ids: Vec::new(), ..good.clone() }), "row 9 has no tokens");
+        assert!(error(Labelled { labels: Labels::Text(2), ..good.clone() }).contains("row 9 is of class 2"));
+        let tokens = |labels: Vec<Option<usize>>| Labelled { labels: Labels::Tokens(labels), ..good.clone() };
+        assert!(error(tokens(vec![None])).contains("row 9 has 2 tokens but 1 labels"));
+        assert!(error(tokens(vec![Some(7), None])).contains("row 9 is of class 7"));
+        check(&[good.clone(), tokens(vec![Some(1), None])], 2).unwrap();
+    }
+
+    #[test]
+    fn a_file_sorted_by_class_makes_mixed_batches() {
+        tch::set_num_threads(1); // the model is too small to share
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny/llama");
+        let place = Place::parse("cpu", "fp32").unwrap();
+        let model = model_store::load(&folder.display().to_string(), place, "").unwrap();
+        // The same text is of either class, so that only what came before tells the head what to expect.
+        let row = |i: u32| Labelled { ids: vec![20, 30], labels: Labels::Text(usize::from(i >= 8)) };
+        let sorted: Vec<Labelled> = (0..16).map(row).collect();
+        let second_loss = |shuffle: bool| {
+            let config = RunConfig { batch: 8, lr: 1e-1, shuffle, ..RunConfig::default() };
+            let (head, dir) = (class_head(&model.decoder, 2), tempfile::tempdir().unwrap());
+            classify(&model.decoder, None, &head, [&sorted, &[]], &config, dir.path(), "h").unwrap().losses[1]
+        };
+        let (mixed, apart) = (second_loss(true), second_loss(false));
+        assert!(mixed + 0.2 < apart, "{mixed} mixed, {apart} apart");
+    }
 }

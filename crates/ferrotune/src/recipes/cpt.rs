@@ -60,10 +60,11 @@ impl CptOutcome {
 }
 
 /// Trains an adapter, which hangs on `decoder`, or the model's own tensors, on every token of `texts.own` in windows of `window` tokens, with
-/// general text mixed in so that it makes up `replay` (0 to 1, without 1) of all windows, as far as there is enough.
+/// general text mixed in so that it makes up `replay` (0 to 1, without 1) of all windows, as far as there is enough; says
+/// where there is not.
 ///
 /// # Errors
-/// No text; a share out of range; what [`sft`] refuses.
+/// No text; general text without a window to replay; a share out of range; what [`sft`] refuses.
 #[expect(clippy::too_many_arguments, reason = "model, data, settings and place are four things")]
 pub fn cpt<'a>(
     decoder: &Decoder,
@@ -86,8 +87,18 @@ pub fn cpt<'a>(
     let mut general = windows(&texts.general, tokenizer, window)?;
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     general.shuffle(&mut rng);
-    general.truncate((own.len() as f64 * replay / (1.0 - replay)).round() as usize);
+    let asked = (own.len() as f64 * replay / (1.0 - replay)).round() as usize;
+    if asked > 0 && general.is_empty() && !texts.general.is_empty() {
+        bail!("the general text is too short to replay: none of it gives a window of 2 tokens");
+    }
+    general.truncate(asked);
     let counts = (own.len(), general.len());
+    eprintln!("{:>12}: {} windows of your text, {} of general text", "cpt", counts.0, counts.1);
+    if !texts.general.is_empty()
+        && let Some(warning) = shortfall(counts, asked, replay)
+    {
+        eprintln!("warning: {warning}");
+    }
     let mut train: Vec<Vec<Example>> = own.into_iter().chain(general).map(|example| vec![example]).collect();
     train.shuffle(&mut rng);
 
@@ -107,6 +118,17 @@ pub fn cpt<'a>(
     Ok(CptOutcome { training, windows: counts, own: before.0.zip(after.0), general: before.1.zip(after.1) })
 }
 
+/// What to say where fewer windows are replayed than were asked for.
+fn shortfall((own, general): (usize, usize), asked: usize, replay: f64) -> Option<String> {
+    (general < asked).then(|| {
+        let share = 100.0 * general as f64 / (own + general) as f64;
+        format!(
+            "a replay share of {replay} asks for {asked} windows of general text, and there are {general}: they make up \
+             {share:.0}%; give more general text"
+        )
+    })
+}
+
 /// Documents cut into windows of at most `window` tokens; every token but a window's first is trained on. A rest of
 /// one token, which nothing predicts, is left out.
 pub fn windows(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Vec<Example>> {
@@ -122,4 +144,20 @@ pub fn windows(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Re
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_general_text_is_said_in_figures() {
+        assert_eq!(shortfall((31, 31), 31, 0.5), None);
+        assert_eq!(shortfall((31, 0), 0, 0.0), None);
+        let said = shortfall((31, 1), 31, 0.5).unwrap();
+        assert!(
+            said.contains("asks for 31 windows") && said.contains("there are 1") && said.contains("3%"),
+            "{said}"
+        );
+    }
 }

@@ -150,6 +150,15 @@ impl DpoConfig {
         Ok(objective)
     }
 
+    /// Refuses settings that no run can mean.
+    ///
+    /// # Errors
+    /// As [`Self::objective`]; the first other one that is out of range.
+    pub fn check(&self) -> Result<()> {
+        self.objective()?;
+        self.run(self.steps).check()
+    }
+
     /// What it shares with the other recipes.
     fn run(&self, n_steps: usize) -> RunConfig {
         RunConfig {
@@ -264,7 +273,7 @@ pub fn dpo<'a>(
     // Fixed batches: which pairs share a batch is settled once, so the reference's figures belong to a batch.
     let lay = |pairs: &[&PairExample]| Ok(Batch::from_pairs(pairs)?);
     let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
-    let accumulation = config.accumulation.max(1);
+    let accumulation = config.accumulation.clamp(1, train.len().max(1));
     let n_steps = n_steps(config.steps, config.epochs, train.len().div_ceil(accumulation) as f64);
 
     // The reference, before anything moves. Batches that no step comes to are left out.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use ferrotune_peft::{LoadOptions, load as load_adapter, merge_checked};
+use ferrotune_peft::{LoadOptions, base_doubt, load as load_adapter, merge_checked};
 use ferrotune_types::Batch;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
@@ -32,12 +32,17 @@ const PROBE: &str = "Thanks for getting in touch! Orders over $75 ship free and 
 /// that it computes what base and adapter did.
 ///
 /// # Errors
-/// An adapter for another base; logits that differ by more than rounding (then nothing is written).
+/// An adapter for another base; logits that differ by more than rounding (then nothing is written); what
+/// [`model_store::save`] refuses.
 pub fn merge(base: &str, adapter: &Path, out: &Path, template: &str) -> Result<MergeOutcome> {
     let place = Place { device: Device::Cpu, kind: Kind::Float };
     let mut model = model_store::load(base, place, template)?;
+    model_store::check_replaceable(out, &model.path)?;
     let hung = load_adapter(&mut model.decoder, adapter, &LoadOptions::default())
         .with_context(|| format!("cannot load the adapter {}", adapter.display()))?;
+    if let Some(doubt) = base_doubt(&hung.config, &model.decoder.config.model_type) {
+        eprintln!("warning: {}: {doubt}", adapter.display());
+    }
     let ids: Vec<i64> = model.tokenizer.encode(PROBE, true)?.into_iter().map(i64::from).collect();
     let n = ids.len().min(model.decoder.config.max_position_embeddings);
     let segment = ferrotune_types::Segment { range: 0..n, prefix: None };

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_preference::{
-    Cpo, MetricMeans, Metrics, Orpo, PairLoss, check_beta, orpo as odds_ratio, pair_metrics_of,
+    Cpo, CpoLoss, MetricMeans, Metrics, Orpo, PairLoss, check_beta, orpo as odds_ratio, pair_metrics_of,
 };
 use ferrotune_train::Forward;
 use ferrotune_types::{Batch, PairExample, Segment};
@@ -49,6 +49,15 @@ impl FreeLoss {
         })
     }
 
+    /// What its run is called.
+    fn name(&self) -> &'static str {
+        match self {
+            FreeLoss::Orpo { .. } => "orpo",
+            FreeLoss::Cpo(cpo) if cpo.loss_type == CpoLoss::Simpo => "simpo",
+            FreeLoss::Cpo(_) => "cpo",
+        }
+    }
+
     /// Refuses settings that are out of range.
     fn check(&self) -> Result<()> {
         match self {
@@ -83,7 +92,7 @@ pub fn orpo<'a>(
     let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
     // No reference enters the loss; how far the run goes from where it began is told all the same.
     let held = HeldPairs::new(decoder, validation, config.batch, lay)?;
-    let mut run = Run::start("orpo", trained.params(1.0), config, train.len(), dir, run_hash)?;
+    let mut run = Run::start(loss.name(), trained.params(1.0), config, train.len(), dir, run_hash)?;
 
     loop {
         if run.validates() && !held.is_empty() {

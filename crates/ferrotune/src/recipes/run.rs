@@ -81,6 +81,30 @@ impl Default for RunConfig {
     }
 }
 
+impl RunConfig {
+    /// Refuses settings that no run can mean. A rate of 0 learns nothing, which tests may want; a `max_grad_norm` of 0 does
+    /// not clip.
+    ///
+    /// # Errors
+    /// The first one that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let not_negative =
+            [("lr", self.lr), ("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)];
+        if let Some((name, value)) =
+            not_negative.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0))
+        {
+            bail!("{name} is {value}, not 0 or above");
+        }
+        if self.batch == 0 {
+            bail!("batch is 0: a step takes at least one row");
+        }
+        if self.steps == 0 && !(self.epochs.is_finite() && self.epochs > 0.0) {
+            bail!("epochs is {}, not above 0", self.epochs);
+        }
+        Ok(())
+    }
+}
+
 /// What makes a validation the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +181,8 @@ impl Run {
         dir: &Path,
         run_hash: &str,
     ) -> Result<Self> {
+        config.check()?;
+        let per_step = per_step.min(n).max(1);
         let n_steps = n_steps(config.steps, config.epochs, n as f64 / per_step as f64);
         let schedule = schedule(&config.schedule, config.warmup_steps, n_steps)?;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -388,7 +414,11 @@ impl Run {
         figures: &[(&str, f64)],
     ) -> Result<()> {
         self.optimizer.gather();
-        let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.max_grad_norm);
+        let most = match self.config.max_grad_norm {
+            0.0 => f64::INFINITY,
+            most => most,
+        };
+        let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), most);
         let first = self.state.losses.first().copied();
         check_loss(self.state.step + 1, loss + 0.0 * grad_norm, first, batches, &self.dir)?;
         let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);

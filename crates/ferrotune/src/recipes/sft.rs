@@ -87,6 +87,19 @@ impl Default for SftConfig {
 }
 
 impl SftConfig {
+    /// Refuses settings that no run can mean.
+    ///
+    /// # Errors
+    /// The first one that is out of range.
+    pub fn check(&self) -> Result<()> {
+        self.run().check()?;
+        let ratio = self.loraplus_ratio;
+        if !(ratio.is_finite() && ratio > 0.0) {
+            bail!("loraplus_ratio is {ratio}, not above 0");
+        }
+        Ok(())
+    }
+
     /// What it shares with the other recipes.
     pub(crate) fn run(&self) -> RunConfig {
         RunConfig {
@@ -167,6 +180,7 @@ pub fn sft<'a>(
     if let Some(mute) = every.find(|example| !example.loss_mask().contains(&true)) {
         bail!("the example {:?} has no token to train on", mute.id());
     }
+    config.check()?;
     let trained = trained.into();
     let held = HeldMemory::now();
     let groups = config.batch.max(1);

@@ -70,5 +70,5 @@ pub fn whole_model(decoder: &Decoder, freeze: &Freeze) -> Result<Vec<Param>> {
     if decoder.linears().iter().any(|l| matches!(l.weight, Weight::Packed(_))) {
         bail!("a quantised model cannot be trained whole: train an adapter on it");
     }
-    Ok(unfreeze(decoder.named_tensors(), freeze)?)
+    Ok(unfreeze(decoder.leaves(), freeze)?)
 }

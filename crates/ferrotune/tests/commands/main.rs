@@ -3,7 +3,11 @@
 #[cfg(feature = "torch")]
 mod pairs;
 #[cfg(feature = "torch")]
+mod safety;
+#[cfg(feature = "torch")]
 mod t5;
+#[cfg(feature = "torch")]
+mod template;
 #[cfg(feature = "torch")]
 mod tune;
 
@@ -218,10 +222,9 @@ fn a_model_is_tuned_aligned_merged_and_asked() {
     let files = Files::new();
     let (chats, pairs, model) = (files.chats(), files.pairs(), tiny());
     let (sft, dpo, merged) = (files.path("sft"), files.path("dpo"), files.path("merged"));
-    let common = ["--model", &model, "--steps", "3", "--batch", "2", "--max-length", "512", "--lora-r", "4"];
-    let tuned = json_of(
-        &[&["sft", "--data", &chats, "--out", &sft, "--lr", "1e-2", "--dtype", "fp32"], &common[..]].concat(),
-    );
+    let common = ["--model", &model, "--steps", "3", "--batch", "2", "--max-length", "512"];
+    let own = ["sft", "--data", &chats, "--out", &sft, "--lr", "1e-2", "--dtype", "fp32", "--lora-r", "4"];
+    let tuned = json_of(&[&own[..], &common].concat());
     assert_eq!(tuned[0]["losses"].as_array().unwrap().len(), 3);
     assert!(tuned[0]["trainable_params"].as_u64().unwrap() > 0);
     assert!(tuned[0]["real_tokens_per_s"].as_f64().unwrap() > 0.0);
@@ -423,7 +426,7 @@ fn bad_input_is_a_clear_error() {
         "unknown key `lrr`: did you mean `lr`?",
     );
     sft(&model, &chats, &["--targets", "no_proj"], "no_proj");
-    sft(&model, &chats, &["--lora-r", "100000"], "100000");
+    sft(&model, &chats, &["--init", "pissa", "--lora-r", "100000"], "100000");
     sft(&model, &chats, &["--schedule", "triangle"], "unknown schedule");
     sft(&model, &chats, &["--dtype", "fp99"], "unknown dtype fp99");
     sft(&model, &chats, &["--max-length", "4"], "no example to train on");

@@ -71,12 +71,25 @@ fn scores_thumbs_and_logs_become_pairs() {
         &[
             json!({"id": "a", "prompt": "q", "answers": ["x y", "y", "z"], "scores": [3, 1, 2.5]}),
             json!({"prompt": "q", "answers": ["x"]}),
+            json!({"prompt": "q", "answers": ["x", "y"], "scores": [1, 1]}),
         ],
     );
     let out = files.path("scored");
     let (seen, stderr) = json_of(&["pairs", &scored, "--from", "scores", "--min-gap", "1", "--out", &out]);
-    assert_eq!(seen["written"]["train"], 2);
-    assert!(stderr.contains("row 2: no answer has a score"), "{stderr}");
+    assert_eq!((&seen["written"]["train"], &seen["unusable_rows"]), (&json!(2), &json!(2)));
+    assert!(stderr.contains("scored.jsonl:2: no answer has a score"), "{stderr}");
+    assert!(stderr.contains("scored.jsonl:3: no two scores differ, or not by 1"), "{stderr}");
+    let aside = read(&files, "scored/aside.jsonl");
+    assert_eq!((&aside[0]["line"], &aside[1]["row"]["scores"]), (&json!(2), &json!([1, 1])));
+    assert_eq!(aside[1]["flag"], "unusable");
+    // The file is read as any other: a mark at its beginning, a broken line, scores as texts.
+    let odd = files.with(
+        "odd.jsonl",
+        "\u{feff}{\"prompt\": \"q\", \"answers\": [\"x\", \"y\"], \"scores\": [\"3\", \"1\"]}\n{broken\n",
+    );
+    let (seen, stderr) = json_of(&["pairs", &odd, "--from", "scores"]);
+    assert_eq!((&seen["check"]["n_pairs"], &seen["unusable_rows"]), (&json!(1), &json!(1)), "{stderr}");
+    fails(&["pairs", &scored, "--from", "scores", "--min-gap", "NaN"], 1, "--min-gap is NaN");
     assert_eq!(read(&files, "scored/train.jsonl")[0]["meta"]["margin"], 2.0);
 
     let log = files.rows(
@@ -93,7 +106,7 @@ fn scores_thumbs_and_logs_become_pairs() {
     std::fs::write(&csv, "prompt,completion,label\nq,x,true\nq,y,0\nq,z,maybe\nr,x,true\n").unwrap();
     let (seen, stderr) = json_of(&["pairs", &csv, "--from", "thumbs"]);
     assert_eq!(seen["check"]["n_pairs"], 1);
-    assert!(stderr.contains("thumbs.csv:4: label is not true or false"), "{stderr}");
+    assert!(stderr.contains("thumbs.csv:4: bad_value (`label` must be true or false"), "{stderr}");
     let apart = files.rows("apart.jsonl", &[thumb(true, "x")]);
     fails(&["pairs", &apart, "--from", "thumbs"], 1, "no prompt has an answer with a thumb up and one with");
     fails(&["pairs", &scored, "--from", "thumbs"], 1, "holds pairs already");

@@ -22,6 +22,15 @@ impl RowKind {
     pub fn from_name(name: &str) -> Option<Self> {
         serde_json::from_value(Value::from(name)).ok()
     }
+
+    /// Why a row that can be read gives no pair.
+    fn no_pair(self, min_gap: f64) -> String {
+        match self {
+            RowKind::Scores => format!("no two scores differ, or not by {min_gap}"),
+            RowKind::Ranking => "fewer than two answers".to_owned(),
+            RowKind::Log => "no answer was taken over another".to_owned(),
+        }
+    }
 }
 
 /// A row that gives no pair, and why.
@@ -33,7 +42,7 @@ pub struct BadRow {
     pub reason: String,
 }
 
-/// Rows → pairs, in order; rows that cannot be read come back with the reason. `min_gap` is read for scores,
+/// Rows → pairs, in order; rows that give none come back with the reason. `min_gap` is read for scores,
 /// `pairing` for scores and rankings. A row without an `id` is called by its number.
 pub fn pairs_from_rows(
     rows: &[Value],
@@ -50,6 +59,7 @@ pub fn pairs_from_rows(
             RowKind::Log => shown(row).map(|(prompt, log)| from_log(&id, &prompt, &log)),
         };
         match made {
+            Ok(pairs) if pairs.is_empty() => bad.push(BadRow { row: i + 1, reason: kind.no_pair(min_gap) }),
             Ok(pairs) => out.extend(pairs),
             Err(reason) => bad.push(BadRow { row: i + 1, reason }),
         }
@@ -81,9 +91,13 @@ fn answers(row: &Value) -> Of<Vec<Message>> {
 fn scored(row: &Value) -> Of<(Vec<Message>, f64)> {
     let (prompt, answers) = answers(row)?;
     let list = row["answers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let score = |value: &Value| match value {
+        Value::String(text) => text.trim().parse().unwrap_or(f64::NAN),
+        other => other.as_f64().unwrap_or(f64::NAN),
+    };
     let scores: Vec<f64> = match row["scores"].as_array() {
-        Some(scores) => scores.iter().map(|s| s.as_f64().unwrap_or(f64::NAN)).collect(),
-        None => list.iter().map(|a| a["score"].as_f64().unwrap_or(f64::NAN)).collect(),
+        Some(scores) => scores.iter().map(score).collect(),
+        None => list.iter().map(|a| score(&a["score"])).collect(),
     };
     if scores.len() != answers.len() {
         return Err(format!("{} scores for {} answers", scores.len(), answers.len()));
@@ -97,12 +111,14 @@ fn scored(row: &Value) -> Of<(Vec<Message>, f64)> {
 fn shown(row: &Value) -> Of<(Vec<Message>, Outcome)> {
     let list = row["shown"].as_array().ok_or("shown is not a list")?;
     let one = |entry: &Value| -> Result<_, String> {
-        let answer = messages(&entry["answer"], Role::Assistant).ok_or("an answer is no text")?;
+        let answer =
+            messages(&entry["answer"], Role::Assistant).ok_or("an entry of shown has no `answer`")?;
         let outcome = match entry["outcome"].as_str() {
             Some("accepted" | "copied") => Outcome::Accepted,
             Some("regenerated") => Outcome::Regenerated,
             Some("edited") => Outcome::Edited(
-                messages(&entry["edited"], Role::Assistant).ok_or("an edited answer has no new text")?,
+                messages(&entry["edited"], Role::Assistant)
+                    .ok_or("an edited answer has no new text under `edited`")?,
             ),
             Some("unknown") | None => Outcome::Unknown,
             Some(other) => return Err(format!("unknown outcome {other:?}")),

@@ -33,6 +33,7 @@ fn judge(kind: &str, verdict: &str, [tuned, base, tie]: [usize; 3]) -> JudgeFact
         verdict: verdict.to_owned(),
         tuned_mean: (kind == "reference").then_some(0.61),
         base_mean: (kind == "reference").then_some(0.18),
+        notes: Vec::new(),
         rows: rows.collect(),
     }
 }
@@ -81,6 +82,22 @@ fn sample() -> Report {
 
 fn rendered(report: &Report) -> String {
     page(report, "<svg/>").unwrap()
+}
+
+#[test]
+fn what_was_not_measured_or_judged_is_said() {
+    let mut report = sample();
+    assert!(!rendered(&report).contains("not measured"));
+    let rag = report.rag.as_mut().unwrap();
+    rag.not_measured = vec!["recall_at_3".to_owned(), "citation_precision".to_owned()];
+    let judge = report.judge.as_mut().unwrap();
+    judge.notes = vec!["not shown to the judge because an answer is empty or loops: <3".to_owned()];
+    let page = rendered(&report);
+    assert_eq!(page.matches("not measured").count(), 2);
+    assert!(!page.contains("right document in the first three") && !page.contains("document missed"));
+    assert!(page.contains("an answer is empty or loops: &lt;3."));
+    report.rag.as_mut().unwrap().rows[0].hit = Some(false);
+    assert!(rendered(&report).contains("document missed"));
 }
 
 #[test]
