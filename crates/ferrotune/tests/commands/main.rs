@@ -434,7 +434,7 @@ fn bad_input_is_a_clear_error() {
         ["sft", "--model", &model, "--data", &chats, "--out", &out, "--steps", "5", "--lr", "1e30"];
     fails(&[&diverges[..], &["--schedule", "constant"]].concat(), 1, "the loss is");
     let text = files.with("text.txt", "word ".repeat(50));
-    fails(&["perplexity", &model, &text, "--window", "100000"], 1, "longer than the model's context");
+    fails(&["perplexity", &model, &text, "--window", "100000"], 1, "the model reads at most 2048 tokens");
     fails(&["merge", &model, &files.path("no-adapter"), "--out", &out], 1, "no-adapter");
     let raising = files.with("raise.jinja", "{{ raise_exception('only two roles here') }}");
     fails(&["render", &raising, "--chat-file", &chats], 1, "only two roles here");
