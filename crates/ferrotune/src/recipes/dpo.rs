@@ -248,7 +248,7 @@ impl Reference {
 ///
 /// # Errors
 /// No pairs; an unknown loss; a step-0 loss other than the formula's; a loss that is no number; a full disk;
-/// [`Interrupted`].
+/// [`crate::progress::Interrupted`].
 pub fn dpo<'a>(
     decoder: &Decoder,
     trained: impl Into<Trained<'a>>,
