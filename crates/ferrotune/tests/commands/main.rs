@@ -435,7 +435,7 @@ fn bad_input_is_a_clear_error() {
     fails(&[&diverges[..], &["--schedule", "constant"]].concat(), 1, "the loss is");
     let text = files.with("text.txt", "word ".repeat(50));
     fails(&["perplexity", &model, &text, "--window", "100000"], 1, "the model reads at most 2048 tokens");
-    fails(&["merge", &model, &files.path("no-adapter"), "--out", &out], 1, "no-adapter");
+    fails(&["merge", &model, &files.path("no-adapter"), "--out", &files.path("merged")], 1, "no-adapter");
     let raising = files.with("raise.jinja", "{{ raise_exception('only two roles here') }}");
     fails(&["render", &raising, "--chat-file", &chats], 1, "only two roles here");
     let unwritable = Path::new(&chats).join("under-a-file").display().to_string();
