@@ -1,6 +1,9 @@
+use std::collections::HashSet;
+
 use ferrotune_types::{Conversation, Document, Message, PreferencePair, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A row on its way through curation: what it holds and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +103,36 @@ pub struct Edit {
     pub before: String,
     /// What stands there now.
     pub after: String,
+}
+
+impl Edit {
+    /// Of a row's id: `after` stands in the place of `before`.
+    pub(crate) fn of_id(step: &str, before: String, after: &str) -> Self {
+        let (id, step, field) = (after.to_owned(), step.to_owned(), "id".to_owned());
+        Edit { id, step, field, start: 0, end: before.chars().count(), before, after: after.to_owned() }
+    }
+}
+
+/// Ids that are taken, held as 64-bit hashes: a collision only renames a row that need not be.
+#[derive(Default)]
+pub(crate) struct TakenIds(HashSet<u64>);
+
+impl TakenIds {
+    /// Takes the id; whether it was free.
+    pub(crate) fn take(&mut self, id: &str) -> bool {
+        self.0.insert(xxh3_64(id.as_bytes()))
+    }
+
+    /// Takes `id`, or where that is taken `id~2`, `id~3`, ….
+    pub(crate) fn fresh(&mut self, id: &str) -> String {
+        let mut found = id.to_owned();
+        let mut n = 2;
+        while !self.take(&found) {
+            found = format!("{id}~{n}");
+            n += 1;
+        }
+        found
+    }
 }
 
 /// A text of a row, and who says it.

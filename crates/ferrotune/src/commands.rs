@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use ferrotune_data::Item;
 use ferrotune_model::{catch_out_of_memory, quantize_int8};
-use ferrotune_peft::{LoadOptions, base_doubt, load as load_adapter};
 use ferrotune_preference::pairs::{PairCheck, check_pairs};
 use ferrotune_rag::{
     ChunkConfig, GroundConfig, RagQuestion, RetrieveConfig, Splitter, SqliteStore, answer, evaluate, index,
@@ -31,6 +30,7 @@ use crate::recipes::{
     self, AnswerTokens, CptTexts, DpoConfig, RelativeConfig, RelativeLoss, RunConfig, SftConfig, SftData,
     ThumbData, ThumbExample,
 };
+use crate::settings::from_toml;
 use crate::template::template_source;
 use crate::tune_commands::{Tuned, save_rows};
 
@@ -158,11 +158,7 @@ pub(crate) fn load_with_adapter(
 /// The model with an adapter on it, where there is one.
 pub(crate) fn with_adapter(mut model: LoadedModel, adapter: Option<&Path>) -> Result<LoadedModel> {
     if let Some(folder) = adapter {
-        let adapter = load_adapter(&mut model.decoder, folder, &LoadOptions::default())
-            .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
-        if let Some(doubt) = base_doubt(&adapter.config, &model.decoder.config.model_type) {
-            eprintln!("warning: {}: {doubt}", folder.display());
-        }
+        recipes::adapter_on(&mut model.decoder, folder)?;
     }
     Ok(model)
 }
@@ -244,7 +240,7 @@ pub(crate) fn max_length(args: &TuneArgs, model: &LoadedModel) -> Result<usize> 
 }
 
 /// What becomes of longer rows: as asked, else as `default` says.
-fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
+pub(crate) fn truncation(args: &TuneArgs, default: Truncation) -> Truncation {
     match args.truncation.as_deref() {
         Some("keep_start") => Truncation::Right,
         Some("keep_end") => Truncation::Left,
@@ -268,32 +264,42 @@ pub(crate) fn prepare(out: &Path, resume: bool) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))
 }
 
+/// What stands in `--config`, or nothing.
+fn config_file<T: serde::de::DeserializeOwned>(args: &TuneArgs) -> Result<T> {
+    let Some(path) = &args.config else { return from_toml("", Path::new("--config")) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    from_toml(&text, path)
+}
+
+/// One key of `--config`, where it is there.
+pub(crate) fn config_key(args: &TuneArgs, key: &str) -> Result<Option<toml::Value>> {
+    Ok(config_file::<toml::Table>(args)?.remove(key))
+}
+
+/// A number of the command line, which takes NaN and infinities for numbers.
+fn finite(option: &str, value: Option<f64>) -> Result<Option<f64>> {
+    match value {
+        Some(value) if !value.is_finite() => bail!("{option} is {value}, not a number"),
+        value => Ok(value),
+    }
+}
+
 /// The settings of `--config` with what the command line says put over them.
 pub(crate) fn settings<T: serde::de::DeserializeOwned + serde::Serialize>(
     args: &TuneArgs,
     more: &[(&str, Value)],
 ) -> Result<T> {
-    let text = match &args.config {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-        }
-        None => String::new(),
-    };
-    let from_file: T =
-        crate::settings::from_toml(&text, args.config.as_deref().unwrap_or(Path::new("--config")))?;
+    let from_file: T = config_file(args)?;
     let mut value = serde_json::to_value(from_file)?;
     let given = [
         ("steps", args.steps.map(Value::from)),
         ("batch", args.batch.map(Value::from)),
-        ("lr", args.lr.map(Value::from)),
+        ("lr", finite("--lr", args.lr)?.map(Value::from)),
         ("schedule", args.schedule.clone().map(Value::from)),
         ("warmup_steps", args.warmup_steps.map(Value::from)),
         ("seed", args.seed.map(Value::from)),
         ("shuffle", args.no_shuffle.then_some(Value::Bool(false))),
     ];
-    if let Some(lr) = args.lr.filter(|lr| !lr.is_finite()) {
-        bail!("--lr is {lr}, not a number");
-    }
     let more = more.iter().map(|(name, value)| (*name, Some(value.clone())));
     for (name, setting) in given.into_iter().chain(more) {
         if let Some(setting) = setting {
@@ -352,7 +358,7 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let mut more = args.whole.settings();
-    more.extend(finite_beta(args)?.map(|beta| ("beta", Value::from(beta))));
+    more.extend(finite("--beta", args.beta)?.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     more.extend(args.reference.clone().map(|id| ("reference", Value::from(id))));
     more.extend(args.reference_adapter.clone().map(|folder| ("reference_adapter", json!(folder))));
@@ -372,13 +378,6 @@ fn dpo(args: &DpoArgs) -> Result<Output> {
     let folder = tuned.save(&model, &tune.out)?;
     let json = with_answer_lengths(serde_json::to_value(&outcome)?, args, &model, &validation, before)?;
     Output::one(&json, folder.display().to_string())
-}
-
-fn finite_beta(args: &DpoArgs) -> Result<Option<f64>> {
-    match args.beta {
-        Some(beta) if !beta.is_finite() => bail!("--beta is {beta}, not a number"),
-        beta => Ok(beta),
-    }
 }
 
 /// How long greedy answers to the first held-out prompts are, where that was asked for.
@@ -444,16 +443,8 @@ fn tokenized_pairs_of(
 
 /// Whether the loss that is asked for, by `--loss` or in the file of settings, is none of DPO's own.
 fn is_relative_of_dpo(args: &DpoArgs) -> Result<bool> {
-    let name = match (&args.loss, &args.tune.config) {
-        (Some(name), _) => Some(name.clone()),
-        (None, Some(path)) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let table: toml::Table = crate::settings::from_toml(&text, path)?;
-            table.get("loss").and_then(toml::Value::as_str).map(str::to_owned)
-        }
-        (None, None) => None,
-    };
+    let in_file = || Ok(config_key(&args.tune, "loss")?.and_then(|loss| loss.as_str().map(str::to_owned)));
+    let name: Option<String> = args.loss.clone().map_or_else(in_file, |name| anyhow::Ok(Some(name)))?;
     Ok(name.is_some_and(|name| RelativeConfig::LOSSES.contains(&name.as_str())))
 }
 
@@ -462,7 +453,7 @@ fn relative_of_dpo(args: &DpoArgs) -> Result<Output> {
     let tune = &args.tune;
     let place = Place::parse(&tune.device, &tune.dtype)?;
     let mut more = args.whole.settings();
-    more.extend(finite_beta(args)?.map(|beta| ("beta", Value::from(beta))));
+    more.extend(finite("--beta", args.beta)?.map(|beta| ("beta", Value::from(beta))));
     more.extend(args.loss.clone().map(|loss| ("loss", Value::from(loss))));
     let config: RelativeConfig = settings(tune, &more)?;
     if let Some(reference) = &args.reference {

@@ -33,6 +33,12 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// SHA-256 of the documents below `folder` and of their paths.
+#[cfg(feature = "torch")]
+pub(crate) fn folder_hash(folder: &Path) -> Result<Vec<u8>> {
+    crate::files::hash_files(folder, files_below(folder)?)
+}
+
 /// Links are followed last, and no folder is read twice: a link to a folder above ends there.
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut links, mut seen) = (Vec::new(), VecDeque::new(), BTreeSet::new());
@@ -76,6 +82,24 @@ mod tests {
 
     fn ids(folder: &Path) -> Vec<String> {
         read_folder(folder).unwrap().into_iter().map(|document| document.id).collect()
+    }
+
+    #[cfg(feature = "torch")]
+    #[test]
+    fn a_trees_hash_feels_subfolders_and_no_loop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        std::fs::create_dir(path.join("sub")).unwrap();
+        std::fs::write(path.join("a.md"), "a").unwrap();
+        std::fs::write(path.join("sub/b.md"), "b").unwrap();
+        let (top, tree) = (crate::files::content_hash(path).unwrap(), folder_hash(path).unwrap());
+        std::fs::write(path.join("sub/b.md"), "c").unwrap();
+        assert_eq!(crate::files::content_hash(path).unwrap(), top);
+        let changed = folder_hash(path).unwrap();
+        assert_ne!(changed, tree);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(path, path.join("sub/loop")).unwrap();
+        assert_eq!(folder_hash(path).unwrap(), changed, "a link back adds nothing");
     }
 
     #[test]

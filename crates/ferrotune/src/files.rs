@@ -59,6 +59,35 @@ pub fn json_lines_of<T: DeserializeOwned, U>(
         .collect()
 }
 
+/// Fills a folder beside `folder`, which then takes its place: it appears whole or not at all, and an old one stays until
+/// then.
+///
+/// # Errors
+/// What `fill` says, after what it began is taken away; a full disk, ….
+pub(crate) fn write_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let [partial, old] = ["writing", "old"].map(|what| folder.with_file_name(format!(".{name}.{what}")));
+    for leftover in [&partial, &old] {
+        let _ = std::fs::remove_dir_all(leftover);
+    }
+    fill(&partial).inspect_err(|_| drop(std::fs::remove_dir_all(&partial)))?;
+    if folder.is_dir() {
+        std::fs::rename(folder, &old).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+/// Whether `path` is `folder` or lies in it, whatever links lead there; one that is not there yet counts as lying where its
+/// nearest folder that is there does.
+pub(crate) fn lies_in(path: &Path, folder: &Path) -> bool {
+    // The last ancestor of a relative path is empty.
+    let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    let real = path.ancestors().find_map(|path| here(path).canonicalize().ok());
+    real.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
 /// SHA-256 of several parts, each with its length before it, in hexadecimal: names a run by all that made it.
 pub fn hash_parts(parts: &[&[u8]]) -> String {
     use sha2::{Digest, Sha256};
@@ -68,24 +97,6 @@ pub fn hash_parts(parts: &[&[u8]]) -> String {
         hasher.update(part);
     }
     hasher.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-}
-
-/// Adds the files of a folder and of its subfolders; `inside` are the folders that lead there, into which no link leads back.
-fn files_under(folder: &Path, inside: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.is_file() {
-            files.push(path);
-        } else if path.is_dir() {
-            let real = path.canonicalize()?;
-            if !inside.contains(&real) {
-                inside.push(real);
-                files_under(&path, inside, files)?;
-                inside.pop();
-            }
-        }
-    }
-    Ok(())
 }
 
 /// SHA-256 of a file, or of a folder's files by name; of a file over 4 GiB its length stands for it. Subfolders are no part
@@ -98,18 +109,8 @@ pub(crate) fn content_hash(path: &Path) -> Result<Vec<u8>> {
     hash_files(path, files)
 }
 
-/// As [`content_hash`], with all subfolders: of documents.
-pub(crate) fn tree_hash(path: &Path) -> Result<Vec<u8>> {
-    let mut files = Vec::new();
-    if path.is_dir() {
-        files_under(path, &mut vec![path.canonicalize()?], &mut files)?;
-    } else {
-        files.push(path.to_owned());
-    }
-    hash_files(path, files)
-}
-
-fn hash_files(path: &Path, mut files: Vec<PathBuf>) -> Result<Vec<u8>> {
+/// As [`content_hash`], of these files of a folder.
+pub(crate) fn hash_files(path: &Path, mut files: Vec<PathBuf>) -> Result<Vec<u8>> {
     use sha2::{Digest, Sha256};
     let mut hasher = Sha256::new();
     files.sort();
@@ -140,23 +141,6 @@ fn hash_files(path: &Path, mut files: Vec<PathBuf>) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trees_hash_feels_subfolders_and_no_loop() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        std::fs::create_dir(path.join("sub")).unwrap();
-        std::fs::write(path.join("a.md"), "a").unwrap();
-        std::fs::write(path.join("sub/b.md"), "b").unwrap();
-        let (top, tree) = (content_hash(path).unwrap(), tree_hash(path).unwrap());
-        std::fs::write(path.join("sub/b.md"), "c").unwrap();
-        assert_eq!(content_hash(path).unwrap(), top);
-        let changed = tree_hash(path).unwrap();
-        assert_ne!(changed, tree);
-        #[cfg(unix)]
-        std::os::unix::fs::symlink(path, path.join("sub/loop")).unwrap();
-        assert_eq!(tree_hash(path).unwrap(), changed, "a link back adds nothing");
-    }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_row() {

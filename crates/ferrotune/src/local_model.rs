@@ -1,7 +1,8 @@
 //! Models in this process behind the traits that evaluation and retrieval see.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use ferrotune_data::chat::RenderOptions;
@@ -249,7 +250,9 @@ impl LocalModel {
 /// An encoder with its tokenizer.
 #[derive(Debug)]
 pub struct LocalEmbedder {
-    name: String,
+    /// Made when an index asks for it: the weights are read for it.
+    name: OnceLock<String>,
+    path: PathBuf,
     loaded: LoadedEncoder,
     tokenizer: Tokenizer,
     max_tokens: usize,
@@ -266,18 +269,24 @@ impl LocalEmbedder {
         let tokenizer = Tokenizer::from_dir(source.path())?;
         let context = loaded.encoder.config.max_position_embeddings;
         let max_tokens = sentence_length(source.path()).unwrap_or(context).min(context);
-        // Wherever it lies and whatever it is called: vectors of another encoder cannot be compared with its own.
-        let content = content_hash(source.path())?;
-        let hash = content.iter().take(6).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        let config = &loaded.encoder.config;
-        let name = format!("{} of {} numbers, {hash}", config.model_type, config.hidden_size);
-        Ok(LocalEmbedder { name, loaded, tokenizer, max_tokens })
+        let path = source.path().to_owned();
+        Ok(LocalEmbedder { name: OnceLock::new(), path, loaded, tokenizer, max_tokens })
     }
 }
 
 impl Embed for LocalEmbedder {
+    /// What it is, wherever it lies and whatever it is called: vectors of another encoder cannot be compared with its own.
     fn name(&self) -> &str {
-        &self.name
+        self.name.get_or_init(|| {
+            let config = &self.loaded.encoder.config;
+            let hash = content_hash(&self.path).map_or_else(
+                |_| self.path.display().to_string(),
+                |content| {
+                    content.iter().take(6).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+                },
+            );
+            format!("{} of {} numbers, {hash}", config.model_type, config.hidden_size)
+        })
     }
 
     fn dim(&self) -> usize {

@@ -13,6 +13,7 @@ use ferrotune_tokenizer::{GgufTokenizer, Tokenizer};
 use serde_json::Value;
 use tch::{Device, Kind};
 
+use crate::files::{lies_in, write_folder};
 use crate::template::template_source;
 
 /// Models that `cargo xtask setup` puts into the cache, by the name under which every command knows them.
@@ -204,31 +205,12 @@ pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Res
 /// model that was read.
 pub fn save(model: &LoadedModel, folder: &Path, kind: Kind) -> Result<()> {
     check_replaceable(folder, &model.path)?;
-    let [partial, old] = ["writing", "old"].map(|what| beside(folder, what));
-    for leftover in [&partial, &old] {
-        let _ = std::fs::remove_dir_all(leftover);
-    }
-    let options = SaveOptions { kind: Some(kind), ..SaveOptions::default() };
-    let generation = model.generation_config.as_ref();
-    let written = save_decoder(&model.decoder, &model.config_json, generation, &partial, options)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| Ok(model.tokenizer.save(&partial)?));
-    if written.is_err() {
-        let _ = std::fs::remove_dir_all(&partial);
-    }
-    written?;
-    if folder.is_dir() {
-        std::fs::rename(folder, &old).with_context(|| format!("cannot replace {}", folder.display()))?;
-    }
-    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let _ = std::fs::remove_dir_all(&old);
-    Ok(())
-}
-
-/// A folder of ours in the same place.
-fn beside(folder: &Path, what: &str) -> PathBuf {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    folder.with_file_name(format!(".{name}.{what}"))
+    write_folder(folder, |partial| {
+        let options = SaveOptions { kind: Some(kind), ..SaveOptions::default() };
+        let generation = model.generation_config.as_ref();
+        save_decoder(&model.decoder, &model.config_json, generation, partial, options)?;
+        Ok(model.tokenizer.save(partial)?)
+    })
 }
 
 /// What a saved model consists of, beside its weights.
@@ -258,10 +240,7 @@ pub fn check_replaceable(folder: &Path, read: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
-    let same = |path: &Path| {
-        path.canonicalize().ok().zip(folder.canonicalize().ok()).is_some_and(|(a, b)| a.starts_with(b))
-    };
-    if same(read) {
+    if lies_in(read, folder) {
         bail!("{} holds the model that was read: name another folder", folder.display());
     }
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;

@@ -18,7 +18,7 @@ use ferrotune_tokenizer::{Limits, Tokenizer};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
-use crate::cli::data::{Unusable, rows_of};
+use crate::cli::data::{Unusable, rows_of, warn};
 use crate::cli::{Output, PairsArgs, RlaifArgs};
 use crate::commands::{load_with_adapter, pair};
 use crate::local_model::LocalModel;
@@ -121,7 +121,7 @@ fn made(file: &Path, kind: &str, pairing: &str, min_gap: f64) -> Result<Found> {
         row: rows[row - 1].clone(),
     }));
     unusable.sort_by_key(|row| row.line);
-    warn(file, unusable.iter().map(|row| format!("{}: {}", row.line, row.reason)));
+    warn(file, &unusable);
     if pairs.is_empty() {
         bail!("{}: no row gave a pair", file.display());
     }
@@ -144,17 +144,6 @@ fn of_thumbs(file: &Path) -> Result<Found> {
     Ok(Found { pairs, unusable })
 }
 
-/// Says what is wrong with a file's first bad rows, and how many more there are.
-fn warn(file: &Path, bad: impl ExactSizeIterator<Item = String>) {
-    let more = bad.len().saturating_sub(5);
-    for words in bad.take(5) {
-        eprintln!("warning: {}:{words}", file.display());
-    }
-    if more > 0 {
-        eprintln!("warning: {}: {more} more rows that cannot be used", file.display());
-    }
-}
-
 /// Chats whose last turn is the answer that the thumb beside them is for, in the file's order, and what cannot be used.
 pub(crate) struct Thumbs {
     pub(crate) chats: Vec<(Conversation, bool)>,
@@ -174,13 +163,7 @@ pub(crate) fn thumbs(file: &Path) -> Result<Option<Thumbs>> {
         });
         bail!("{} holds neither answers with a label nor preference pairs: {detection}{why}", file.display());
     }
-    let mut unusable: Vec<Unusable> = dropped
-        .into_iter()
-        .map(|row| {
-            let reason = format!("{} ({})", row.reason, row.detail);
-            Unusable { line: row.origin.line, reason, row: row.row }
-        })
-        .collect();
+    let mut unusable: Vec<Unusable> = dropped.into_iter().map(Unusable::from).collect();
     let mut chats = Vec::new();
     for Record { item, origin } in records {
         let why = match &item {
@@ -200,7 +183,7 @@ pub(crate) fn thumbs(file: &Path) -> Result<Option<Thumbs>> {
         unusable.push(Unusable { line: origin.line, reason: why.to_owned(), row });
     }
     unusable.sort_by_key(|row| row.line);
-    warn(file, unusable.iter().map(|row| format!("{}: {}", row.line, row.reason)));
+    warn(file, &unusable);
     Ok(Some(Thumbs { chats, unusable }))
 }
 

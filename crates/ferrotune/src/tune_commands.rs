@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::cli::{ClassifyArgs, MlmArgs, Output, TuneArgs, WholeArgs};
-use crate::commands::{documents, load_with_adapter, max_length, prepare, run_hash, settings};
-use crate::files::{content_hash, hash_parts, write_atomic};
+use crate::commands::{
+    config_key, documents, load_with_adapter, max_length, prepare, run_hash, settings, truncation,
+};
+use crate::files::{content_hash, hash_parts, lies_in, write_atomic, write_folder};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::recipes::{
     self, Labelled, Labels, MlmConfig, RunConfig, RunOutcome, Trained, classify as train_classes,
@@ -123,10 +125,8 @@ pub(crate) fn start_adapter(tune: &TuneArgs, freeze: &Freeze, model: &mut Loaded
 
 /// As the command line says, else `--config`, else 0.
 fn seed(tune: &TuneArgs) -> Result<u64> {
-    let (None, Some(path)) = (tune.seed, &tune.config) else { return Ok(tune.seed.unwrap_or(0)) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let table: toml::Table = crate::settings::from_toml(&text, path)?;
-    Ok(table.get("seed").and_then(toml::Value::as_integer).unwrap_or(0) as u64)
+    let in_file = || Ok(config_key(tune, "seed")?.and_then(|seed| seed.as_integer()).unwrap_or(0) as u64);
+    tune.seed.map_or_else(in_file, Ok)
 }
 
 fn adapter_config(tune: &TuneArgs, freeze: &Freeze, decoder: &Decoder) -> Result<LoraConfig> {
@@ -207,12 +207,8 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<Output> {
 
 /// How long a text may be, and what becomes of longer ones: their ends are cut off, unless something else was asked for.
 fn class_limits(tune: &TuneArgs, model: &LoadedModel) -> Result<Limits> {
-    let truncation = match tune.truncation.as_deref() {
-        Some("drop") => Truncation::Drop,
-        Some("keep_end") => Truncation::Left,
-        _ => Truncation::Right,
-    };
-    Ok(Limits { max_length: max_length(tune, model)?, truncation, ..Limits::default() })
+    let (max_length, truncation) = (max_length(tune, model)?, truncation(tune, Truncation::Right));
+    Ok(Limits { max_length, truncation, ..Limits::default() })
 }
 
 /// The step whose weights were kept, and a figure of its validation.
@@ -240,14 +236,6 @@ fn save_classifier(
         std::fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
     }
     Ok(folder)
-}
-
-/// Whether `path` is `folder` or lies in it, whatever links lead there.
-fn lies_in(path: &Path, folder: &Path) -> bool {
-    path.canonicalize()
-        .ok()
-        .zip(folder.canonicalize().ok())
-        .is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
 /// Says the class of each row, or of each row's tokens, by what an earlier run left in `folder`.
@@ -425,18 +413,10 @@ fn ends(path: &Path, endings: &[&str]) -> bool {
 
 /// Saves an encoder with what lay beside its weights; the folder appears whole or not at all.
 fn save_with_words(loaded: &LoadedEncoder, source: &Source, folder: &Path) -> Result<()> {
-    let [partial, old] = ["writing", "old"].map(|what| folder.with_file_name(format!(".model.{what}")));
-    for leftover in [&partial, &old] {
-        let _ = std::fs::remove_dir_all(leftover);
-    }
-    copy_words(source.path(), &partial)?;
-    save_encoder(&loaded.encoder, source, &loaded.config_json, &partial)?;
-    if folder.is_dir() {
-        std::fs::rename(folder, &old).with_context(|| format!("cannot replace {}", folder.display()))?;
-    }
-    std::fs::rename(&partial, folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let _ = std::fs::remove_dir_all(&old);
-    Ok(())
+    write_folder(folder, |partial| {
+        copy_words(source.path(), partial)?;
+        Ok(save_encoder(&loaded.encoder, source, &loaded.config_json, partial)?)
+    })
 }
 
 /// Copies what lies beside an encoder's weights: its tokenizer, how it pools.

@@ -2,6 +2,8 @@
 //! `golden/trl_dpo.py` made the values.
 #![cfg(feature = "torch")]
 
+mod trl;
+
 use std::path::Path;
 
 use ferrotune::model_store::{self, Place};
@@ -62,19 +64,7 @@ fn the_first_steps_are_those_of_trl() {
     let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
     for (ours, trl) in text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).zip(log) {
         for (name, trl) in trl.as_object().unwrap() {
-            let trl = trl.as_f64().unwrap();
-            let found = ours[name].as_f64().unwrap_or_else(|| panic!("{name} is not logged: {ours}"));
-            // Rounding grows from step to step, faster in what is summed over an answer.
-            let tolerance = match name.as_str() {
-                "num_tokens" | "step" | "epoch" => 1e-9,
-                "grad_norm" => 2e-3 * trl.max(1.0),
-                _ => 2e-4 * trl.abs().max(1.0),
-            };
-            assert!(
-                (found - trl).abs() <= tolerance,
-                "step {}: {name} is {found}, TRL's is {trl}",
-                ours["step"]
-            );
+            trl::check("dpo", &ours, name, trl);
         }
     }
 }

@@ -2,6 +2,8 @@
 //! `golden/trl_relatives.py` made the values.
 #![cfg(feature = "torch")]
 
+mod trl;
+
 use std::path::{Path, PathBuf};
 
 use ferrotune::model_store::{self, LoadedModel, Place};
@@ -83,21 +85,7 @@ impl Golden {
                 if name == "nll_loss" && self.run["settings"]["cpo_alpha"] == 0.0 {
                     continue; // TRL logs 0 where the loss does not hold it; here it is told all the same
                 }
-                let trl = trl.as_f64().unwrap();
-                let found =
-                    ours[name].as_f64().unwrap_or_else(|| panic!("{}: {name} is not in {ours}", self.name));
-                // Rounding grows from step to step, faster in what is summed over an answer.
-                let tolerance = match name.as_str() {
-                    "num_tokens" | "step" | "epoch" => 1e-9,
-                    "grad_norm" => 2e-3 * trl.max(1.0),
-                    _ => 2e-4 * trl.abs().max(1.0),
-                };
-                assert!(
-                    (found - trl).abs() <= tolerance,
-                    "{}, step {}: {name} is {found}, TRL's is {trl}",
-                    self.name,
-                    ours["step"]
-                );
+                trl::check(self.name, ours, name, trl);
             }
         }
     }

@@ -159,21 +159,7 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Chunk;
-
-    fn hit(text: &str) -> Hit {
-        let chunk = Chunk {
-            id: "d#0".into(),
-            doc_id: "d".into(),
-            start: 0,
-            end: text.len(),
-            heading: "Returns".into(),
-            text: text.into(),
-            fingerprint: String::new(),
-            meta: serde_json::Map::new(),
-        };
-        Hit { chunk, score: 1.0 }
-    }
+    use crate::support::tests::hit;
 
     #[test]
     fn marks_are_read_in_every_form() {

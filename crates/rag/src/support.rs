@@ -248,12 +248,12 @@ fn cut(text: &str, at: &Regex) -> Vec<Range<usize>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Chunk, GroundConfig, Language};
     use proptest::prelude::*;
 
-    fn hit(text: &str) -> Hit {
+    pub(crate) fn hit(text: &str) -> Hit {
         let chunk = Chunk {
             id: "d#0".into(),
             doc_id: "d".into(),

@@ -3,25 +3,24 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::report::Report;
 use super::sink::Sink;
 use super::step::Step;
+use crate::record::TakenIds;
 use crate::{DataError, Edit, Item, Origin, Record};
 
-/// Ids of a run, held as 64-bit hashes: a collision only renames a row that need not be.
+/// Ids of a run.
 #[derive(Default)]
 pub(super) struct Ids {
-    seen: HashSet<u64>,
+    taken: TakenIds,
     /// Ids of the rows at hand that gave way because they show personal data.
     pub(super) hidden: HashSet<String>,
 }
 
 impl Ids {
-    /// Whether the id is new.
+    /// Takes an id that a later row shall not have.
     pub(super) fn take(&mut self, id: &str) -> bool {
-        self.seen.insert(xxh3_64(id.as_bytes()))
+        self.taken.take(id)
     }
 
     /// Two files may use the same ids: the later row's is told apart by its file's name.
@@ -32,21 +31,8 @@ impl Ids {
         let before = record.id().to_owned();
         let name = super::file_name(input);
         let stem = name.split('.').next().unwrap_or_default();
-        let mut id = format!("{stem}:{before}");
-        let mut n = 2;
-        while !self.take(&id) {
-            id = format!("{stem}:{before}~{n}");
-            n += 1;
-        }
-        edits.push(Edit {
-            id: id.clone(),
-            step: "read".to_owned(),
-            field: "id".to_owned(),
-            start: 0,
-            end: before.chars().count(),
-            before,
-            after: id.clone(),
-        });
+        let id = self.taken.fresh(&format!("{stem}:{before}"));
+        edits.push(Edit::of_id("read", before, &id));
         *id_mut(record) = id;
     }
 
@@ -57,17 +43,12 @@ impl Ids {
             _ => None,
         })?;
         let stem = origin.file.split('.').next().filter(|stem| !stem.is_empty()).unwrap_or("row");
-        let mut fresh = format!("{stem}-{}", origin.line);
-        let mut n = 2;
-        while !self.take(&fresh) {
-            fresh = format!("{stem}-{}~{n}", origin.line);
-            n += 1;
-        }
+        let fresh = self.taken.fresh(&format!("{stem}-{}", origin.line));
         let old = std::mem::replace(id, fresh.clone());
         let end = old.chars().count();
         self.hidden.insert(old);
-        let (step, field) = ("pii".to_owned(), "id".to_owned());
-        Some(Edit { id: fresh.clone(), step, field, start: 0, end, before, after: fresh })
+        // What is told of the id conceals it; the end is the id's own.
+        Some(Edit { end, ..Edit::of_id("pii", before, &fresh) })
     }
 }
 

@@ -108,13 +108,7 @@ pub enum Row {
 /// the columns seen and the shapes known.
 pub fn open(path: &Path, options: &ReadOptions) -> Result<(Vec<Record>, Vec<Dropped>, Detection), DataError> {
     let mut rows = stream(path, options)?;
-    let (mut records, mut dropped) = (Vec::new(), Vec::new());
-    for row in &mut rows {
-        match row? {
-            Row::Record(record) => records.push(record),
-            Row::Dropped(row) => dropped.push(row),
-        }
-    }
+    let (records, dropped) = rows.gather()?;
     Ok((records, dropped, rows.detection))
 }
 
@@ -300,6 +294,21 @@ impl Rows {
         let ids = Ids::new(&file);
         let columns = options.columns.clone();
         Ok(Rows { detection, raw, sample, file, ids, shapes, columns, renamed: Vec::new() })
+    }
+
+    /// All rows that are left.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn gather(&mut self) -> Result<(Vec<Record>, Vec<Dropped>), DataError> {
+        let (mut records, mut dropped) = (Vec::new(), Vec::new());
+        for row in self {
+            match row? {
+                Row::Record(record) => records.push(record),
+                Row::Dropped(row) => dropped.push(row),
+            }
+        }
+        Ok((records, dropped))
     }
 
     /// Ids that stood twice in the file so far and were made unique, one edit of the field `id` each. Taken: the

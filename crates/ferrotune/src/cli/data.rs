@@ -105,13 +105,7 @@ fn curate_files(args: &CurateArgs) -> Result<Output> {
 
 fn inspect_file(args: &InspectArgs) -> Result<Output> {
     let mut rows = read::stream(&args.file, &ReadOptions::default())?;
-    let (mut records, mut dropped) = (Vec::new(), Vec::new());
-    for row in &mut rows {
-        match row? {
-            read::Row::Record(record) => records.push(record),
-            read::Row::Dropped(row) => dropped.push(row),
-        }
-    }
+    let (records, dropped) = rows.gather()?;
     let (renamed, detection) = (rows.take_renamed(), rows.detection.clone());
     let name = args.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let mut config = match &args.config {
@@ -133,7 +127,7 @@ fn inspect_file(args: &InspectArgs) -> Result<Output> {
     let (validation, lost_validation) = match &args.validation {
         Some(path) => {
             let (records, dropped, _) = read::open(path, &ReadOptions::default())?;
-            warn(path, &dropped);
+            warn(path, &unusable(&dropped));
             (Some(records), dropped)
         }
         None => (None, Vec::new()),
@@ -203,22 +197,12 @@ fn rows(file: &Path, field: &str) -> Result<(Vec<Row>, Vec<Dropped>)> {
     Ok((texts, dropped))
 }
 
-/// Tells on stderr which rows of a file could not be used.
-fn warn(file: &Path, dropped: &[Dropped]) {
-    for row in dropped.iter().take(5) {
-        eprintln!("warning: {}:{}: {} ({})", file.display(), row.origin.line, row.reason, row.detail);
-    }
-    if dropped.len() > 5 {
-        eprintln!("warning: {} rows of {} could not be used", dropped.len(), file.display());
-    }
-}
-
 fn pii(args: &FieldArgs) -> Result<Output> {
     if !(0.0..=1.0).contains(&args.min_score) {
         bail!("--min-score is between 0 and 1, not {}", args.min_score);
     }
     let (rows, dropped) = rows(&args.file, &args.field)?;
-    warn(&args.file, &dropped);
+    warn(&args.file, &unusable(&dropped));
     let config = PiiConfig { min_score: args.min_score, ..PiiConfig::everything() };
     let mut output = Output::default();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -245,7 +229,7 @@ fn pii(args: &FieldArgs) -> Result<Output> {
 
 fn dedup_file(args: &DedupArgs) -> Result<Output> {
     let (rows, dropped) = rows(&args.file, &args.field)?;
-    warn(&args.file, &dropped);
+    warn(&args.file, &unusable(&dropped));
     let records: Vec<Record> = rows
         .into_iter()
         .enumerate()
@@ -297,16 +281,32 @@ pub struct Unusable {
     pub row: Value,
 }
 
+impl From<Dropped> for Unusable {
+    fn from(Dropped { reason, detail, origin, row, .. }: Dropped) -> Self {
+        Unusable { line: origin.line, reason: format!("{reason} ({detail})"), row }
+    }
+}
+
+fn unusable(dropped: &[Dropped]) -> Vec<Unusable> {
+    dropped.iter().cloned().map(Unusable::from).collect()
+}
+
+/// Tells on stderr which rows of a file could not be used.
+pub fn warn(file: &Path, unusable: &[Unusable]) {
+    let file = file.display();
+    for Unusable { line, reason, .. } in unusable.iter().take(5) {
+        eprintln!("warning: {file}:{line}: {reason}");
+    }
+    if unusable.len() > 5 {
+        eprintln!("warning: {} rows of {file} could not be used", unusable.len());
+    }
+}
+
 impl<T> RowsOf<T> {
     /// Tells on stderr what could not be used, and which ids had to be made unique.
     pub fn warn(&self) {
+        warn(&self.file, &self.unusable);
         let file = self.file.display();
-        for Unusable { line, reason, .. } in self.unusable.iter().take(5) {
-            eprintln!("warning: {file}:{line}: {reason}");
-        }
-        if self.unusable.len() > 5 {
-            eprintln!("warning: {} rows of {file} could not be used", self.unusable.len());
-        }
         if let Some(first) = self.renamed.first() {
             let n = self.renamed.len();
             eprintln!(
@@ -327,9 +327,7 @@ pub fn rows_of<T>(file: &Path, what: &str, pick: impl Fn(Item) -> Result<T, Box<
         RowsOf { file: file.to_owned(), wanted: Vec::new(), unusable: Vec::new(), renamed: Vec::new() };
     for row in &mut rows {
         let bad = match row? {
-            read::Row::Dropped(Dropped { reason, detail, origin, row, .. }) => {
-                Unusable { line: origin.line, reason: format!("{reason} ({detail})"), row }
-            }
+            read::Row::Dropped(dropped) => dropped.into(),
             read::Row::Record(Record { item, origin }) => {
                 let other = match pick(item) {
                     Ok(wanted) => {

@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 use ferrotune_llm::{Client, ClientConfig};
 use ferrotune_rag::{ChunkConfig, Splitter, chunk};
 use ferrotune_tokenizer::Truncation;
-use ferrotune_train::Schedule;
 use ferrotune_types::Document;
 
 use super::{PipelineConfig, data, lengths};
@@ -23,7 +22,7 @@ pub(super) fn check(config: &PipelineConfig) -> Result<()> {
     shares(config).with_context(|| in_section("split"))?;
     words(config).with_context(|| in_section("tokenize"))?;
     adapter(config).with_context(|| in_section("lora"))?;
-    imitation(config).with_context(|| in_section("sft"))?;
+    config.sft.check().with_context(|| in_section("sft"))?;
     if config.data.preference.is_some() {
         preference(config).with_context(|| in_section("dpo"))?;
     }
@@ -70,25 +69,9 @@ fn adapter(config: &PipelineConfig) -> Result<()> {
     Ok(lora_config(lora.r, lora.alpha, lora.dropout, &lora.targets, &config.model.id)?.check()?)
 }
 
-fn names(schedule: &str, optimizer: &str) -> Result<()> {
-    if Schedule::from_name(schedule, 0, 1).is_none() {
-        bail!("unknown schedule {schedule:?}; known: constant, linear, cosine, wsd");
-    }
-    if !["adamw", "adamw8bit"].contains(&optimizer) {
-        bail!("unknown optimizer {optimizer:?}; known: adamw, adamw8bit");
-    }
-    Ok(())
-}
-
-fn imitation(config: &PipelineConfig) -> Result<()> {
-    config.sft.check()?;
-    names(&config.sft.schedule, &config.sft.optimizer)
-}
-
 fn preference(config: &PipelineConfig) -> Result<()> {
     let dpo = &config.dpo;
     dpo.check()?;
-    names(&dpo.schedule, &dpo.optimizer)?;
     let is_other = !["start", "base"].contains(&dpo.reference.as_str());
     if is_other {
         model_store::resolve(&dpo.reference).context("the reference is start, base or a model")?;

@@ -7,7 +7,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::PipelineConfig;
-use crate::files::{content_hash, hash_parts, tree_hash};
+use crate::documents::folder_hash;
+use crate::files::{content_hash, hash_parts};
 use crate::model_store::{self, Place};
 
 /// Names a run by everything that its results depend on; where files lie is not among it.
@@ -18,7 +19,8 @@ pub(super) fn config_hash(config: &PipelineConfig, place: Place) -> Result<Strin
     parts.push(content_hash(&data.sft)?);
     for file in [&data.preference, &data.documents, &data.questions, &data.planted] {
         parts.push(match file {
-            Some(path) => tree_hash(path)?,
+            Some(path) if path.is_dir() => folder_hash(path)?,
+            Some(path) => content_hash(path)?,
             None => Vec::new(),
         });
     }

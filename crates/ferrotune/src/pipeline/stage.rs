@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{RunOptions, STAGES, StageTime};
-use crate::files::write_atomic;
+use crate::files::{lies_in, write_atomic};
 use crate::progress::{Interrupted, interrupted};
 
 pub(super) struct Stages {
@@ -227,15 +227,6 @@ fn holds_a_run(out: &Path) -> bool {
 /// Whether something of that name is there, if only a link that leads nowhere.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
-}
-
-/// Whether `path` is `folder` or lies in it, whatever links lead there; one that is not there yet counts as lying where its
-/// nearest folder that is there does.
-fn lies_in(path: &Path, folder: &Path) -> bool {
-    // The last ancestor of a relative path is empty.
-    let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
-    let real = path.ancestors().find_map(|path| here(path).canonicalize().ok());
-    real.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
 fn remove(path: &Path) -> Result<()> {

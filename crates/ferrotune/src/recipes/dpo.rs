@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::{LoadOptions, load as load_adapter};
 use ferrotune_preference::{
     Divergence, Drift, Loss, MetricMeans, Metrics, Objective, PairLogps, pair_metrics, sum_answers,
 };
@@ -24,6 +23,7 @@ use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
 use super::reference::computed_once;
 use super::run::{Best, Run, RunConfig, fixed_batches, n_steps};
 use super::trained::Trained;
+use super::words::adapter_on;
 use crate::files::{content_hash, hash_parts};
 use crate::model_store::{self, Place};
 use crate::progress::peak_rss_mib;
@@ -491,8 +491,7 @@ fn other_model(config: &DpoConfig, decoder: &Decoder) -> Result<Option<(Decoder,
     let mut other = loaded.decoder;
     if let Some(folder) = &config.reference_adapter {
         content.extend(content_hash(folder)?);
-        load_adapter(&mut other, folder, &LoadOptions::default())
-            .with_context(|| format!("cannot load the reference's adapter {}", folder.display()))?;
+        adapter_on(&mut other, folder).context("the reference's adapter")?;
     }
     let (ours, theirs) = (decoder.config.vocab_size, other.config.vocab_size);
     if ours != theirs {

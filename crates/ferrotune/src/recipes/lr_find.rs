@@ -69,7 +69,7 @@ pub fn find_lr<'a>(
         let checkpointing = config.activation_checkpointing;
         let stats = sft_accumulate(decoder, &micro_batches, checkpointing, HeadOptions::default())?;
         optimizer.gather();
-        clip_grad_norm(&mut optimizer.gradients(), config.max_grad_norm);
+        clip_grad_norm(&mut optimizer.gradients(), config.run().most_norm());
         sweep.see(stats.loss);
         if sweep.points().len() == step || interrupted() {
             break; // the loss is no number any more, or the user has seen enough

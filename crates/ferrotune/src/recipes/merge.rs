@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use ferrotune_peft::{LoadOptions, base_doubt, load as load_adapter, merge_checked};
+use anyhow::{Result, bail};
+use ferrotune_peft::merge_checked;
 use ferrotune_types::Batch;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
+use super::words::adapter_on;
 use crate::model_store::{self, Place};
 
 /// What the check found.
@@ -38,11 +39,7 @@ pub fn merge(base: &str, adapter: &Path, out: &Path, template: &str) -> Result<M
     let place = Place { device: Device::Cpu, kind: Kind::Float };
     let mut model = model_store::load(base, place, template)?;
     model_store::check_replaceable(out, &model.path)?;
-    let hung = load_adapter(&mut model.decoder, adapter, &LoadOptions::default())
-        .with_context(|| format!("cannot load the adapter {}", adapter.display()))?;
-    if let Some(doubt) = base_doubt(&hung.config, &model.decoder.config.model_type) {
-        eprintln!("warning: {}: {doubt}", adapter.display());
-    }
+    let hung = adapter_on(&mut model.decoder, adapter)?;
     let ids: Vec<i64> = model.tokenizer.encode(PROBE, true)?.into_iter().map(i64::from).collect();
     let n = ids.len().min(model.decoder.config.max_position_embeddings);
     let segment = ferrotune_types::Segment { range: 0..n, prefix: None };

@@ -36,4 +36,4 @@ pub use rlaif::{RlaifConfig, RlaifPrompt, RlaifReport, rlaif};
 pub use run::{Best, RunConfig, RunOutcome};
 pub use sft::{SftConfig, SftData, SftOutcome, sft};
 pub use trained::{Trained, whole_model};
-pub use words::{adapter_to_train, examples, lora_config, pair_examples, pair_tokens};
+pub use words::{adapter_on, adapter_to_train, examples, lora_config, pair_examples, pair_tokens};

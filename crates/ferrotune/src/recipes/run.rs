@@ -101,7 +101,14 @@ impl RunConfig {
         if self.steps == 0 && !(self.epochs.is_finite() && self.epochs > 0.0) {
             bail!("epochs is {}, not above 0", self.epochs);
         }
+        schedule(&self.schedule, self.warmup_steps, 1)?;
+        adamw_config(self)?;
         Ok(())
+    }
+
+    /// What gradients are clipped to.
+    pub(crate) fn most_norm(&self) -> f64 {
+        if self.max_grad_norm == 0.0 { f64::INFINITY } else { self.max_grad_norm }
     }
 }
 
@@ -414,11 +421,7 @@ impl Run {
         figures: &[(&str, f64)],
     ) -> Result<()> {
         self.optimizer.gather();
-        let most = match self.config.max_grad_norm {
-            0.0 => f64::INFINITY,
-            most => most,
-        };
-        let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), most);
+        let grad_norm = clip_grad_norm(&mut self.optimizer.gradients(), self.config.most_norm());
         let first = self.state.losses.first().copied();
         check_loss(self.state.step + 1, loss + 0.0 * grad_norm, first, batches, &self.dir)?;
         let lr = self.config.lr * self.schedule.factor(self.state.step, self.n_steps);

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_model::Decoder;
-use ferrotune_peft::{Adapter, LoadOptions, LoraConfig, Targets, load};
+use ferrotune_peft::{Adapter, LoadOptions, LoraConfig, Targets, base_doubt, load};
 use ferrotune_preference::pairs::PairTokens;
 use ferrotune_tokenizer::{Limits, Made, SkipReason, Skipped, Tokenized, Tokenizer};
 use ferrotune_types::{Conversation, Example, PairExample, PreferencePair};
@@ -83,13 +83,25 @@ fn not_rendered(id: &str, error: &ferrotune_data::DataError) -> Skipped {
     Skipped { id: id.to_owned(), reason: SkipReason::NotRendered, detail: error.to_string(), tokens: 0 }
 }
 
-/// A saved adapter on its base, ready to go on training.
+/// A saved adapter on its base; where it says that it was trained on another kind of model, that is told.
 ///
 /// # Errors
-/// A folder without an adapter, or one of another base.
-pub fn adapter_to_train(decoder: &mut Decoder, folder: &Path) -> Result<Adapter> {
+/// A folder without an adapter, or one that does not fit the model.
+pub fn adapter_on(decoder: &mut Decoder, folder: &Path) -> Result<Adapter> {
     let adapter = load(decoder, folder, &LoadOptions::default())
         .with_context(|| format!("cannot load the adapter {}", folder.display()))?;
+    if let Some(doubt) = base_doubt(&adapter.config, &decoder.config.model_type) {
+        eprintln!("warning: {}: {doubt}", folder.display());
+    }
+    Ok(adapter)
+}
+
+/// As [`adapter_on`], ready to go on training.
+///
+/// # Errors
+/// As [`adapter_on`].
+pub fn adapter_to_train(decoder: &mut Decoder, folder: &Path) -> Result<Adapter> {
+    let adapter = adapter_on(decoder, folder)?;
     for (_, tensor) in adapter.parameters() {
         let _ = tensor.set_requires_grad(true);
     }
