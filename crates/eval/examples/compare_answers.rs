@@ -45,6 +45,7 @@ fn main() -> Result<(), ferrotune_eval::EvalError> {
     let case = |(i, [question, reference, base, tuned]): (usize, [&str; 4])| Case {
         id: format!("q{i}"),
         question: question.to_owned(),
+        before: Vec::new(),
         reference: Some(reference.to_owned()),
         base: base.to_owned(),
         tuned: tuned.to_owned(),

@@ -4,6 +4,7 @@ mod facts;
 mod llm;
 mod reference;
 
+use ferrotune_types::Message;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -23,6 +24,9 @@ pub struct Case {
     pub id: String,
     /// The question.
     pub question: String,
+    /// The turns before it, where it was asked in a conversation: a model that judges reads them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Message>,
     /// A right answer, where one is known.
     #[serde(default)]
     pub reference: Option<String>,

@@ -19,6 +19,7 @@
 //! let case = |id: usize| Case {
 //!     id: id.to_string(),
 //!     question: "How long do I have to return an item?".into(),
+//!     before: Vec::new(),
 //!     reference: Some("You have 30 days to return an item with its receipt.".into()),
 //!     base: "Thank you for asking! You have 90 days to return an item with its receipt.".into(),
 //!     tuned: "Returns are accepted for 30 days with a receipt.".into(),

@@ -6,6 +6,7 @@ fn main() -> anyhow::Result<()> {
     let case = |id: &str, question: &str, reference: &str, base: &str, tuned: &str| Case {
         id: id.to_owned(),
         question: question.to_owned(),
+        before: Vec::new(),
         reference: Some(reference.to_owned()),
         base: base.to_owned(),
         tuned: tuned.to_owned(),

@@ -24,6 +24,7 @@
 //! let case = Case {
 //!     id: "1".into(),
 //!     question: "How long may I return things?".into(),
+//!     before: Vec::new(),
 //!     reference: Some("Within 30 days, with a receipt.".into()),
 //!     base: "I am not sure.".into(),
 //!     tuned: "You have 30 days; bring the receipt.".into(),

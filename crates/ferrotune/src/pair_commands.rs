@@ -9,7 +9,7 @@ use ferrotune_data::split::{SplitConfig, split};
 use ferrotune_data::write::{json as write_json, jsonl};
 use ferrotune_data::{Item, Origin, Record};
 use ferrotune_eval::{Judge, LlmJudge, ReferenceJudge};
-use ferrotune_llm::{Client, ClientConfig};
+use ferrotune_llm::Client;
 use ferrotune_preference::pairs::{
     BadRow, PairCheck, PairReport, Pairing, RowKind, Thumb, check_pairs, from_thumbs, pairs_from_rows,
     set_aside,
@@ -18,7 +18,7 @@ use ferrotune_tokenizer::{Limits, Tokenizer};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde_json::{Value, json};
 
-use crate::cli::data::{Unusable, rows_of, warn};
+use crate::cli::data::{Unusable, judge_server, rows_of, warn};
 use crate::cli::{Output, PairsArgs, RlaifArgs};
 use crate::commands::{load_with_adapter, pair};
 use crate::local_model::LocalModel;
@@ -264,8 +264,10 @@ pub(crate) fn rlaif(args: &RlaifArgs) -> Result<Output> {
         seed: args.seed,
     };
     let run = |judge: &dyn Judge| recipes::rlaif(&model, judge, &prompts, &config);
-    let (pairs, report) = match (&args.judge_url, &args.judge_model) {
-        (Some(url), Some(name)) => run(&LlmJudge::new(&Client::new(ClientConfig::at(url, name))?))?,
+    let server =
+        judge_server(args.judge_url.as_deref(), args.judge_model.as_deref(), args.judge_cache.as_deref());
+    let (pairs, report) = match (server, &args.judge_model) {
+        (Some(server), _) => run(&LlmJudge::new(&Client::new(server)?))?,
         (None, Some(id)) => run(&LlmJudge::new(&LocalModel::new(id, model_store::load(id, place, "")?)))?,
         _ if prompts.iter().all(|p| p.reference.as_deref().is_some_and(|r| !r.trim().is_empty())) => {
             run(&ReferenceJudge::default())?

@@ -168,6 +168,51 @@ fn a_fresh_run_of_the_same_seed_gives_the_same_bytes_and_other_settings_do_not_r
 }
 
 #[test]
+fn settings_of_a_late_stage_make_that_stage_again_and_no_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(config()).unwrap().replace("\"../", "\"");
+    let fixtures = config().parent().unwrap().parent().unwrap().canonicalize().unwrap();
+    let text = text.replace("bluesky/", &format!("{}/bluesky/", fixtures.display()));
+    let text = text.replace("id = \"llama\"", &format!("id = \"{}/tiny/llama\"", fixtures.display()));
+    let file = dir.path().join("p.toml");
+    let out = dir.path().join("out");
+    let run = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .args(["pipeline", "--config"])
+            .arg(&file)
+            .arg("--out")
+            .arg(&out)
+            .args(more)
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert!(run(&text, &[]).0);
+    let before = adapter(&out);
+    let asked = text.replace("[judge]\nmax_questions = 4", "[judge]\nmax_questions = 3");
+    assert_ne!(asked, text);
+    let (ok, stderr) = run(&asked, &["--resume"]);
+    assert!(ok && stderr.contains("rag: done before") && stderr.contains("dpo: done before"), "{stderr}");
+    assert!(stderr.contains("judge: stage 8") && stderr.contains("report: stage 10"), "{stderr}");
+    assert_eq!(report(&out)["judge"]["n"], 3);
+    assert!(adapter(&out) == before);
+    let preferred = asked.replace("[dpo]\nsteps = 4", "[dpo]\nsteps = 2");
+    assert_ne!(preferred, asked);
+    let (ok, stderr) = run(&preferred, &["--only", "judge,report"]);
+    assert!(!ok && stderr.contains("add dpo to --only"), "{stderr}");
+    let (ok, stderr) = run(&preferred, &["--resume"]);
+    assert!(ok && stderr.contains("sft: done before"), "{stderr}");
+    for stage in ["dpo: stage 5", "merge: stage 6", "judge: stage 8", "rag: stage 9"] {
+        assert!(stderr.contains(stage), "{stage}: {stderr}");
+    }
+    assert_eq!(report(&out)["dpo"]["steps"], 2);
+    assert!(adapter(&out) != before);
+    let (ok, stderr) = run(&preferred.replace("[sft]\nsteps = 8", "[sft]\nsteps = 7"), &["--resume"]);
+    assert!(!ok && stderr.contains("other settings, data or model"), "{stderr}");
+}
+
+#[test]
 fn it_runs_on_data_that_it_has_never_seen() {
     let dir = tempfile::tempdir().unwrap();
     let alpaca = dir.path().join("alpaca.json");
@@ -225,6 +270,52 @@ fn pairs_alone_are_enough_and_nothing_held_out_is_imitated() {
     let (imitated, held_out) = (prompts("train.jsonl"), prompts("preference_validation.jsonl"));
     assert!(imitated.len() >= 30 && !held_out.is_empty(), "{} {}", imitated.len(), held_out.len());
     assert!(held_out.iter().all(|prompt| !imitated.contains(prompt)));
+}
+
+/// Personal data leaves the pairs as it leaves the conversations, and ids that gave way for it are still matched.
+#[test]
+fn pairs_of_a_help_desk_lose_their_personal_data_and_are_still_held_out_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..40)
+        .map(|i| {
+            let topic = (0..8).map(|k| format!("w{i}x{k}")).collect::<Vec<_>>().join(" ");
+            let row = serde_json::json!({
+                "id": format!("customer{i}@example.org"),
+                "prompt": format!("What can be done about {topic}?"),
+                "chosen": format!("Please write to agent{i}@example.org and ask for the {topic} form, it takes a day."),
+                "rejected": format!("I would ask agent{i}@example.org, who may or may not know something of it."),
+            });
+            row.to_string() + "\n"
+        })
+        .collect();
+    let file = dir.path().join("pairs.jsonl");
+    std::fs::write(&file, rows).unwrap();
+    let config = small("pairs.jsonl").replace("'instructions'", "'tickets'");
+    let config = config.replace("[data]\n", "[data]\npreference = 'pairs.jsonl'\n");
+    std::fs::write(dir.path().join("p.toml"), config).unwrap();
+    let out = dir.path().join("out");
+    let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+        .args(["pipeline", "--only", "curate,split", "--config"])
+        .arg(dir.path().join("p.toml"))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut ids = std::collections::BTreeMap::new();
+    for name in ["train", "validation", "preference_train", "preference_validation"] {
+        let text = std::fs::read_to_string(out.join(format!("data/{name}.jsonl"))).unwrap();
+        assert!(!text.contains("example.org"), "{name}: {text}");
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+        ids.insert(name, text.lines().map(of).collect::<std::collections::BTreeSet<_>>());
+    }
+    assert!(ids["preference_validation"].len() >= 4, "{ids:?}");
+    assert!(ids["train"].is_disjoint(&ids["preference_validation"]), "{ids:?}");
+    assert!(ids["train"].len() >= 30 && ids["validation"] == ids["preference_validation"], "{ids:?}");
+    for name in ["dropped.jsonl", "data/edits.jsonl"] {
+        let told = std::fs::read_to_string(out.join(name)).unwrap();
+        assert!(!told.contains("example.org"), "{name}: {told}");
+    }
 }
 
 /// Conversations that have nothing in common, one a line.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::step::Step;
+use super::step::{Step, beside};
 use super::suggest::{nearest, with_suggestion};
 use crate::DataError;
 use crate::filter::CountTokens;
@@ -142,6 +142,37 @@ impl Recipe {
         self
     }
 
+    /// The `pii` steps of another recipe, put before the first step that looks at all rows, where this one has none: what is
+    /// taken out of a product's conversations is taken out of its preference pairs too. A vault gets a file of its own
+    /// beside the other's, `NAME-RECIPE.EXTENSION`.
+    ///
+    /// ```
+    /// use ferrotune_data::curate::Recipe;
+    /// let tickets = Recipe::builtin("tickets").unwrap();
+    /// let pairs = Recipe::builtin("preferences").unwrap().with_pii_of(&tickets).unwrap();
+    /// assert!(pairs.kinds().any(|kind| kind == "pii"));
+    /// ```
+    ///
+    /// # Errors
+    /// [`DataError::Config`] where this recipe's steps cannot be made ready.
+    pub fn with_pii_of(mut self, other: &Recipe) -> Result<Self, DataError> {
+        if self.kinds().any(|kind| kind == "pii") {
+            return Ok(self);
+        }
+        let mut taken: Vec<(String, Table)> =
+            other.steps.iter().filter(|(kind, _)| kind == "pii").cloned().collect();
+        for (_, settings) in &mut taken {
+            if let Some(Value::String(vault)) = settings.get_mut("vault") {
+                let path = own_vault(&beside(other.folder.as_deref(), Path::new(vault.as_str())), &self.name);
+                *vault = std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned();
+            }
+        }
+        let first = self.steps()?.iter().position(|step| matches!(step, Step::Set(_)));
+        let first = first.unwrap_or(self.steps.len());
+        self.steps.splice(first..first, taken);
+        Ok(self)
+    }
+
     /// The kinds of its steps, in order.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().map(|(kind, _)| kind.as_str())
@@ -175,5 +206,30 @@ impl Recipe {
             )
         };
         self.steps.iter().enumerate().map(build).collect()
+    }
+}
+
+/// `NAME-RECIPE.EXTENSION` beside `NAME.EXTENSION`.
+fn own_vault(vault: &Path, recipe: &str) -> PathBuf {
+    let mut name = vault.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{recipe}"));
+    if let Some(extension) = vault.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    vault.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_recipes_have_two_vaults() {
+        for (vault, own) in
+            [("a/safe.bin", "a/safe-pairs.bin"), ("safe", "safe-pairs"), ("a.b/c.d.e", "a.b/c.d-pairs.e")]
+        {
+            assert_eq!(own_vault(Path::new(vault), "pairs"), Path::new(own));
+        }
     }
 }

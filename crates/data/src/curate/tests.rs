@@ -312,6 +312,24 @@ fn a_rejected_answer_may_be_empty() {
 }
 
 #[test]
+fn pairs_lose_the_personal_data_that_conversations_lose() {
+    let folder = TempDir::new().unwrap();
+    let row = json!({"id": "ann@example.org", "prompt": "Who writes?", "chosen": "It is ann@example.org who writes.",
+        "rejected": "bob@example.org, I think."});
+    write(&folder, "pairs.jsonl", &[row]);
+    let tickets = Recipe::builtin("tickets").unwrap();
+    let pairs = Recipe::builtin("preferences").unwrap().with_pii_of(&tickets).unwrap();
+    assert_eq!(pairs.kinds().skip(3).collect::<Vec<_>>(), ["turns", "length", "pii", "dedup"]);
+    let outcome = run(&[folder.path().join("pairs.jsonl")], &pairs, &mut ()).unwrap();
+    let kept = serde_json::to_string(&outcome.kept[0].item).unwrap();
+    assert!(!kept.contains("example.org") && kept.contains("[EMAIL_1]"), "{kept}");
+    assert_eq!(outcome.kept[0].id(), "pairs-1");
+    let none = Recipe::builtin("instructions").unwrap();
+    let as_before = Recipe::builtin("preferences").unwrap().with_pii_of(&none).unwrap();
+    assert!(as_before.kinds().eq(Recipe::builtin("preferences").unwrap().kinds()));
+}
+
+#[test]
 fn what_is_read_is_never_replaced() {
     let folder = TempDir::new().unwrap();
     write_rows(&folder, "kept", 4);

@@ -13,6 +13,7 @@ fn case(question: &str, reference: &str, tuned: &str, base: &str) -> Case {
     Case {
         id: question.into(),
         question: question.into(),
+        before: Vec::new(),
         reference: Some(reference.into()),
         tuned: tuned.into(),
         base: base.into(),

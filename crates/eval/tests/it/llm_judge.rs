@@ -27,6 +27,7 @@ fn cases(n: usize) -> Vec<Case> {
     let case = |i: usize| Case {
         id: format!("q{i}"),
         question: format!("What is number {i}?"),
+        before: Vec::new(),
         reference: None,
         base: "a short answer".to_owned(),
         tuned: "an answer that is clearly longer".to_owned(),

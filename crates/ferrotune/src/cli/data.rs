@@ -406,7 +406,8 @@ fn judge_file(args: &JudgeArgs) -> Result<Output> {
         bail!("--judge-url is empty: leave it out for the reference judge");
     }
     let cases: Vec<Case> = json_lines(&args.file, "", |_, case| Ok(case))?;
-    let report = judge_with(&cases, args.judge_url.as_deref(), args.judge_model.as_deref(), args.seed)
+    let (url, model) = (args.judge_url.as_deref(), args.judge_model.as_deref());
+    let report = judge_with(&cases, judge_server(url, model, args.judge_cache.as_deref()), args.seed)
         .with_context(|| args.file.display().to_string())?;
     let text = format!(
         "tuned {}, base {}, tie {} of {}: {} (win rate {:.3}, 95% interval {:.3} to {:.3}, p = {:.4}; {} judge)",
@@ -429,12 +430,18 @@ fn judge_file(args: &JudgeArgs) -> Result<Output> {
 ///
 /// # Errors
 /// The judge's own.
-pub fn judge_with(cases: &[Case], url: Option<&str>, model: Option<&str>, seed: u64) -> Result<JudgeReport> {
-    let Some((url, model)) = url.zip(model).filter(|(url, _)| !url.is_empty()) else {
+pub fn judge_with(cases: &[Case], server: Option<ClientConfig>, seed: u64) -> Result<JudgeReport> {
+    let Some(server) = server else {
         return Ok(judge(&ReferenceJudge::default(), cases, seed)?);
     };
-    let client = Client::new(ClientConfig::at(url, model))?;
+    let client = Client::new(server)?;
     let llm = LlmJudge::new(&client);
     eprintln!("{:>12}: {} judges {} answers, both orders", "judge", llm.kind(), cases.len());
     Ok(judge(&llm, cases, seed)?)
+}
+
+/// The server that judges, where one is named, and the folder in which its replies are kept.
+pub fn judge_server(url: Option<&str>, model: Option<&str>, cache: Option<&Path>) -> Option<ClientConfig> {
+    let (url, model) = url.zip(model).filter(|(url, _)| !url.is_empty())?;
+    Some(ClientConfig { cache: cache.map(Path::to_owned), ..ClientConfig::at(url, model) })
 }

@@ -142,7 +142,7 @@ pub struct PipelineArgs {
     /// Folder for everything that the run leaves.
     #[arg(long, default_value = "out")]
     pub out: PathBuf,
-    /// Keep what an earlier run of the same settings finished, and go on.
+    /// Keep what an earlier run finished with the same settings and data, and go on.
     #[arg(long)]
     pub resume: bool,
     /// Run these stages again and no others (comma-separated).
@@ -750,6 +750,9 @@ pub struct RlaifArgs {
     /// Its model; without --judge-url a model in this process. Without either, prompts need reference answers.
     #[arg(long)]
     pub judge_model: Option<String>,
+    /// A folder that keeps the server's replies: what was asked before is not asked, nor paid, again.
+    #[arg(long, requires = "judge_url")]
+    pub judge_cache: Option<PathBuf>,
     /// auto, fp32, bf16 or fp16.
     #[arg(long, default_value = "auto")]
     pub dtype: String,
@@ -796,7 +799,7 @@ pub struct EmbedArgs {
 #[derive(Debug, clap::Args)]
 #[doc(hidden)]
 pub struct JudgeArgs {
-    /// JSONL: id, question, reference, base, tuned.
+    /// JSONL: id, question, reference, base, tuned; perhaps before, the turns before the question.
     pub file: PathBuf,
     /// An OpenAI-compatible server that judges, both orders, instead of the offline reference judge.
     #[arg(long, requires = "judge_model")]
@@ -804,6 +807,9 @@ pub struct JudgeArgs {
     /// Its model.
     #[arg(long, requires = "judge_url")]
     pub judge_model: Option<String>,
+    /// A folder that keeps the server's replies: what was asked before is not asked, nor paid, again.
+    #[arg(long, requires = "judge_url")]
+    pub judge_cache: Option<PathBuf>,
     /// Of the bootstrap.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

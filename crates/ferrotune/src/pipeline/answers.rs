@@ -7,8 +7,9 @@ use ferrotune_rag::{
 };
 use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel, Message};
 
+use super::data::Question;
 use super::{GroundedRow, JudgeFacts, JudgedRow, RagFacts, Run};
-use crate::cli::data::judge_with;
+use crate::cli::data::{judge_server, judge_with};
 use crate::local_model::{LocalEmbedder, LocalModel};
 
 pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
@@ -25,15 +26,11 @@ pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
     let cases: Vec<Case> = questions
         .iter()
         .zip(base.iter().zip(&tuned))
-        .map(|(q, (base, tuned))| Case {
-            id: q.id.clone(),
-            question: q.question.clone(),
-            reference: Some(q.reference.clone()),
-            base: base.text.trim().to_owned(),
-            tuned: tuned.text.trim().to_owned(),
-        })
+        .map(|(question, (base, tuned))| case(question, &base.text, &tuned.text))
         .collect();
-    let report = judge_with(&cases, Some(&settings.url), Some(&settings.model), run.config.seed)?;
+    let cache = run.path("judge");
+    let server = judge_server(Some(&settings.url), Some(&settings.model), Some(&cache));
+    let report = judge_with(&cases, server, run.config.seed)?;
     eprintln!(
         "{:>12}: tuned {}, base {}, tie {}: {}",
         "judge", report.tuned, report.base, report.tie, report.verdict
@@ -69,6 +66,18 @@ pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
             })
             .collect(),
     })
+}
+
+/// As a judge sees it: the question, and what was said before it.
+fn case(question: &Question, base: &str, tuned: &str) -> Case {
+    Case {
+        id: question.id.clone(),
+        question: question.question.clone(),
+        before: question.before.clone(),
+        reference: Some(question.reference.clone()),
+        base: base.trim().to_owned(),
+        tuned: tuned.trim().to_owned(),
+    }
 }
 
 /// The word by which report.json names the winner.
@@ -155,4 +164,31 @@ pub(super) fn rag(run: &Run<'_>) -> Result<RagFacts> {
         not_measured: report.not_measured,
         rows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrotune_types::{Conversation, Role};
+
+    use super::*;
+
+    #[test]
+    fn a_judge_is_given_what_was_said_before_the_question() {
+        let said = [(Role::System, "s"), (Role::User, "u"), (Role::Assistant, "a"), (Role::User, "q")];
+        let mut messages: Vec<Message> =
+            said.into_iter().map(|(role, text)| Message::new(role, text)).collect();
+        messages.push(Message::new(Role::Assistant, "the answer"));
+        let chat = Conversation {
+            id: "c".to_owned(),
+            messages: messages.clone(),
+            tools: Vec::new(),
+            meta: serde_json::Map::new(),
+        };
+        let case = case(&Question::from_chat(chat).unwrap(), " b", "t\n");
+        assert_eq!((case.before.as_slice(), case.question.as_str()), (&messages[..3], "q"));
+        assert_eq!(
+            (case.reference.as_deref(), case.base.as_str(), case.tuned.as_str()),
+            (Some("the answer"), "b", "t")
+        );
+    }
 }

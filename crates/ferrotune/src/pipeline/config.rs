@@ -286,12 +286,16 @@ impl PipelineConfig {
         for file in [&mut data.preference, &mut data.documents, &mut data.questions, &mut data.planted] {
             *file = file.take().map(|f| folder.join(f));
         }
-        // A name of something known, or a path.
-        for name in [&mut config.model.id, &mut config.model.encoder, &mut config.curate.recipe] {
-            let beside = folder.join(name.as_str());
-            if beside.exists() {
-                *name = beside.to_string_lossy().into_owned();
-            }
+        if let Some(adapter) = &mut config.dpo.reference_adapter {
+            *adapter = folder.join(&adapter);
+        }
+        // A name of something known, or a path: of a file, or of a model.
+        for name in [&mut config.curate.recipe, &mut config.tokenize.template] {
+            beside(folder, name, Path::is_file);
+        }
+        let reference = Some(&mut config.dpo.reference).filter(|r| !["start", "base"].contains(&r.as_str()));
+        for name in [&mut config.model.id, &mut config.model.encoder].into_iter().chain(reference) {
+            beside(folder, name, Path::exists);
         }
         Ok(config)
     }
@@ -311,5 +315,41 @@ impl PipelineConfig {
         ];
         let given = files.into_iter().chain(more).flatten().cloned();
         given.chain(names.map(PathBuf::from)).filter(|path| path.exists()).collect()
+    }
+}
+
+/// Takes a name as a path relative to `folder`, where that is one.
+fn beside(folder: &Path, name: &mut String, is_one: impl Fn(&Path) -> bool) {
+    let path = folder.join(name.as_str());
+    if !name.is_empty() && is_one(&path) {
+        *name = path.to_string_lossy().into_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_relative_to_the_file_and_a_known_name_is_no_path() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["tickets", "base", "mine"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        std::fs::write(dir.path().join("r.toml"), "").unwrap();
+        let read = |more: &str| {
+            let file = dir.path().join("p.toml");
+            std::fs::write(&file, format!("version = 1\ntitle = 't'\n[data]\nsft = 'a'\n{more}")).unwrap();
+            PipelineConfig::read(&file).unwrap()
+        };
+        let config =
+            read("[curate]\nrecipe = 'tickets'\n[dpo]\nreference = 'base'\n[model]\nencoder = 'none'\n");
+        assert_eq!((config.curate.recipe.as_str(), config.dpo.reference.as_str()), ("tickets", "base"));
+        assert_eq!((config.tokenize.template.as_str(), config.model.encoder.as_str()), ("", "none"));
+        let config =
+            read("[curate]\nrecipe = 'r.toml'\n[dpo]\nreference = 'mine'\nreference_adapter = 'mine'\n");
+        assert_eq!(Path::new(&config.curate.recipe), dir.path().join("r.toml"));
+        assert_eq!(Path::new(&config.dpo.reference), dir.path().join("mine"));
+        assert_eq!(config.dpo.reference_adapter, Some(dir.path().join("mine")));
     }
 }

@@ -14,10 +14,12 @@ use super::{CurateFacts, PipelineConfig, SplitFacts, planted};
 use crate::cli::data::{CurateProgress, recipe};
 use crate::files::json_lines;
 
-/// Curates the conversations by the configured recipe and the pairs by the recipe for preferences.
+/// Curates the conversations by the configured recipe and the pairs by the recipe for preferences; personal data that
+/// the first takes out goes from both.
 pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts> {
     let mut facts = CurateFacts::default();
-    let outcome = run_recipe(&config.data.sft, &recipe(&config.curate.recipe)?)?;
+    let chats_recipe = recipe(&config.curate.recipe)?;
+    let outcome = run_recipe(&config.data.sft, &chats_recipe)?;
     facts.detection =
         outcome.report.inputs.iter().map(|(_, found)| found.as_str()).collect::<Vec<_>>().join("; ");
     facts.read = outcome.report.read;
@@ -53,7 +55,7 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
     write::records(&out.join("data/curated.jsonl"), &kept)?;
     let (mut dropped, mut edits) = (outcome.dropped, outcome.edits);
     if let Some(file) = &config.data.preference {
-        let outcome = run_recipe(file, &recipe("preferences")?)?;
+        let outcome = run_recipe(file, &recipe("preferences")?.with_pii_of(&chats_recipe)?)?;
         eprintln!(
             "{:>12}: {} of {} preference pairs kept",
             "curate", outcome.report.kept, outcome.report.read

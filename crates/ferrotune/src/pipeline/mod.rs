@@ -52,7 +52,7 @@ pub fn rag_questions(file: &Path) -> Result<Vec<ferrotune_rag::RagQuestion>> {
 use crate::files::write_atomic;
 use crate::model_store::{self, LoadedModel, Place};
 use crate::recipes::{self, SftData, dpo, held_out_perplexity, lora_config, sft};
-use stage::Stages;
+use stage::{Keys, Stages};
 
 /// The stages, in order.
 pub const STAGES: [&str; 10] =
@@ -80,10 +80,10 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
         }
     }
     let place = Place::parse(&config.model.device, &config.model.dtype)?;
-    let hash = facts::config_hash(config, place)?;
+    let keys = facts::stage_keys(config, place)?;
     check::check(config)?;
-    let stages = Stages::open(options, &hash, &config.inputs())?;
-    let run = Run { config, out: &options.out, place, hash: &hash };
+    let stages = Stages::open(options, &keys, &config.inputs())?;
+    let run = Run { config, out: &options.out, place, keys: &keys };
 
     let curate = stages.run("curate", || run.curate())?;
     let split = stages.run("split", || run.split())?;
@@ -104,7 +104,7 @@ pub fn run(config: &PipelineConfig, options: &RunOptions) -> Result<Report> {
         None => Stages::skip("rag", "there are no documents"),
     };
     let mut report = Report {
-        config_hash: hash.clone(),
+        config_hash: keys["report"].clone(),
         seed: config.seed,
         title: config.title.clone(),
         model: run.model_facts(),
@@ -132,7 +132,7 @@ struct Run<'a> {
     config: &'a PipelineConfig,
     out: &'a Path,
     place: Place,
-    hash: &'a str,
+    keys: &'a Keys,
 }
 
 impl Run<'_> {
@@ -279,7 +279,7 @@ impl Run<'_> {
             100.0 * table.share()
         );
         let settings = recipes::SftConfig { seed: self.config.seed, ..self.config.sft.clone() };
-        let outcome = sft(&model.decoder, &adapter, &data, &settings, &self.path("sft"), self.hash)?;
+        let outcome = sft(&model.decoder, &adapter, &data, &settings, &self.path("sft"), &self.keys["sft"])?;
         save_adapter(&adapter, &self.path("sft/adapter"))?;
         let first_val = outcome.validations.first().map_or(f64::NAN, |v| v.1);
         let best_val = outcome.validations.iter().map(|v| v.1).fold(f64::NAN, f64::min);
@@ -308,7 +308,7 @@ impl Run<'_> {
         let adapter = recipes::adapter_to_train(&mut model.decoder, &self.path("sft/adapter"))?;
         let settings = recipes::DpoConfig { seed: self.config.seed, ..self.config.dpo.clone() };
         let dir = self.path("dpo");
-        let outcome = dpo(&model.decoder, &adapter, &train, &held, &settings, &dir, self.hash)?;
+        let outcome = dpo(&model.decoder, &adapter, &train, &held, &settings, &dir, &self.keys["dpo"])?;
         save_adapter(&adapter, &self.path("adapter"))?;
         let before = outcome.validations.first().map(|v| v.1).unwrap_or_default();
         let kept =

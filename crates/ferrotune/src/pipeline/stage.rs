@@ -1,6 +1,7 @@
 //! Stages with a memory: each leaves its result in `stages/NAME.json`, whole or not at all.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,12 @@ use super::{RunOptions, STAGES, StageTime};
 use crate::files::{lies_in, write_atomic};
 use crate::progress::{Interrupted, interrupted};
 
+/// By stage, the hash of all that its result is made of.
+pub(super) type Keys = BTreeMap<&'static str, String>;
+
 pub(super) struct Stages {
     folder: PathBuf,
-    hash: String,
+    keys: Keys,
     resume: bool,
     only: Vec<String>,
     times: RefCell<Vec<StageTime>>,
@@ -27,21 +31,24 @@ pub(super) struct Stages {
 #[serde(deny_unknown_fields)]
 struct StageFile {
     version: u32,
-    config_hash: String,
+    /// What the result is made of; a run before this program named all stages by one hash.
+    #[serde(alias = "config_hash")]
+    key: String,
     seconds: f64,
     result: Value,
 }
 
-/// In `stages/`: that the folder is a run's, even one that finished no stage.
-const BEGUN: &str = "run.json";
+/// `stages/run.json`: that the folder is a run's, even one that finished no stage, and what its stages are made of.
+const BEGUN: &str = "run";
 
 /// What a run leaves in its folder; a fresh run starts by removing it where an earlier run left it, and nothing else.
-const LEFT: [&str; 12] = [
+const LEFT: [&str; 13] = [
     "stages",
     "sft",
     "dpo",
     "adapter",
     "model",
+    "judge",
     "rag",
     "data",
     "dropped.jsonl",
@@ -51,68 +58,105 @@ const LEFT: [&str; 12] = [
     "metrics.jsonl",
 ];
 
-/// The stages whose results are made from that of this one.
-fn feeds(name: &str) -> &'static [&'static str] {
-    match name {
-        "curate" => &STAGES[1..],
-        "split" => &STAGES[2..],
-        "sft" => &STAGES[4..],
-        "dpo" => &STAGES[5..],
-        "merge" => &["judge", "rag", "report"],
-        "report" => &[],
-        _ => &["report"],
+/// The stages that this one's result is made from. `tokenize` counts what the later ones make again for themselves.
+pub(super) fn made_from(stage: &str) -> &'static [&'static str] {
+    match stage {
+        "split" => &["curate"],
+        "tokenize" | "sft" => &["split"],
+        "dpo" => &["sft"],
+        "merge" | "perplexity" => &["dpo"],
+        "judge" | "rag" => &["merge"],
+        "report" => &STAGES[..STAGES.len() - 1],
+        _ => &[],
     }
 }
+
+/// The stages whose results are made from that of this one, in order.
+fn feeds(name: &str) -> Vec<&'static str> {
+    let mut fed = vec![];
+    for stage in STAGES {
+        if made_from(stage).iter().any(|before| *before == name || fed.contains(before)) {
+            fed.push(stage);
+        }
+    }
+    fed
+}
+
+/// A run with other settings of these is another run: nothing that took long is left of the earlier one.
+const UP_TO_SFT: [&str; 4] = ["curate", "split", "tokenize", "sft"];
 
 impl Stages {
     /// Takes up what an earlier run finished, or clears it away; `inputs` are the files and folders that the run reads.
     ///
     /// # Errors
     /// A folder that holds what a run would remove and no run left, or that an input lies in or leads to.
-    pub(super) fn open(options: &RunOptions, hash: &str, inputs: &[PathBuf]) -> Result<Self> {
+    pub(super) fn open(options: &RunOptions, keys: &Keys, inputs: &[PathBuf]) -> Result<Self> {
         let folder = options.out.join("stages");
         let resume = options.resume || !options.only.is_empty();
         check_folder(&options.out, inputs)?;
         if !resume {
             LEFT.iter().try_for_each(|name| remove(&options.out.join(name)))?;
         }
-        let begun = StageFile { version: 1, config_hash: hash.to_owned(), seconds: 0.0, result: Value::Null };
-        write_atomic(&folder.join(BEGUN), &serde_json::to_vec_pretty(&begun)?)?;
-        Ok(Stages {
+        let stages = Stages {
             folder,
-            hash: hash.to_owned(),
+            keys: keys.clone(),
             resume,
             only: options.only.clone(),
             times: RefCell::default(),
-        })
+        };
+        // Steps of an interrupted DPO under other settings are no beginning of this one; a finished one has its file.
+        let dpo = Some(keys["dpo"].as_str());
+        if let Some(begun) = stages.read(BEGUN)?
+            && begun.result["dpo"].as_str() != dpo
+            && stages.runs("dpo")
+            && stages.read("dpo")?.is_none()
+        {
+            remove(&options.out.join("dpo"))?;
+        }
+        stages.write(BEGUN, keys["report"].clone(), 0.0, serde_json::to_value(keys)?)?;
+        Ok(stages)
     }
 
-    /// The stage's result: from an earlier run of the same configuration, or by running it. Either way it is what
-    /// the file says, so that a resumed run reports the very figures of an uninterrupted one.
+    /// The stage's result: from an earlier run, if it was made of the same, or by running it. Either way it is what the
+    /// file says, so that a resumed run reports the very figures of an uninterrupted one.
     pub(super) fn run<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
         run: impl FnOnce() -> Result<T>,
     ) -> Result<Option<T>> {
-        let asked = self.only.is_empty() || self.only.iter().any(|n| n == name);
+        let asked = self.runs(name);
         let redo = !self.only.is_empty() && asked;
-        let path = self.folder.join(format!("{name}.json"));
-        if self.resume
-            && !redo
-            && let Some(file) = self.read(&path)?
+        let before = if self.resume && !redo { self.read(name)? } else { None };
+        let stale = before.as_ref().is_some_and(|file| file.key != self.keys[name]);
+        if let Some(file) = before
+            && !stale
         {
             eprintln!("{name:>12}: done before");
             self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds: file.seconds });
+            let path = self.path(name);
             return Ok(Some(
                 serde_json::from_value(file.result).with_context(|| format!("{}", path.display()))?,
             ));
         }
+        if stale {
+            let what =
+                format!("{} is of a run with other settings, data or model", self.path(name).display());
+            if UP_TO_SFT.contains(&name) {
+                bail!("{what}; run without --resume and --only, or choose another --out");
+            }
+            if !asked {
+                bail!("{what}: add {name} to --only, or run with --resume, which makes it again");
+            }
+            eprintln!(
+                "{name:>12}: its settings or what it is made of are not those of before: it is made again"
+            );
+        }
         if !asked {
             return Ok(None);
         }
-        if redo {
-            // Its own checkpoints are of the run that is to be done again.
-            if LEFT.contains(&name) {
+        if redo || stale {
+            // Its own checkpoints are of the run that is to be done again. A judge's replies are to what was asked.
+            if name != "judge" && LEFT.contains(&name) {
                 let _ = fs::remove_dir_all(self.folder.with_file_name(name));
             }
             self.forget_after(name)?;
@@ -123,21 +167,20 @@ impl Stages {
         let started = Instant::now();
         let result = run().with_context(|| format!("stage {name}"))?;
         let seconds = (started.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-        let file = StageFile {
-            version: 1,
-            config_hash: self.hash.clone(),
-            seconds,
-            result: serde_json::to_value(&result)?,
-        };
-        write_atomic(&path, &serde_json::to_vec_pretty(&file)?)?;
+        self.write(name, self.keys[name].clone(), seconds, serde_json::to_value(&result)?)?;
         self.times.borrow_mut().push(StageTime { name: name.to_owned(), seconds });
         if interrupted() && name != "report" {
             return Err(
                 Interrupted("the same command with --resume goes on after this stage".to_owned()).into()
             );
         }
-        let file = self.read(&path)?.context("the stage's file vanished")?;
+        let file = self.read(name)?.context("the stage's file vanished")?;
         Ok(Some(serde_json::from_value(file.result)?))
+    }
+
+    /// Whether the stage runs where nothing of it is there.
+    fn runs(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|n| n == name)
     }
 
     pub(super) fn skip<T>(name: &str, why: &str) -> Option<T> {
@@ -172,15 +215,22 @@ impl Stages {
         Ok(())
     }
 
-    fn read(&self, path: &PathBuf) -> Result<Option<StageFile>> {
-        let Ok(bytes) = fs::read(path) else { return Ok(None) };
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn write(&self, name: &str, key: String, seconds: f64, result: Value) -> Result<()> {
+        let file = StageFile { version: 1, key, seconds, result };
+        write_atomic(&self.path(name), &serde_json::to_vec_pretty(&file)?)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<StageFile>> {
+        let path = self.path(name);
+        let Ok(bytes) = fs::read(&path) else { return Ok(None) };
         let file: StageFile =
             serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?;
-        if file.version != 1 || file.config_hash != self.hash {
-            bail!(
-                "{} is of a run with other settings, data or model; run without --resume, or choose another --out",
-                path.display()
-            );
+        if file.version != 1 {
+            bail!("{}: version {} is unknown; this program reads 1", path.display(), file.version);
         }
         Ok(Some(file))
     }
@@ -218,10 +268,10 @@ fn check_folder(out: &Path, inputs: &[PathBuf]) -> Result<()> {
 /// Whether an earlier run left its mark: that it began, or a stage's result.
 fn holds_a_run(out: &Path) -> bool {
     let mark = |name: &str| {
-        let bytes = fs::read(out.join("stages").join(name)).ok()?;
+        let bytes = fs::read(out.join("stages").join(format!("{name}.json"))).ok()?;
         serde_json::from_slice::<StageFile>(&bytes).ok()
     };
-    mark(BEGUN).is_some() || STAGES.iter().any(|stage| mark(&format!("{stage}.json")).is_some())
+    STAGES.iter().chain(&[BEGUN]).any(|name| mark(name).is_some())
 }
 
 /// Whether something of that name is there, if only a link that leads nowhere.
@@ -243,9 +293,14 @@ fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// As if every stage read a file of this content.
+    fn keys(content: &str) -> Keys {
+        STAGES.iter().map(|stage| (*stage, content.to_owned())).collect()
+    }
+
     /// Without inputs.
-    fn open(options: &RunOptions, hash: &str) -> Result<Stages> {
-        Stages::open(options, hash, &[])
+    fn open(options: &RunOptions, content: &str) -> Result<Stages> {
+        Stages::open(options, &keys(content), &[])
     }
 
     fn options(out: &std::path::Path, resume: bool) -> RunOptions {
@@ -296,6 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_after_the_tuning_is_made_again_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = open(&options(dir.path(), false), "h").unwrap();
+        for name in STAGES {
+            all.run(name, || Ok(1u8)).unwrap();
+        }
+        let mut other = keys("h");
+        for stage in ["dpo", "merge", "perplexity", "judge", "rag", "report"] {
+            *other.get_mut(stage).unwrap() = "another [dpo]".to_owned();
+        }
+        let only = RunOptions { only: vec!["judge".to_owned()], ..options(dir.path(), false) };
+        let error = Stages::open(&only, &other, &[]).unwrap().run("dpo", || Ok(2u8)).unwrap_err().to_string();
+        assert!(error.contains("dpo.json is of a run") && error.contains("add dpo to --only"), "{error}");
+        let resumed = Stages::open(&options(dir.path(), true), &other, &[]).unwrap();
+        let found: Vec<Option<u8>> =
+            STAGES.iter().map(|name| resumed.run(name, || Ok(2u8)).unwrap()).collect();
+        let (old, new) = (Some(1), Some(2));
+        assert_eq!(found, [old, old, old, old, new, new, new, new, new, new]);
+    }
+
+    #[test]
+    fn an_interrupted_dpo_goes_on_with_its_own_settings_only() {
+        let dir = tempfile::tempdir().unwrap();
+        open(&options(dir.path(), false), "h").unwrap();
+        let step = dir.path().join("dpo/checkpoints/step-10");
+        std::fs::create_dir_all(&step).unwrap();
+        let mut other = keys("h");
+        *other.get_mut("judge").unwrap() = "another".to_owned();
+        Stages::open(&options(dir.path(), true), &other, &[]).unwrap();
+        assert!(step.is_dir());
+        *other.get_mut("dpo").unwrap() = "another".to_owned();
+        Stages::open(&options(dir.path(), true), &other, &[]).unwrap();
+        assert!(!step.exists());
+    }
+
+    #[test]
     fn what_no_run_left_is_neither_removed_nor_written_over() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
@@ -324,7 +415,7 @@ mod tests {
         assert!(!dir.path().join("data").exists());
         // An older program left the results of stages alone.
         open(&options(dir.path(), false), "h").unwrap().run("curate", || Ok(1u8)).unwrap();
-        std::fs::remove_file(dir.path().join("stages").join(BEGUN)).unwrap();
+        std::fs::remove_file(dir.path().join("stages/run.json")).unwrap();
         open(&options(dir.path(), false), "h").unwrap();
         assert!(!dir.path().join("stages/curate.json").exists());
     }
@@ -339,13 +430,13 @@ mod tests {
         std::fs::write(&input, "kept").unwrap();
         for resume in [false, true] {
             let error =
-                Stages::open(&options(&out, resume), "h", std::slice::from_ref(&input)).err().unwrap();
+                Stages::open(&options(&out, resume), &keys("h"), std::slice::from_ref(&input)).err().unwrap();
             assert!(error.to_string().contains("train.jsonl lies in"), "{error}");
         }
         assert!(input.is_file());
         let around = [dir.path().to_owned()];
         for out in [out, dir.path().join("new/out")] {
-            let error = Stages::open(&options(&out, false), "h", &around).err().unwrap();
+            let error = Stages::open(&options(&out, false), &keys("h"), &around).err().unwrap();
             assert!(error.to_string().contains("which the run reads"), "{error}");
         }
         assert!(input.is_file() && !dir.path().join("new").exists());
@@ -355,11 +446,12 @@ mod tests {
     fn a_stage_that_runs_again_leaves_a_folder_of_its_name_alone_unless_it_is_the_runs() {
         let dir = tempfile::tempdir().unwrap();
         open(&options(dir.path(), false), "h").unwrap();
-        for name in ["judge", "sft"] {
+        for name in ["merge", "judge", "sft"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
             let only = RunOptions { only: vec![name.to_owned()], ..options(dir.path(), false) };
             open(&only, "h").unwrap().run(name, || Ok(1u8)).unwrap();
         }
-        assert!(dir.path().join("judge").is_dir() && !dir.path().join("sft").exists());
+        let left = |name: &str| dir.path().join(name).is_dir();
+        assert!(left("merge") && left("judge") && !left("sft"));
     }
 }

@@ -222,9 +222,11 @@ pub fn rlaif(
 impl RlaifPrompt {
     /// A comparison as the judge sees it; a blank reference is none.
     fn case(&self, number: &str, tuned: &str, base: &str) -> Case {
+        let (last, before) = self.messages.split_last().map_or((None, &[][..]), |(q, b)| (Some(q), b));
         Case {
             id: format!("{}{number}", self.id),
-            question: question(&self.messages),
+            question: last.map_or_else(String::new, |m| m.content.clone()),
+            before: before.to_vec(),
             reference: self.reference.clone().filter(|reference| !reference.trim().is_empty()),
             tuned: tuned.to_owned(),
             base: base.to_owned(),
@@ -244,16 +246,6 @@ impl RlaifReport {
             Basis::Refused => &mut self.refused,
             Basis::Judged if !decision.consistent => &mut self.inconsistent,
             Basis::Judged | Basis::NotShown => &mut self.ties,
-        }
-    }
-}
-
-/// What the judge reads: the question alone, or the whole talk where there was one before it.
-fn question(messages: &[Message]) -> String {
-    match messages {
-        [only] => only.content.clone(),
-        many => {
-            many.iter().map(|m| format!("{}: {}", m.role.as_str(), m.content)).collect::<Vec<_>>().join("\n")
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The `ferrotune` command as scripts and people meet it: the JSON forms, and bad input.
 
+mod judge;
 #[cfg(feature = "torch")]
 mod pairs;
 #[cfg(feature = "torch")]
