@@ -17,7 +17,7 @@ use crate::stats::mean;
 use crate::{EvalError, bootstrap_mean, cohen_kappa, sign_test, win_rate};
 
 /// A question and what two models answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Unique within its set. A file may have a whole number here.
     #[serde(deserialize_with = "text_or_number")]
