@@ -228,6 +228,19 @@ fn a_resumed_kto_run_is_the_uninterrupted_one() {
     // At the start every thumb is half met, whatever its kind; the best step meets the most.
     let met: Vec<f64> = expect.validations.iter().map(|v| v.1["eval_thumbs_met"]).collect();
     assert_eq!(met[0], 0.5, "{met:?}");
+    // Policy and reference are one at the start, and part.
+    for (name, moves) in [("eval_rewards/chosen", true), ("eval_rewards/rejected", true), ("eval_kl", false)]
+    {
+        let [first, last] =
+            [expect.validations.first(), expect.validations.last()].map(|v| v.unwrap().1[name]);
+        assert!(first.abs() < 1e-5 && (!moves || last.abs() > 1e-3), "{name}: {first}, {last}");
+    }
+    let last = &expect.validations.last().unwrap().1;
+    let margin = last["eval_rewards/chosen"] - last["eval_rewards/rejected"];
+    assert!(
+        (last["eval_rewards/margins"] - margin).abs() < 1e-9 && last["eval_logps/chosen"] < 0.0,
+        "{last:?}"
+    );
     let best = expect.validations.iter().find(|v| v.0 == expect.best_step).unwrap();
     assert_eq!(best.1["eval_thumbs_met"], met.iter().copied().fold(0.0, f64::max), "{met:?}");
     // What a run that was killed after its third step left.

@@ -31,9 +31,16 @@ pub struct HeadOptions {
     pub metrics: bool,
 }
 
+impl HeadOptions {
+    /// For a step of training; the default.
+    pub const TRAIN: Self = HeadOptions { chunk: 256, gradient: true, metrics: false };
+    /// For a pass that only looks.
+    pub const EVALUATE: Self = HeadOptions { gradient: false, ..Self::TRAIN };
+}
+
 impl Default for HeadOptions {
     fn default() -> Self {
-        HeadOptions { chunk: 256, gradient: true, metrics: false }
+        Self::TRAIN
     }
 }
 

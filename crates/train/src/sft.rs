@@ -74,7 +74,7 @@ pub fn sft_accumulate_from(
 pub fn evaluate_nll(decoder: &Decoder, batch: &Batch) -> Result<(f64, usize), TrainError> {
     let _guard = tch::no_grad_guard();
     let forward = Forward::run(decoder, batch, false)?;
-    let options = HeadOptions { gradient: false, ..HeadOptions::default() };
+    let options = HeadOptions::EVALUATE;
     let scored = score(decoder, forward.graded(), &target_ids(batch, decoder), options);
     Ok((-scored.logps.sum(Kind::Double).double_value(&[]), batch.n_targets()))
 }

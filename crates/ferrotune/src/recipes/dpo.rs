@@ -14,12 +14,12 @@ use ferrotune_model::Decoder;
 use ferrotune_preference::{
     Divergence, Drift, Loss, MetricMeans, Metrics, Objective, PairLogps, pair_metrics, sum_answers,
 };
-use ferrotune_train::{Forward, HeadOptions, Sampler, Scored, score};
+use ferrotune_train::{Forward, HeadOptions, Sampler, Scored};
 use ferrotune_types::{Batch, PairExample};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::held_pairs::{HeldPairs, Seen, lengths, score_targets};
+use super::held_pairs::{HeldPairs, Seen, lengths, mean_of, score_targets};
 use super::reference::computed_once;
 use super::run::{Best, Run, RunConfig, fixed_batches, n_steps};
 use super::trained::Trained;
@@ -236,7 +236,7 @@ struct Reference {
 impl Reference {
     fn of(decoder: &Decoder, batch: &Batch, ld_alpha: Option<f64>) -> Result<Self> {
         let forward = Forward::run(decoder, batch, false)?;
-        let scored = score_targets(decoder, &forward, false);
+        let scored = score_targets(decoder, &forward, HeadOptions::EVALUATE);
         let (chosen, rejected) = sum_answers(&scored.logps, &lengths(batch), ld_alpha)?;
         let plain = |t: Tensor| Vec::<f32>::try_from(t.contiguous());
         Ok(Reference { chosen: plain(chosen)?, rejected: plain(rejected)? })
@@ -340,7 +340,8 @@ pub fn dpo<'a>(
         for &b in &picked {
             let Some(reference) = &reference[b] else { bail!("the reference of batch {b} is missing") };
             let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
-            let scored = score_step(decoder, &forward, config.head_metrics);
+            let options = HeadOptions { metrics: config.head_metrics, ..HeadOptions::TRAIN };
+            let scored = score_targets(decoder, &forward, options);
             let on_device = |values: &[f32]| Tensor::from_slice(values).to_device(decoder.device);
             let sums = (on_device(&reference.chosen), on_device(&reference.rejected));
             let (value, weights, metrics) = pair_loss(&loss, &train[b], &scored.logps, sums)?;
@@ -414,16 +415,6 @@ impl Held {
     }
 }
 
-fn score_step(decoder: &Decoder, forward: &Forward<'_>, metrics: bool) -> Scored {
-    if !metrics {
-        return score_targets(decoder, forward, true);
-    }
-    let batch = forward.batch();
-    let ids: Vec<i64> = batch.targets().map(|(_, target, _)| batch.ids()[target]).collect();
-    let targets = Tensor::from_slice(&ids).to_device(decoder.device);
-    score(decoder, forward.graded(), &targets, HeadOptions { metrics, ..HeadOptions::default() })
-}
-
 /// A batch's loss summed over its pairs, d loss / d ln p of every target, (N), and TRL's metrics. `logps` of (N),
 /// `reference` of (B) each.
 fn pair_loss(
@@ -448,15 +439,16 @@ fn head_metrics(batch: &Batch, scored: &Scored) -> Metrics {
     else {
         return Vec::new();
     };
-    let chosen: Vec<bool> = batch.targets().map(|(.., segment)| segment % 3 == 1).collect();
-    let chosen = Tensor::from_slice(&chosen).to_device(entropy.device());
-    let mean = |t: &Tensor| t.mean(Kind::Double).double_value(&[]);
-    vec![
-        ("entropy", mean(entropy)),
-        ("mean_token_accuracy", mean(&correct.masked_select(&chosen).to_kind(Kind::Float))),
-        ("logits/chosen", mean(&logit.masked_select(&chosen))),
-        ("logits/rejected", mean(&logit.masked_select(&chosen.logical_not()))),
-    ]
+    let part =
+        |which: usize| -> Vec<bool> { batch.targets().map(|(.., segment)| segment % 3 == which).collect() };
+    let (chosen, rejected) = (part(1), part(2));
+    let figures = [
+        ("entropy", Some(entropy.mean(Kind::Double).double_value(&[]))),
+        ("mean_token_accuracy", mean_of(&correct.to_kind(Kind::Float), &chosen)),
+        ("logits/chosen", mean_of(logit, &chosen)),
+        ("logits/rejected", mean_of(logit, &rejected)),
+    ];
+    figures.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// Tokens as TRL counts them: each answer is a row with a prompt of its own.

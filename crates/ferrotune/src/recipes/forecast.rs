@@ -119,7 +119,7 @@ fn timed(
     let mut best = Duration::MAX;
     for _ in 0..2 {
         let started = Instant::now();
-        let head = HeadOptions { metrics: config.token_metrics, ..HeadOptions::default() };
+        let head = HeadOptions { metrics: config.token_metrics, ..HeadOptions::TRAIN };
         sft_accumulate(decoder, std::slice::from_ref(batch), config.activation_checkpointing, head)?;
         best = best.min(started.elapsed());
         run.forget_gradients();

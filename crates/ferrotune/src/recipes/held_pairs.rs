@@ -7,7 +7,7 @@ use ferrotune_preference::{Drift, DriftSum, PairLogps, sum_answers, token_kl};
 use ferrotune_train::{Forward, HeadOptions, Scored, score};
 use ferrotune_types::{Batch, Finish, PairExample};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Answer positions at which the KL is taken: evenly spread over all, and few enough that a validation hardly notices.
 const KL_POSITIONS: usize = 2048;
@@ -51,7 +51,7 @@ impl HeldPairs {
         let mut position = 0;
         let seen = |batch: Batch| {
             let forward = tch::no_grad(|| Forward::run(decoder, &batch, false))?;
-            let scored = score_targets(decoder, &forward, false);
+            let scored = score_targets(decoder, &forward, HeadOptions::EVALUATE);
             let answers = answers(&batch);
             let rows: Vec<i64> =
                 (position..).zip(&answers).filter(|(i, _)| i % stride == 0).map(|(_, &t)| t).collect();
@@ -100,7 +100,7 @@ impl HeldPairs {
         let mut sum = DriftSum::default();
         for (batch, seen) in &self.batches {
             let forward = tch::no_grad(|| Forward::run(decoder, batch, false))?;
-            let scored = score_targets(decoder, &forward, false);
+            let scored = score_targets(decoder, &forward, HeadOptions::EVALUATE);
             let (chosen, rejected) = (seen.sums.0.shallow_clone(), seen.sums.1.shallow_clone());
             sum.add(&PairLogps::new(sums(batch, &scored.logps)?, (chosen, rejected), &lengths(batch))?);
             if seen.rows.numel() > 0 {
@@ -135,11 +135,17 @@ impl HeldPairs {
 }
 
 /// Scores every target of a batch that went through the blocks.
-pub(crate) fn score_targets(decoder: &Decoder, forward: &Forward<'_>, gradient: bool) -> Scored {
+pub(crate) fn score_targets(decoder: &Decoder, forward: &Forward<'_>, options: HeadOptions) -> Scored {
     let batch = forward.batch();
     let ids: Vec<i64> = batch.targets().map(|(_, target, _)| batch.ids()[target]).collect();
     let targets = Tensor::from_slice(&ids).to_device(decoder.device);
-    score(decoder, forward.graded(), &targets, HeadOptions { gradient, ..HeadOptions::default() })
+    score(decoder, forward.graded(), &targets, options)
+}
+
+/// The mean of what a mask picks, (N) both; none where it picks nothing.
+pub(crate) fn mean_of(values: &Tensor, picked: &[bool]) -> Option<f64> {
+    let picked_values = values.masked_select(&Tensor::from_slice(picked).to_device(values.device()));
+    picked.contains(&true).then(|| picked_values.mean(Kind::Double).double_value(&[]))
 }
 
 /// Which of a batch's targets are answer tokens, chosen before rejected, pair by pair.

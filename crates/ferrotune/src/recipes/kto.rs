@@ -9,11 +9,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use ferrotune_data::chat::{ChatTemplate, RenderOptions};
 use ferrotune_model::Decoder;
-use ferrotune_preference::{Kto, KtoLoss, KtoOutput, kto_metrics, mismatched};
+use ferrotune_preference::{Kto, KtoLoss, KtoOutput, MetricMeans, Metrics, kto_metrics, mismatched};
 use ferrotune_tokenizer::{
     Counted, Limits, Made, Notes, SkipReason, Skipped, Tokenized, Tokenizer, Truncation,
 };
-use ferrotune_train::{Forward, Sampler};
+use ferrotune_train::{Forward, HeadOptions, Sampler, Scored};
 use ferrotune_types::{Batch, Conversation, Example, InvalidValue, PairExample, PreferencePair};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::held_pairs::{HeldPairs, score_targets};
+use super::held_pairs::{HeldPairs, mean_of, score_targets};
 use super::reference::computed_once;
 use super::run::{Best, Run, RunConfig, RunOutcome, n_steps};
 use super::trained::Trained;
@@ -248,9 +248,11 @@ pub fn kto<'a>(
 
     loop {
         if run.validates() && n_train < rows.len() {
-            let (mut held, mut hits, mut n) = (0.0, 0.0, 0);
+            let (mut held, mut hits, mut n, mut means) = (0.0, 0.0, 0, MetricMeans::default());
             for (b, rows) in rows.iter().enumerate().skip(n_train) {
-                let out = rows.loss(loss, &rows.said(decoder)?, &reference(b)?)?;
+                let said = rows.said(decoder)?;
+                let out = rows.loss(loss, &said, &reference(b)?)?;
+                means.add(&kto_metrics(&said.select(1, 0), &rows.desirable, &out));
                 held += out.losses.sum(Kind::Double).double_value(&[]);
                 // A thumb is met where the reward has its sign; a reward of 0, such as all have at the start, is half met.
                 let signs: Vec<f32> = rows.desirable.iter().map(|&up| if up { 1.0 } else { -1.0 }).collect();
@@ -259,7 +261,9 @@ pub fn kto<'a>(
                 n += rows.desirable.len();
             }
             let n = n as f64;
+            let means = means.take("eval_");
             let mut figures = vec![("eval_loss", held / n), ("eval_thumbs_met", hits / n)];
+            figures.extend(means.iter().map(|(name, value)| (name.as_str(), *value)));
             if !pairs.is_empty() {
                 figures.extend(pairs.drift(decoder)?.figures());
             }
@@ -270,7 +274,8 @@ pub fn kto<'a>(
         let Some(b) = run.next_batch() else { break };
         let rows = &rows[b];
         let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
-        let scored = score_targets(decoder, &forward, true);
+        let options = HeadOptions { metrics: true, ..HeadOptions::TRAIN };
+        let scored = score_targets(decoder, &forward, options);
         let sums = rows.sums(&scored.logps).set_requires_grad(true);
         let out = rows.loss(loss, &sums, &reference(b)?)?;
         let most = out.rewards.abs().max().double_value(&[]);
@@ -283,6 +288,7 @@ pub fn kto<'a>(
         let weights = by_answer.view(-1).index_select(0, &rows.owners(decoder.device));
         forward.backward(&scored, &weights)?;
         let mut figures = kto_metrics(&sums.detach().select(1, 0), &rows.desirable, &out);
+        figures.extend(rows.head_metrics(&scored));
         figures.push(("num_tokens", run.count("num_tokens", rows.n_tokens())));
         run.update(mean.double_value(&[]), &rows.batch, &figures)?;
     }
@@ -300,7 +306,7 @@ impl Rows {
     fn said(&self, decoder: &Decoder) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let forward = Forward::run(decoder, &self.batch, false)?;
-        Ok(self.sums(&score_targets(decoder, &forward, false).logps))
+        Ok(self.sums(&score_targets(decoder, &forward, HeadOptions::EVALUATE).logps))
     }
 
     /// (B, 1 or 2): log-probabilities of each row's answer, and of the borrowed one behind it, summed from those of
@@ -327,6 +333,27 @@ impl Rows {
         let answer = |segment: usize| if self.borrows { segment / 3 * 2 + segment % 3 - 1 } else { segment };
         let owners: Vec<i64> = self.batch.targets().map(|(.., segment)| answer(segment) as i64).collect();
         Tensor::from_slice(&owners).to_device(device)
+    }
+
+    /// What TRL reads off the LM head, under its names, of the own answers' tokens: entropy, and the mean logit of answers
+    /// with a thumb up and down.
+    fn head_metrics(&self, scored: &Scored) -> Metrics {
+        let (Some(entropy), Some(logit)) = (&scored.entropy, &scored.mean_logit) else { return Vec::new() };
+        let thumb = |segment: usize| match (self.borrows, segment % 3) {
+            (true, 1) => Some(self.desirable[segment / 3]),
+            (true, _) => None,
+            (false, _) => Some(self.desirable[segment]),
+        };
+        let thumbs: Vec<Option<bool>> = self.batch.targets().map(|(.., segment)| thumb(segment)).collect();
+        let mean = |values: &Tensor, wanted: fn(&Option<bool>) -> bool| {
+            mean_of(values, &thumbs.iter().map(wanted).collect::<Vec<_>>())
+        };
+        let figures = [
+            ("entropy", mean(entropy, Option::is_some)),
+            ("logits/chosen", mean(logit, |thumb| *thumb == Some(true))),
+            ("logits/rejected", mean(logit, |thumb| *thumb == Some(false))),
+        ];
+        figures.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// Of the policy's and the reference's [`Self::sums`].

@@ -10,7 +10,7 @@ use ferrotune_model::Decoder;
 use ferrotune_preference::{
     Cpo, CpoLoss, MetricMeans, Metrics, Orpo, PairLoss, check_beta, orpo as odds_ratio, pair_metrics_of,
 };
-use ferrotune_train::Forward;
+use ferrotune_train::{Forward, HeadOptions};
 use ferrotune_types::{Batch, PairExample, Segment};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -117,7 +117,7 @@ pub fn orpo<'a>(
         }
         let Some(b) = run.next_batch() else { break };
         let forward = Forward::run(decoder, &train[b], config.activation_checkpointing)?;
-        let scored = score_targets(decoder, &forward, true);
+        let scored = score_targets(decoder, &forward, HeadOptions::TRAIN);
         let (value, weights, metrics) = batch_loss(&train[b], &scored.logps, loss)?;
         forward.backward(&scored, &weights)?;
         run.update(value, &train[b], &metrics)?;

@@ -192,7 +192,7 @@ pub fn sft<'a>(
     run.say(&estimate.words());
 
     let started = Instant::now();
-    let head = HeadOptions { metrics: config.token_metrics, ..HeadOptions::default() };
+    let head = HeadOptions { metrics: config.token_metrics, ..HeadOptions::TRAIN };
     let mut step_tokens = Vec::new();
     let mut num_tokens = run.series("num_tokens").last().copied().unwrap_or(0.0);
     loop {
