@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use ferrotune_model::checkpoint::{Source, load_config};
+use ferrotune_model::families::decoder_config;
 use ferrotune_tokenizer::Budget;
 use serde_json::json;
 
@@ -60,6 +61,9 @@ fn told(budget: &Budget) -> String {
 /// The context that the model's config names; none where there is only a tokenizer.
 fn context_of(source: &Source) -> Option<usize> {
     let config = load_config(source).ok()?;
+    if let Ok(decoder) = decoder_config(&config) {
+        return Some(decoder.max_position_embeddings);
+    }
     let named = ["max_position_embeddings", "n_positions"].iter().find_map(|key| config.get(*key)?.as_u64());
     named.map(|n| n as usize)
 }

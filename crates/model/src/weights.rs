@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 
+use crate::families::gemma3;
 use crate::{Linear, ModelError, Norm, NormKind};
 
 /// Where a model's tensors come from, by their name in the checkpoint. Implemented by the safetensors and
@@ -157,12 +158,13 @@ impl<'a> WeightMap<'a> {
     }
 }
 
-/// BERT's first checkpoints, which came from TensorFlow, call a norm's weight and bias gamma and beta.
+/// BERT's first checkpoints, which came from TensorFlow, call a norm's weight and bias gamma and beta; Gemma 3's part that
+/// reads and writes stands elsewhere in its file.
 fn todays_name(stored: &str) -> String {
     let renamed =
         [("LayerNorm.gamma", "weight"), ("LayerNorm.beta", "bias")].into_iter().find_map(|(old, new)| {
             let before = stored.strip_suffix(old)?;
             Some(format!("{before}LayerNorm.{new}"))
         });
-    renamed.unwrap_or_else(|| stored.to_owned())
+    renamed.or_else(|| gemma3::todays_name(stored)).unwrap_or_else(|| stored.to_owned())
 }

@@ -96,7 +96,8 @@ fn a_sequence_does_not_see_its_neighbours() {
 
 #[test]
 fn a_saved_model_is_the_same_model() {
-    for family in families::decoder_types() {
+    // Of `gemma3` the text part is saved, under other names (tests/names.rs).
+    for family in families::decoder_types().into_iter().filter(|family| *family != "gemma3") {
         let loaded = load_decoder(&Source::Directory(folder(family)), Kind::Float, Device::Cpu).unwrap();
         let home = tempfile::tempdir().unwrap();
         let saved = home.path().join("saved");
@@ -201,7 +202,7 @@ fn attention_maps_are_distributions_over_the_past() {
 #[test]
 fn an_unknown_model_type_lists_the_known_ones() {
     let error = families::decoder_config(&serde_json::json!({"model_type": "mamba"})).unwrap_err();
-    assert!(error.to_string().contains("gemma2, gemma3_text, gpt2, llama"), "{error}");
+    assert!(error.to_string().contains("gemma2, gemma3, gemma3_text, gpt2, llama"), "{error}");
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ferrotune_model::Tensors as _;
-use ferrotune_model::checkpoint::{Safetensors, Source, load_decoder, load_encoder, load_t5};
+use ferrotune_model::checkpoint::{
+    Safetensors, SaveOptions, Source, load_config, load_decoder, load_encoder, load_t5, save_decoder,
+};
+use ferrotune_model::{RopeScaling, Tensors as _, families};
 use ferrotune_types::{Batch, Example};
 use tch::{Device, Kind, Tensor};
 
@@ -52,6 +54,66 @@ fn a_decoder_saved_without_its_head_is_the_same() {
     let error =
         load_decoder(&Source::Directory(bare.path().to_owned()), Kind::Float, Device::Cpu).unwrap_err();
     assert!(error.to_string().contains("lm_head.weight"), "{error}");
+}
+
+#[test]
+fn a_model_that_also_sees_is_read_whichever_release_wrote_it() {
+    let today = |name: &str| {
+        let text =
+            name.strip_prefix("language_model.model.").map(|rest| format!("model.language_model.{rest}"));
+        Some(text.unwrap_or_else(|| format!("model.{name}")))
+    };
+    let file = renamed("gemma3", today, &[]);
+    assert_eq!(logits(file.path()), logits(&tiny("gemma3")));
+    // google/gemma-3-4b-it ties its head; an older file with a head of its own has it here.
+    let head = Tensor::ones([48, 16], (Kind::Float, Device::Cpu));
+    let same = |name: &str| Some(name.to_owned());
+    let untied = renamed("gemma3", same, &[("language_model.lm_head.weight", head)]);
+    assert_ne!(logits(untied.path()), logits(&tiny("gemma3")));
+    // What is of neither part is left over.
+    let more = renamed("gemma3", same, &[("audio_tower.x", Tensor::zeros([2], (Kind::Float, Device::Cpu)))]);
+    let load = |folder: &Path| load_decoder(&Source::Directory(folder.to_owned()), Kind::Float, Device::Cpu);
+    assert!(load(more.path()).unwrap_err().to_string().contains("audio_tower.x"));
+}
+
+/// Its adapters have transformers' names; what is saved is the text part, a model of its own.
+#[test]
+fn of_a_model_that_also_sees_the_text_part_is_saved() {
+    let loaded = load_decoder(&Source::Directory(tiny("gemma3")), Kind::Float, Device::Cpu).unwrap();
+    let mut names = loaded.decoder.named_tensors().into_iter().map(|(name, _)| name);
+    assert!(names.all(|name| name.starts_with("model.language_model.")));
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("saved");
+    save_decoder(&loaded.decoder, &loaded.config_json, None, &folder, SaveOptions::default()).unwrap();
+    let config = load_config(&Source::Directory(folder.clone())).unwrap();
+    assert_eq!((&config["model_type"], &config["eos_token_id"]), (&"gemma3_text".into(), &2.into()));
+    assert!(config.get("vision_config").is_none());
+    assert!(Safetensors::open(&folder).unwrap().names().iter().all(|name| name.starts_with("model.layers.")
+        || ["model.embed_tokens.weight", "model.norm.weight"].contains(&name.as_str())));
+    assert_eq!(logits(&folder), logits(&tiny("gemma3")));
+}
+
+/// config.json of google/gemma-3-4b-it as it is published, which leaves out what is the default.
+#[test]
+fn a_published_config_leaves_the_defaults_out() {
+    let config = serde_json::json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106], "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+        },
+        "vision_config": {"hidden_size": 1152},
+    });
+    let config = families::decoder_config(&config).unwrap();
+    assert_eq!((config.vocab_size, config.hidden_size, config.num_hidden_layers), (262_208, 2560, 34));
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 4, 256));
+    assert_eq!(config.max_position_embeddings, 131_072);
+    assert_eq!(config.sliding_window[4..7], [Some(1024), None, Some(1024)]);
+    let (rope, local) = (config.rope.unwrap(), config.rope_local.unwrap());
+    assert_eq!((rope.theta, local.theta), (1e6, 1e4));
+    assert!(matches!(rope.scaling, RopeScaling::Linear { factor: 8.0 }), "{:?}", rope.scaling);
+    let none = families::decoder_config(&serde_json::json!({"model_type": "gemma3"})).unwrap_err();
+    assert!(none.to_string().contains("no text_config"), "{none}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use ferrotune_model::{Decoder, Linear, ModelError, Norm, Weight, free_memory};
 use tch::{Device, Tensor};
 
 use crate::PeftError;
-use crate::config::LoraConfig;
+use crate::config::{LoraConfig, Targets};
 use crate::init::{InitRng, new_layer};
 use crate::layer::{Hook, LoraLayer, Switch};
 use crate::target::{Target, resolve};
@@ -43,6 +43,9 @@ pub fn inject(decoder: &mut Decoder, config: &LoraConfig, seed: u64) -> Result<A
     Ok(adapter)
 }
 
+/// Of a model that sees too only the text part is read here. PEFT would hang adapters on the rest as well, by the same names.
+const BESIDE_TEXT: &str = r".*\.(vision_tower|multi_modal_projector)\..*";
+
 impl Adapter {
     /// As [`inject`], without hanging it on the model.
     ///
@@ -50,9 +53,13 @@ impl Adapter {
     /// As [`inject`].
     pub fn new(decoder: &Decoder, config: &LoraConfig, seed: u64) -> Result<Self, PeftError> {
         config.check()?;
-        let targets = targets(decoder, config)?;
-        let layers = new_layers(decoder, config, &targets, seed)?;
-        Adapter::from_parts(decoder, config.clone(), layers, &targets)
+        let mut config = config.clone();
+        if decoder.config.model_type == "gemma3" && config.exclude_modules.is_none() {
+            config.exclude_modules = Some(Targets::Pattern(BESIDE_TEXT.to_owned()));
+        }
+        let targets = targets(decoder, &config)?;
+        let layers = new_layers(decoder, &config, &targets, seed)?;
+        Adapter::from_parts(decoder, config, layers, &targets)
     }
 
     pub(crate) fn from_parts(

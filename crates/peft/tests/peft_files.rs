@@ -5,8 +5,10 @@ mod tiny;
 use std::path::Path;
 
 use ferrotune_model::Tensors;
-use ferrotune_model::checkpoint::{Safetensors, write_safetensors};
+use ferrotune_model::checkpoint::{Safetensors, Source, load_decoder, write_safetensors};
 use ferrotune_peft::{Init, LoadOptions, LoraConfig, PeftError, inject, load, save};
+use ferrotune_types::{Batch, Example};
+use tch::{Device, Kind};
 use tiny::{base, expected, golden, logits, max_diff};
 
 /// An adapter that Python peft made gives Python's logits here.
@@ -54,6 +56,38 @@ fn peft_computes_what_adapters_of_ours_compute() {
         let diff = (logits(&again) - found).abs().max().double_value(&[]);
         assert!(diff < 1e-5, "{case}, read again: {diff}");
     }
+}
+
+/// Of a Gemma 3 that sees too only the text part is read here; its adapters are peft's all the same, and ours leave the
+/// part that sees alone there (`golden/beside_vision.py`).
+#[test]
+fn adapters_of_a_text_part_are_those_of_the_whole_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/tiny_models/gemma3");
+    let base = || load_decoder(&Source::Directory(folder.clone()), Kind::Float, Device::Cpu).unwrap().decoder;
+    let golden = golden("beside_vision");
+    let text = std::fs::read_to_string(golden.join("logits.json")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids: Vec<u32> = serde_json::from_value(told["ids"].clone()).unwrap();
+    let expect: Vec<f64> = serde_json::from_value(told["logits"].clone()).unwrap();
+    let mut decoder = base();
+    let adapter = load(&mut decoder, &golden, &LoadOptions::default()).unwrap();
+    let mask = vec![false; ids.len()];
+    let batch = Batch::from_examples(&[&Example::new("golden", ids, mask).unwrap()]).unwrap();
+    let logits = tch::no_grad(|| decoder.logits(&decoder.hidden(&batch).unwrap()));
+    assert!(max_diff(&logits, &expect) < 1e-5);
+    let names = |folder: &Path| Safetensors::open(&folder.join("adapter_model.safetensors")).unwrap().names();
+    let saved = tempfile::tempdir().unwrap();
+    save(&adapter, saved.path()).unwrap();
+    assert_eq!(names(saved.path()), names(&golden));
+    // A new one.
+    let config = LoraConfig {
+        target_modules: adapter.config.target_modules.clone(),
+        ..LoraConfig::all_linear(2, 6.0)
+    };
+    let fresh = inject(&mut base(), &config, 0).unwrap();
+    save(&fresh, saved.path()).unwrap();
+    assert_eq!(names(saved.path()), names(&golden));
+    assert_eq!(fresh.config.exclude_modules, adapter.config.exclude_modules);
 }
 
 #[test]

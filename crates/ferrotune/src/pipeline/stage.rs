@@ -105,15 +105,23 @@ impl Stages {
             times: RefCell::default(),
         };
         // Steps of an interrupted DPO under other settings are no beginning of this one; a finished one has its file.
-        let dpo = Some(keys["dpo"].as_str());
+        let mut made_of = serde_json::to_value(keys)?;
         if let Some(begun) = stages.read(BEGUN)?
-            && begun.result["dpo"].as_str() != dpo
-            && stages.runs("dpo")
+            && begun.result["dpo"] != made_of["dpo"]
             && stages.read("dpo")?.is_none()
         {
-            remove(&options.out.join("dpo"))?;
+            let steps = options.out.join("dpo");
+            if !stages.runs("dpo") {
+                made_of["dpo"] = begun.result["dpo"].clone();
+            } else if is_there(&steps) {
+                eprintln!(
+                    "{:>12}: its settings are not those that it was interrupted with: it begins anew",
+                    "dpo"
+                );
+                remove(&steps)?;
+            }
         }
-        stages.write(BEGUN, keys["report"].clone(), 0.0, serde_json::to_value(keys)?)?;
+        stages.write(BEGUN, keys["report"].clone(), 0.0, made_of)?;
         Ok(stages)
     }
 
@@ -382,6 +390,9 @@ mod tests {
         Stages::open(&options(dir.path(), true), &other, &[]).unwrap();
         assert!(step.is_dir());
         *other.get_mut("dpo").unwrap() = "another".to_owned();
+        let only = RunOptions { only: vec!["judge".to_owned()], ..options(dir.path(), false) };
+        Stages::open(&only, &other, &[]).unwrap();
+        assert!(step.is_dir(), "nobody asked for DPO");
         Stages::open(&options(dir.path(), true), &other, &[]).unwrap();
         assert!(!step.exists());
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use tch::{Device, Kind};
 
 use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, format_error, read_json};
+use crate::families::gemma3;
 use crate::memory::{check_weights, free_memory};
 use crate::{Decoder, Encoder, ModelError, Pooling, T5, Tensors, WeightMap, families};
 
@@ -33,7 +34,7 @@ pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
         Source::Directory(folder) => {
             let config_json = load_config(source)?;
             let tensors = Safetensors::open(folder)?;
-            check_weights(tensors.n_weights(), kind, free_memory(device))?;
+            check_weights(tensors.n_weights(|name| !gemma3::is_vision(name)), kind, free_memory(device))?;
             let decoder = build(&config_json, &tensors, kind, device)?;
             let generation_config = match folder.join("generation_config.json") {
                 path if path.is_file() => Some(read_json(&path)?),
@@ -85,7 +86,7 @@ pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
     let config_json = load_config(source)?;
     let config = families::encoder_config(&config_json)?;
     let tensors = Safetensors::open(folder)?;
-    check_weights(tensors.n_weights(), kind, free_memory(device))?;
+    check_weights(tensors.n_weights(|_| true), kind, free_memory(device))?;
     let mut weights = WeightMap::new(&tensors, kind, device);
     let encoder = Encoder::load(config, &mut weights, kind, device)?;
     weights.finish(is_no_encoder_weight)?;
@@ -105,7 +106,7 @@ pub fn load_t5(source: &Source, kind: Kind, device: Device) -> Result<T5, ModelE
         return Err(format_error(source.path(), "is a GGUF file; T5 is read from safetensors"));
     };
     let tensors = Safetensors::open(folder)?;
-    check_weights(tensors.n_weights(), kind, free_memory(device))?;
+    check_weights(tensors.n_weights(|_| true), kind, free_memory(device))?;
     let mut weights = WeightMap::new(&tensors, kind, device);
     let model = T5::load(&load_config(source)?, &mut weights, device)?;
     // Old files hold the embedding once more for each side.
@@ -182,7 +183,8 @@ fn build(config: &Value, tensors: &dyn Tensors, kind: Kind, device: Device) -> R
     let config = families::decoder_config(config)?;
     let mut weights = WeightMap::new(tensors, kind, device);
     let decoder = Decoder::load(config, &mut weights, kind, device)?;
-    weights.finish(is_no_weight)?;
+    let sees = decoder.config.model_type == "gemma3";
+    weights.finish(|name| is_no_weight(name) || sees && gemma3::is_vision(name))?;
     Ok(decoder)
 }
 

@@ -99,10 +99,11 @@ impl Safetensors {
         Ok(())
     }
 
-    /// Numbers in all tensors together.
-    pub fn n_weights(&self) -> u64 {
+    /// Numbers in all tensors together whose name `counts`.
+    pub fn n_weights(&self, counts: impl Fn(&str) -> bool) -> u64 {
         let n = |size: &[i64]| size.iter().fold(1u64, |n, &m| n.saturating_mul(m as u64));
-        self.tensors.values().fold(0, |all, t| n(&t.size).saturating_add(all))
+        let counted = self.tensors.iter().filter(|(name, _)| counts(name));
+        counted.fold(0, |all, (_, t)| n(&t.size).saturating_add(all))
     }
 
     /// The size of tensor `name`, without reading it.

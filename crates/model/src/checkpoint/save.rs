@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::safetensors::{INDEX, SINGLE};
 use super::{format_error, write_safetensors};
+use crate::families::{self, gemma3};
 use crate::{Decoder, ModelError, T5};
 
 /// How a checkpoint is written.
@@ -26,7 +27,7 @@ impl Default for SaveOptions {
 /// tokenizer's files are copied by who has them.
 ///
 /// `config_json` is the one that the model was loaded with ([`super::Loaded::config_json`]); sizes and dtype are
-/// brought up to date. Everything is written into a folder beside `folder`, which then takes its place, so that a
+/// brought up to date. Of a Gemma 3 that sees too, the text part is written, as a model of its own. Everything is written into a folder beside `folder`, which then takes its place, so that a
 /// half-written checkpoint is never found under the name; an existing folder is only added to, file by file. What was
 /// begun is taken away where it cannot be finished.
 ///
@@ -40,8 +41,11 @@ pub fn save_decoder(
     options: SaveOptions,
 ) -> Result<(), ModelError> {
     let kind = options.kind.unwrap_or(decoder.kind);
-    let config = saved_config(config_json, kind, &decoder.embedding, decoder.lm_head.is_none())?;
-    save(decoder.named_tensors(), kind, &config, generation_config, folder, options)
+    let config_json = families::text_alone(config_json)?;
+    let config = saved_config(&config_json, kind, &decoder.embedding, decoder.lm_head.is_none())?;
+    let alone = |(name, tensor): (String, Tensor)| (gemma3::name_alone(&name).unwrap_or(name), tensor);
+    let tensors = decoder.named_tensors().into_iter().map(alone).collect();
+    save(tensors, kind, &config, generation_config, folder, options)
 }
 
 /// As [`save_decoder`], for T5.

@@ -5,7 +5,71 @@ use serde_json::Value;
 
 use super::rope::rope;
 use super::{count_or, gemma2, layer_windows, number_or, optional_count, optional_number};
-use crate::{DecoderConfig, ModelError, QkNorm, RopeConfig, RopeScaling};
+use crate::{DecoderConfig, ModelError, Names, QkNorm, RopeConfig, RopeScaling};
+
+/// Where transformers has the text model in one that sees too. An adapter's tensors are named so, and fit there.
+const TEXT: &str = "model.language_model.";
+
+const BESIDE_VISION: Names = Names {
+    embedding: "model.language_model.embed_tokens",
+    layers: "model.language_model.layers",
+    norm: "model.language_model.norm",
+    ..gemma2::NAMES
+};
+
+/// `model_type` `gemma3`: of a model that sees too (4B and larger) the part that reads and writes.
+pub(super) fn beside_vision(json: &Value) -> Result<DecoderConfig, ModelError> {
+    let mut config = config(&text_alone(json)?)?;
+    "gemma3".clone_into(&mut config.model_type);
+    config.names = &BESIDE_VISION;
+    Ok(config)
+}
+
+/// config.json of the text part alone. What published files leave out has the default of transformers.
+pub(super) fn text_alone(json: &Value) -> Result<Value, ModelError> {
+    let bad = || ModelError::Config("gemma3: config.json has no text_config, an object".to_owned());
+    let mut text = json.get("text_config").and_then(Value::as_object).cloned().ok_or_else(bad)?;
+    let defaults = [
+        ("vocab_size", 262_208),
+        ("hidden_size", 2304),
+        ("intermediate_size", 9216),
+        ("num_hidden_layers", 26),
+        ("num_attention_heads", 8),
+        ("num_key_value_heads", 4),
+        ("max_position_embeddings", 131_072),
+    ];
+    for (key, default) in defaults {
+        text.entry(key).or_insert_with(|| default.into());
+    }
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        if let Some(id) = json.get(key).filter(|id| !id.is_null()) {
+            text.insert(key.to_owned(), id.clone());
+        }
+    }
+    text.insert("model_type".to_owned(), "gemma3_text".into());
+    text.insert("architectures".to_owned(), vec!["Gemma3ForCausalLM"].into());
+    Ok(Value::Object(text))
+}
+
+/// Today's name of a tensor of `gemma3`: files keep that of the first releases.
+pub(crate) fn todays_name(stored: &str) -> Option<String> {
+    let text = |rest| format!("{TEXT}{rest}");
+    stored
+        .strip_prefix("language_model.model.")
+        .map(text)
+        .or_else(|| stored.strip_prefix("language_model.lm_head.").map(|rest| format!("lm_head.{rest}")))
+}
+
+/// The name of a tensor in the text part alone.
+pub(crate) fn name_alone(name: &str) -> Option<String> {
+    name.strip_prefix(TEXT).map(|rest| format!("model.{rest}"))
+}
+
+/// Whether a tensor of `gemma3` is of the part that sees.
+pub(crate) fn is_vision(stored: &str) -> bool {
+    let name = stored.strip_prefix("model.").unwrap_or(stored);
+    name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.")
+}
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     let mut plain = json.clone();

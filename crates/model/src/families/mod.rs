@@ -6,7 +6,7 @@
 mod bert;
 mod distilbert;
 mod gemma2;
-mod gemma3;
+pub(crate) mod gemma3;
 mod gpt2;
 mod llama;
 mod mistral;
@@ -32,6 +32,7 @@ type Reader = fn(&Value) -> Result<DecoderConfig, ModelError>;
 
 const DECODERS: &[(&str, Reader)] = &[
     ("gemma2", gemma2::config),
+    ("gemma3", gemma3::beside_vision),
     ("gemma3_text", gemma3::config),
     ("gpt2", gpt2::config),
     ("llama", llama::config),
@@ -60,6 +61,12 @@ pub fn decoder_config(config: &Value) -> Result<DecoderConfig, ModelError> {
             Err(ModelError::Config(format!("unknown model_type {model_type:?}; known: {known}")))
         }
     }
+}
+
+/// The config.json under which a decoder is saved: its own, or of a model that sees too that of the text part.
+pub(crate) fn text_alone(config: &Value) -> Result<Value, ModelError> {
+    let sees = config.get("model_type").and_then(Value::as_str) == Some("gemma3");
+    if sees { gemma3::text_alone(config) } else { Ok(config.clone()) }
 }
 
 /// Every `model_type` that [`decoder_config`] knows.
