@@ -33,6 +33,12 @@ pub enum ModelError {
     /// An input that the model cannot take: an id beyond the vocabulary, a sequence beyond the context.
     #[error("input: {0}")]
     Input(String),
+    /// What the model computed is no number: its weights are broken, or too large for the dtype.
+    #[error(
+        "what the model computes is no number: its weights are broken, or too large for the dtype (fp16 ends at 65,504: take \
+         bf16 or fp32)"
+    )]
+    NotANumber,
     /// There is not enough memory.
     #[error("out of memory: {0}")]
     Memory(String),

@@ -50,10 +50,12 @@ impl<'a> WeightMap<'a> {
         self.names.contains_key(name)
     }
 
-    /// A bare model is saved without the prefix that it has under its head: from now on every tensor stands under it.
+    /// A bare model is saved without the prefix that it has under its head: from now on every tensor stands under it, but for
+    /// a head that came along.
     pub(crate) fn put_under(&mut self, prefix: &str) {
+        let put = |name: String| if name.starts_with("lm_head.") { name } else { format!("{prefix}.{name}") };
         let names = std::mem::take(&mut self.names).into_iter();
-        self.names = names.map(|(name, stored)| (format!("{prefix}.{name}"), stored)).collect();
+        self.names = names.map(|(name, stored)| (put(name), stored)).collect();
     }
 
     /// The tensor `name`, which must have exactly this size.

@@ -7,7 +7,7 @@ use ferrotune_model::generate::{
     BeamSearch, Flow, Generated, Sampling, beam_search, distribution, generate, perplexity,
     rolling_loglikelihood, score, stop_strings,
 };
-use ferrotune_model::{Decoder, families};
+use ferrotune_model::{Decoder, ModelError, families};
 use ferrotune_types::{Batch, Example, Finish};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -317,11 +317,41 @@ fn what_cannot_be_run_is_named() {
     check(&[vec![48]], &greedy(3), "outside the model's vocabulary");
     check(&[vec![3; 65]], &greedy(3), "longer than the model's context of 64");
     check(&[vec![3]], &Sampling { temperature: -1.0, ..greedy(3) }, "temperature is -1");
+    check(&[vec![3]], &Sampling { temperature: 1e-50, ..greedy(3) }, "or at least 1e-6");
     check(&[vec![3]], &Sampling { top_p: Some(0.0), ..greedy(3) }, "top_p is 0");
     check(&[vec![3]], &Sampling { top_k: Some(0), ..greedy(3) }, "top_k is 0");
     check(&[vec![3]], &Sampling { repetition_penalty: 0.0, ..greedy(3) }, "repetition_penalty is 0");
     assert!(run(&decoder, &[], &greedy(3)).is_empty());
     assert!(run(&decoder, &[vec![3]], &greedy(0))[0].ids.is_empty());
+}
+
+/// Weights that are too large for a dtype make every logit NaN: no token is the likeliest then.
+#[test]
+fn logits_that_are_no_numbers_are_an_error() {
+    let mut decoder = load("llama");
+    let name = "model.norm.weight";
+    let _ = decoder.leaves().into_iter().find(|leaf| leaf.0 == name).unwrap().1.fill_(f64::NAN);
+    let prompt = vec![3, 4, 5];
+    let check = |result: Result<(), ModelError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("no number") && error.contains("take bf16 or fp32"), "{error}");
+    };
+    for temperature in [0.0, 1.0] {
+        let sampling = Sampling { temperature, ..greedy(3) };
+        let found = generate(&decoder, std::slice::from_ref(&prompt), &sampling, &mut |_, _| Flow::Continue);
+        check(found.map(drop));
+    }
+    let search = BeamSearch { n_beams: 2, max_new_tokens: 3, length_penalty: 1.0, stop_ids: vec![] };
+    check(beam_search(&decoder, &prompt, &search).map(drop));
+    check(score(&decoder, &prompt, &[&[4]]).map(drop));
+    check(perplexity(&decoder, &[3, 4, 5, 6], 4).map(drop));
+    decoder = load("llama");
+    for (n_beams, length_penalty) in [(usize::MAX, 1.0), (2, f64::NAN)] {
+        let error = beam_search(&decoder, &prompt, &BeamSearch { n_beams, length_penalty, ..search.clone() });
+        assert!(error.unwrap_err().to_string().contains("at most 1024"));
+    }
+    let endless = Sampling { max_new_tokens: usize::MAX, ..Sampling::default() };
+    assert!(!run(&decoder, &[prompt], &endless)[0].ids.is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ferrotune_model::checkpoint::{Gguf, GgufTensors, Safetensors, Source, load_config, load_decoder};
-use ferrotune_model::{Tensors, families};
+use ferrotune_model::{RopeScaling, Tensors, families};
 use ferrotune_types::{Batch, Example};
 use tch::{Device, Kind};
 
@@ -112,6 +112,56 @@ fn check_logits(family: &str) {
     let got = tch::no_grad(|| decoder.logits(&decoder.hidden(&batch).unwrap()));
     let difference = (got - file.read("logits.0").unwrap().unwrap()).abs().max().double_value(&[]);
     assert!(difference < 2e-5, "{family}: {difference:e}");
+}
+
+/// A golden file with one more number in its metadata, and `old` renamed to `new` of the same length.
+fn edited(
+    family: &str,
+    key: &str,
+    value: [u8; 4],
+    kind: u32,
+    [old, new]: [&str; 2],
+) -> tempfile::NamedTempFile {
+    let mut bytes = std::fs::read(golden("gguf").join(format!("{family}.gguf"))).unwrap();
+    assert_eq!(old.len(), new.len());
+    if let Some(at) = bytes.windows(old.len().max(1)).position(|w| w == old.as_bytes()) {
+        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+    }
+    let name = |key: &str| [&(key.len() as u64).to_le_bytes()[..], key.as_bytes()].concat();
+    let mut more = [name(key), kind.to_le_bytes().to_vec(), value.to_vec()].concat();
+    // Tensors lie at multiples of 32 bytes: a text fills up.
+    let head = [name("filler"), 8u32.to_le_bytes().to_vec()].concat();
+    let n = 32 - (more.len() + head.len() + 8) % 32;
+    more.extend([head, name(&"x".repeat(n))].concat());
+    let n_keys = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 2;
+    bytes[16..24].copy_from_slice(&n_keys.to_le_bytes());
+    bytes.splice(24..24, more);
+    let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+#[test]
+fn what_a_file_leaves_out_is_as_in_llama_cpp() {
+    const FLOAT: u32 = 6;
+    const COUNT: u32 = 4;
+    let config = |file: &tempfile::NamedTempFile| {
+        let tensors = GgufTensors::new(Gguf::open(file.path()).unwrap())?;
+        families::decoder_config(tensors.config())
+    };
+    // A factor without a type is linear, under its old name too.
+    for key in ["qwen2.rope.scaling.factor", "qwen2.rope.scale_linear"] {
+        let rope = config(&edited("qwen2", key, 4f32.to_le_bytes(), FLOAT, ["", ""])).unwrap().rope.unwrap();
+        assert!(matches!(rope.scaling, RopeScaling::Linear { factor: 4.0 }), "{key}: {:?}", rope.scaling);
+    }
+    let cap = "attn_logit_softcapping";
+    let file = edited("gemma2", "gemma2.nothing", [0; 4], COUNT, [cap, &cap.replace("cap", "cup")]);
+    let read = config(&file).unwrap();
+    assert_eq!((read.attention_softcap, read.logits_softcap), (Some(50.0), Some(3.0)));
+    let turned = "qwen2.rope.dimension_count";
+    let part =
+        edited("qwen2", turned, 2u32.to_le_bytes(), COUNT, [turned, &turned.replace("count", "cuont")]);
+    assert!(config(&part).unwrap_err().to_string().contains("turns 2 of a head's 4 features"));
 }
 
 /// The user's cache folder, filled by `cargo xtask setup`.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use ferrotune_model::Decoder;
+use ferrotune_model::{Decoder, ModelError};
 use ferrotune_train::evaluate_nll;
 use ferrotune_types::{Batch, Example, Segment};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,9 @@ fn over(decoder: &Decoder, batches: &[Batch], name: &str) -> Result<PerplexityOu
         progress.step(batch.n_tokens(), || format!("{:.3} so far", (nll / tokens as f64).exp()));
     }
     let seconds = started.elapsed().as_secs_f64();
+    if nll.is_nan() {
+        bail!(ModelError::NotANumber);
+    }
     let perplexity = (nll / tokens as f64).exp();
     progress.finish(&format!("{perplexity:.4} over {tokens} tokens"));
     Ok(PerplexityOutcome {

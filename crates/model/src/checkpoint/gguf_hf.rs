@@ -275,13 +275,22 @@ fn config(gguf: &Gguf) -> Result<Value, String> {
         set("query_pre_attn_scalar", json!(scalar));
     }
     if arch == "gemma2" {
-        set("attn_logit_softcapping", json!(gguf.float(&key("attn_logit_softcapping"))));
-        set("final_logit_softcapping", json!(gguf.float(&key("final_logit_softcapping"))));
+        // Where the file leaves them out the family's own count, as in llama.cpp.
+        for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            if let Some(cap) = gguf.float(&key(name)) {
+                set(name, json!(cap));
+            }
+        }
     }
     let mut rope = rope(gguf, arch, count("context_length")?);
     if let Ok(n) = count("rope.dimension_count").map(|n| n.min(head_dim))
         && n < head_dim
     {
+        if arch != "phi3" {
+            return Err(format!(
+                "turns {n} of a head's {head_dim} features; for {arch} only whole heads are known"
+            ));
+        }
         rope["partial_rotary_factor"] = json!(n as f64 / head_dim as f64);
     }
     if arch == "gemma3" {
@@ -318,8 +327,10 @@ fn rope(gguf: &Gguf, arch: &str, context: i64) -> Value {
         }
         return rope;
     }
-    match (gguf.string(&key("scaling.type")), gguf.float(&key("scaling.factor"))) {
-        (Some("linear"), Some(factor)) => {
+    // As llama.cpp reads them: a factor without a type is linear, and once had another name.
+    let factor = gguf.float(&key("scaling.factor")).or_else(|| gguf.float(&key("scale_linear")));
+    match (gguf.string(&key("scaling.type")), factor.filter(|factor| *factor != 0.0)) {
+        (Some("linear") | None, Some(factor)) => {
             json!({"rope_type": "linear", "rope_theta": theta, "factor": factor})
         }
         (Some("yarn"), Some(factor)) => {
@@ -330,7 +341,7 @@ fn rope(gguf: &Gguf, arch: &str, context: i64) -> Value {
                 "beta_fast": gguf.float(&key("scaling.yarn_beta_fast")),
                 "beta_slow": gguf.float(&key("scaling.yarn_beta_slow"))})
         }
-        (Some("none") | None, _) => json!({"rope_type": "default", "rope_theta": theta}),
+        (Some("none" | "linear") | None, _) => json!({"rope_type": "default", "rope_theta": theta}),
         (Some(other), factor) => json!({"rope_type": other, "rope_theta": theta, "factor": factor}),
     }
 }

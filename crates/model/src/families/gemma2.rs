@@ -1,9 +1,11 @@
 //! Gemma 2 (arXiv 2408.00118): norms before and after, scaled embeddings, capped scores and logits, a sliding
 //! window on every other block.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{activation_or, flag_or, layer_windows, llama, number_or, optional_count, optional_number};
+use super::{
+    activation_or, flag_or, layer_windows, llama, number_or, optional_count, optional_number, with_defaults,
+};
 use crate::names::LLAMA;
 use crate::{DecoderConfig, ModelError, Names, NormKind};
 
@@ -18,6 +20,12 @@ pub(super) const NAMES: Names = Names {
 };
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
+    let json = &with_defaults(
+        json,
+        json!({
+            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "max_position_embeddings": 8192,
+        }),
+    );
     let mut config = common(json)?;
     config.attention_softcap = optional_number(json, "attn_logit_softcapping")?;
     config.logits_softcap = optional_number(json, "final_logit_softcapping")?;

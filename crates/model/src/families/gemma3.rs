@@ -1,10 +1,10 @@
 //! Gemma 3's text model (arXiv 2503.19786): Gemma 2 with norms on queries and keys in place of the caps, five
 //! sliding-window blocks to one full one, and a rotary base of its own for the former.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rope::rope;
-use super::{count_or, gemma2, layer_windows, number_or, optional_count, optional_number};
+use super::{count_or, gemma2, layer_windows, number_or, optional_count, optional_number, with_defaults};
 use crate::{DecoderConfig, ModelError, Names, QkNorm, RopeConfig, RopeScaling};
 
 /// Where transformers has the text model in one that sees too. An adapter's tensors are named so, and fit there.
@@ -72,7 +72,7 @@ pub(crate) fn is_vision(stored: &str) -> bool {
 }
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
-    let mut plain = json.clone();
+    let mut plain = with_defaults(json, json!({"max_position_embeddings": 131_072}));
     let nested = json.get("rope_parameters").filter(|p| p.get("full_attention").is_some());
     if nested.is_some() {
         plain["rope_parameters"] = Value::Null;
@@ -99,7 +99,7 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
         }
     }
     let window = Some(optional_count(json, "sliding_window")?.unwrap_or(4096));
-    let pattern = count_or(json, "sliding_window_pattern", count_or(json, "_sliding_window_pattern", 6)?)?;
+    let pattern = count_or(json, "sliding_window_pattern", 6)?;
     config.sliding_window = layer_windows(json, config.num_hidden_layers, window, |layer_idx| {
         !(layer_idx + 1).is_multiple_of(pattern)
     })?;

@@ -1,8 +1,8 @@
 //! Mixtral (arXiv 2401.04088): Mistral with eight experts in place of every feed-forward part.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{count_or, mistral};
+use super::{count_or, mistral, with_defaults};
 use crate::names::LLAMA;
 use crate::{DecoderConfig, ModelError, Moe, Names};
 
@@ -14,6 +14,7 @@ const NAMES: Names = Names {
 };
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
+    let json = &with_defaults(json, json!({"sliding_window": null, "rms_norm_eps": 1e-5, "rope_theta": 1e6}));
     let mut config = mistral::config(json)?;
     config.moe = Some(Moe {
         n_experts: count_or(json, "num_local_experts", 8)?,

@@ -132,10 +132,21 @@ fn head_kind(config: &Value) -> Result<Option<HeadKind>, ModelError> {
 
 /// Classes of a classifier: `id2label` lists them.
 fn label_count(config: &Value) -> Result<usize, ModelError> {
-    match config.get("id2label").and_then(Value::as_object) {
+    match optional(config, "id2label", "an object", Value::as_object)? {
         Some(labels) => Ok(labels.len()),
         None => count_or(config, "num_labels", 2),
     }
+}
+
+/// config.json with what it leaves out, as transformers fills it in; null is said, and stays.
+fn with_defaults(config: &Value, defaults: Value) -> Value {
+    let mut all = config.clone();
+    if let (Some(all), Value::Object(defaults)) = (all.as_object_mut(), defaults) {
+        for (key, value) in defaults {
+            all.entry(key).or_insert(value);
+        }
+    }
+    all
 }
 
 /// A config.json field that must be there.
@@ -211,7 +222,7 @@ fn layer_windows(
     window: Option<usize>,
     is_sliding: impl Fn(usize) -> bool,
 ) -> Result<Vec<Option<usize>>, ModelError> {
-    let Some(types) = config.get("layer_types").and_then(Value::as_array) else {
+    let Some(types) = optional(config, "layer_types", "a list", Value::as_array)? else {
         return Ok((0..n_layers).map(|layer_idx| window.filter(|_| is_sliding(layer_idx))).collect());
     };
     if types.len() != n_layers {

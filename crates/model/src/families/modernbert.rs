@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bert, count_or, flag_or, layer_windows, number_or, optional};
+use super::{bert, count_or, flag_or, layer_windows, number_or, optional, with_defaults};
 use crate::{Activation, EncoderConfig, EncoderNames, HeadActivation, ModelError, NormKind};
 
 const NAMES: EncoderNames = EncoderNames {
@@ -26,7 +26,7 @@ const NAMES: EncoderNames = EncoderNames {
 };
 
 pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
-    let mut renamed = json.clone();
+    let mut renamed = with_defaults(json, json!({"max_position_embeddings": 8192}));
     renamed["type_vocab_size"] = json!(1);
     renamed["hidden_act"] = json.get("hidden_activation").cloned().unwrap_or_else(|| json!("gelu"));
     let mut config = bert::config(&renamed)?;

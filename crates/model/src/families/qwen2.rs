@@ -1,12 +1,12 @@
 //! Qwen 2 and 2.5 (arXiv 2407.10671): Llama with biases on queries, keys and values.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{count_or, flag_or, layer_windows, llama, optional_count};
+use super::{count_or, flag_or, layer_windows, llama, optional_count, with_defaults};
 use crate::{DecoderConfig, ModelError};
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
-    let mut config = llama::config(json)?;
+    let mut config = llama::config(&with_defaults(json, json!({"max_position_embeddings": 32_768})))?;
     config.attention_bias = true;
     config.attention_out_bias = false;
     config.sliding_window = windows(json, config.num_hidden_layers)?;

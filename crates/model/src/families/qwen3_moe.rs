@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{count, count_or, flag_or, optional_count, qwen3};
+use super::{count, count_or, flag_or, optional, optional_count, qwen3};
 use crate::{DecoderConfig, ModelError, Moe};
 
 pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
@@ -21,11 +21,10 @@ pub(super) fn config(json: &Value) -> Result<DecoderConfig, ModelError> {
     let window = window
         .or_else(|| json.get("sliding_window").and_then(Value::as_u64).filter(|_| used).map(|n| n as usize));
     config.sliding_window.fill(window);
-    let listed: Vec<usize> = json
-        .get("mlp_only_layers")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(Value::as_u64).map(|n| n as usize).collect())
-        .unwrap_or_default();
+    let numbers = |list: &Value| -> Option<Vec<usize>> {
+        list.as_array()?.iter().map(|n| n.as_u64().map(|n| n as usize)).collect()
+    };
+    let listed = optional(&json, "mlp_only_layers", "a list of layers", numbers)?.unwrap_or_default();
     let step = count_or(&json, "decoder_sparse_step", 1)?;
     let is_dense = |layer_idx: &usize| listed.contains(layer_idx) || !(layer_idx + 1).is_multiple_of(step);
     config.moe = Some(Moe {

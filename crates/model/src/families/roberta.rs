@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::bert;
+use super::{bert, optional};
 use crate::{EncoderConfig, EncoderNames, ModelError};
 
 const NAMES: EncoderNames = EncoderNames {
@@ -21,7 +21,7 @@ pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
 
 /// The first token has the position after the padding token's id.
 pub(super) fn offset_positions(json: &Value, config: &mut EncoderConfig) -> Result<(), ModelError> {
-    let offset = json.get("pad_token_id").and_then(Value::as_u64).unwrap_or(1) as usize + 1;
+    let offset = optional(json, "pad_token_id", "an id", Value::as_u64)?.unwrap_or(1) as usize + 1;
     let rows = config.max_position_embeddings;
     config.max_position_embeddings = rows.checked_sub(offset).filter(|&n| n > 0).ok_or_else(|| {
         ModelError::Config(format!("{rows} positions leave none after {offset} unused ones"))

@@ -3,10 +3,10 @@ use serde_json::Value;
 use super::number_or;
 use crate::{ModelError, RopeConfig, RopeScaling};
 
-/// `rope_parameters` as transformers 5 writes them, or `rope_scaling` as 4 did.
+/// `rope_parameters` as transformers 5 writes them, or `rope_scaling` as 4 did, which comes first where both are there.
 pub(super) fn parameters(json: &Value) -> &Value {
     let there = |key: &str| json.get(key).filter(|v| !v.is_null());
-    there("rope_parameters").or_else(|| there("rope_scaling")).unwrap_or(&Value::Null)
+    there("rope_scaling").or_else(|| there("rope_parameters")).unwrap_or(&Value::Null)
 }
 
 /// Reads one set of rope parameters; `rope_theta` and `partial_rotary_factor` may also stand in config.json
@@ -22,7 +22,9 @@ pub(super) fn rope(
     }
     let either = |key: &str, default: f64| number_or(parameters, key, number_or(json, key, default)?);
     let theta = either("rope_theta", 10_000.0)?;
-    let part = either("partial_rotary_factor", 1.0)?;
+    // The others have such a field now and then, and transformers does not read it.
+    let turns_a_part = json.get("model_type").and_then(Value::as_str) == Some("phi3");
+    let part = if turns_a_part { either("partial_rotary_factor", 1.0)? } else { 1.0 };
     let dim = (head_dim as f64 * part.clamp(0.0, 1.0)) as usize;
     if dim == 0 || !dim.is_multiple_of(2) || theta <= 0.0 {
         return Err(ModelError::Config(format!("rope of {dim} features with theta {theta}")));
@@ -33,8 +35,9 @@ pub(super) fn rope(
         let inside = number_or(parameters, "original_max_position_embeddings", context)?;
         Ok::<_, ModelError>(number_or(json, "original_max_position_embeddings", inside)?.max(1.0))
     };
-    let scaling = match parameters.get("rope_type").or_else(|| parameters.get("type")) {
-        None | Some(Value::Null) => RopeScaling::None,
+    let named = |key: &str| parameters.get(key).filter(|kind| !kind.is_null());
+    let scaling = match named("rope_type").or_else(|| named("type")) {
+        None => RopeScaling::None,
         Some(Value::String(kind)) => match kind.as_str() {
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: positive(parameters, "factor")? },

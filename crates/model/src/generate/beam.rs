@@ -26,13 +26,17 @@ pub struct Hypothesis {
     pub score: f64,
 }
 
+/// Each beam keeps keys and values of its own; more than so many is a slip.
+const MOST_BEAMS: usize = 1024;
+
 /// The likeliest continuations of a prompt, best first, at most `n_beams`.
 ///
 /// At each step every live text is extended by every token; of the best (1 + stop ids) · `n_beams`, at least 2 · `n_beams`,
 /// those that end are set aside, and the best `n_beams` others live on, until no live text can beat the worst one set aside.
 ///
 /// # Errors
-/// [`ModelError::Input`] as [`super::generate`]; [`ModelError::Config`] for no beams.
+/// [`ModelError::Input`] as [`super::generate`]; [`ModelError::Config`] for no beams, or more than 1,024, or a penalty
+/// that is no number; [`ModelError::NotANumber`].
 pub fn beam_search(
     decoder: &Decoder,
     prompt: &[u32],
@@ -40,6 +44,12 @@ pub fn beam_search(
 ) -> Result<Vec<Hypothesis>, ModelError> {
     if search.n_beams == 0 {
         return Err(ModelError::Config("beam search: n_beams is 0".to_owned()));
+    }
+    if search.n_beams > MOST_BEAMS || !search.length_penalty.is_finite() {
+        return Err(ModelError::Config(format!(
+            "beam search: {} beams (at most {MOST_BEAMS}) with length penalty {}",
+            search.n_beams, search.length_penalty
+        )));
     }
     let score = |sum: f64, n: usize| sum / (n.max(1) as f64).powf(search.length_penalty);
     let mut done: Vec<Hypothesis> = Vec::new();
@@ -56,6 +66,9 @@ pub fn beam_search(
                 .min(vocabulary as usize * live.len()) as i64;
             let (values, places) = all.topk(n, -1, true, true);
             let values = Vec::<f32>::try_from(values)?;
+            if values.iter().any(|value| value.is_nan()) {
+                return Err(ModelError::NotANumber);
+            }
             let places = Vec::<i64>::try_from(places)?;
             let mut next = Vec::new();
             for (rank, (value, place)) in values.into_iter().zip(places).enumerate() {

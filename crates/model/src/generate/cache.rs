@@ -21,7 +21,7 @@ impl KvCache {
     pub(super) fn new(decoder: &Decoder, lengths: &[usize], extra: usize) -> Self {
         let end = lengths.iter().max().copied().unwrap_or(0) as i64;
         // Long generations are rare: begin small, grow by doubling.
-        let capacity = end + (extra as i64).min(128);
+        let capacity = end + extra.min(128) as i64;
         let options = (decoder.kind, decoder.device);
         let layers = decoder
             .blocks

@@ -66,7 +66,7 @@ pub enum Flow {
 ///
 /// # Errors
 /// [`ModelError::Input`] for an empty prompt, an id beyond the vocabulary, or a prompt longer than the context (one that
-/// fills it gives a single token); [`ModelError::Config`] for settings out of range.
+/// fills it gives a single token); [`ModelError::Config`] for settings out of range; [`ModelError::NotANumber`].
 pub fn generate(
     decoder: &Decoder,
     prompts: &[Vec<u32>],
@@ -116,7 +116,7 @@ fn grow<R: Growing>(
         .collect();
     let mut live: Vec<usize> = (0..seen.len()).collect();
     loop {
-        let chosen = choose(&logits, &live, &mut samplers, &mut out);
+        let chosen = choose(&logits, &live, &mut samplers, &mut out)?;
         let mut keep = Vec::new();
         for (place, (&row, &id)) in live.iter().zip(&chosen).enumerate() {
             if sampling.stop_ids.contains(&id) {
@@ -145,16 +145,24 @@ fn grow<R: Growing>(
 }
 
 /// Chooses a token for every live row from its logits, (rows, V).
-fn choose(logits: &[f32], live: &[usize], samplers: &mut [Sampler<'_>], out: &mut [Generated]) -> Vec<u32> {
+///
+/// # Errors
+/// As [`Sampler::choose`].
+fn choose(
+    logits: &[f32],
+    live: &[usize],
+    samplers: &mut [Sampler<'_>],
+    out: &mut [Generated],
+) -> Result<Vec<u32>, ModelError> {
     let n = logits.len() / live.len();
     live.iter()
         .zip(logits.chunks_exact(n))
         .map(|(&row, logits)| {
-            let id = samplers[row].choose(logits);
+            let id = samplers[row].choose(logits)?;
             if let Some(n_top) = samplers[row].sampling.logprobs {
                 out[row].logprobs.push(sampling::logprobs(logits, id, n_top));
             }
-            id
+            Ok(id)
         })
         .collect()
 }

@@ -68,7 +68,7 @@ impl Sampling {
     pub(super) fn check(&self) -> Result<(), ModelError> {
         let bad = |what: &str, value: f64| {
             let range = match what {
-                "temperature" => "at least 0",
+                "temperature" => "0, which is greedy, or at least 1e-6",
                 "repetition_penalty" => "above 0",
                 "top_k" => "at least 1",
                 "min_p" => "from 0 to 1",
@@ -78,7 +78,9 @@ impl Sampling {
             Err(ModelError::Config(format!("sampling: {what} is {value}; it must be {range}")))
         };
         let part = |x: Option<f64>| x.is_none_or(|x| x > 0.0 && x <= 1.0);
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+        // Logits divided by less would not be numbers.
+        let is_greedy = self.temperature == 0.0;
+        if !(self.temperature.is_finite() && (is_greedy || self.temperature >= 1e-6)) {
             return bad("temperature", self.temperature);
         }
         if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
@@ -121,7 +123,10 @@ impl<'a> Sampler<'a> {
     }
 
     /// The next token, from the model's logits.
-    pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
+    ///
+    /// # Errors
+    /// [`ModelError::NotANumber`].
+    pub(super) fn choose(&mut self, logits: &[f32]) -> Result<u32, ModelError> {
         let may_end = self.n >= self.sampling.min_new_tokens;
         let mut changed;
         let logits = if self.sampling.has_penalties() || !may_end {
@@ -137,14 +142,21 @@ impl<'a> Sampler<'a> {
             logits
         };
         let id = if self.sampling.temperature == 0.0 {
-            best(logits)
+            let id = best(logits);
+            if !logits.get(id as usize).is_some_and(|logit| logit.is_finite()) {
+                return Err(ModelError::NotANumber);
+            }
+            id
         } else {
             let kept = keep(logits, self.sampling);
+            if kept.is_empty() || kept.iter().any(|(_, p)| p.is_nan()) {
+                return Err(ModelError::NotANumber);
+            }
             pick(&kept, uniform(&mut self.rng))
         };
         *self.seen.entry(id).or_insert(0) += 1;
         self.n += 1;
-        id
+        Ok(id)
     }
 }
 

@@ -98,5 +98,8 @@ pub(super) fn logprobs_after(
             out.extend(Vec::<f32>::try_from(logprobs.view(-1))?.into_iter().zip(is_best));
         }
     }
+    if out.iter().any(|(logprob, _)| logprob.is_nan()) {
+        return Err(ModelError::NotANumber);
+    }
     Ok(out)
 }

@@ -16,7 +16,7 @@ mod attention;
 mod block;
 mod product;
 
-use crate::{Activation, Block, Decoder, GateUp, Linear, Mlp, Norm, Pass, Qkv, Update, Weight};
+use crate::{Activation, Block, Decoder, GateUp, Linear, Mlp, Norm, Pass, Qkv, RopeConfig, Update, Weight};
 use ferrotune_types::Batch;
 use tch::{Device, Kind, Tensor};
 
@@ -44,7 +44,12 @@ pub struct Lean<'a> {
 impl<'a> Lean<'a> {
     /// Whether a pass over this batch can go this way.
     pub fn fits(decoder: &Decoder, batch: &Batch) -> bool {
+        let head_dim = decoder.config.head_dim;
+        let turns_whole_heads =
+            |rope: &Option<RopeConfig>| rope.as_ref().is_none_or(|rope| rope.dim == head_dim);
         let plain = decoder.device == Device::Cpu
+            && turns_whole_heads(&decoder.config.rope)
+            && turns_whole_heads(&decoder.config.rope_local)
             && kernels::computes(decoder.kind)
             && decoder.position_embedding.is_none()
             && decoder.config.embedding_scale == 1.0
