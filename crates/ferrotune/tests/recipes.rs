@@ -9,7 +9,7 @@ use ferrotune::model_store::{self, LoadedModel, Place};
 use ferrotune::recipes::{
     CptTexts, DpoConfig, FreeLoss, HeldPairs, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData,
     ThumbData, ThumbExample, Trained, answer_tokens, class_head, classes, classify, cpt, dpo, examples, kto,
-    lora_config, orpo, pair_examples, reward, reward_head, sft, whole_model,
+    lora_config, orpo, pair_examples, reward, reward_head, sft, text_perplexity, whole_model,
 };
 use ferrotune_model::generate::score;
 use ferrotune_peft::{Adapter, inject, quantize_base};
@@ -361,4 +361,16 @@ fn unknown_settings_of_a_preference_run_are_refused() {
     check(DpoConfig { reference_adapter: folder, ..config() }, "name the model it belongs on");
     let mixed = DpoConfig { loss: "sigmoid, sft".to_owned(), loss_weights: Some(vec![1.0, 0.5]), ..config() };
     assert_eq!(mixed.objective().unwrap().loss_type.len(), 2);
+}
+
+/// As where weights are too large for fp16.
+#[test]
+fn a_perplexity_that_is_no_number_is_an_error() {
+    let (model, adapter) = tiny();
+    let mut decoder = model.decoder;
+    adapter.detach(&mut decoder);
+    let norm = decoder.leaves().into_iter().find(|leaf| leaf.0 == "model.norm.weight").unwrap().1;
+    let _ = tch::no_grad(|| norm.shallow_clone().fill_(f64::NAN));
+    let error = text_perplexity(&decoder, &[3, 4, 5, 6], 4, None).unwrap_err().to_string();
+    assert!(error.contains("no number") && error.contains("take bf16 or fp32"), "{error}");
 }

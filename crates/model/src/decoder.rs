@@ -178,7 +178,7 @@ impl Decoder {
         let context = self.config.max_position_embeddings as i64;
         if longest > context {
             return Err(ModelError::Input(format!(
-                "a sequence of {longest} tokens is longer than the model's context of {context}: lower max_length"
+                "a sequence of {longest} tokens is longer than the model's context of {context}: shorten it, or lower max_length"
             )));
         }
         let (rope, rope_local) = self.ropes(batch.positions(), &sequence_lengths(batch));

@@ -119,6 +119,22 @@ fn a_published_config_leaves_the_defaults_out() {
     assert!(none.to_string().contains("no text_config"), "{none}");
 }
 
+/// Nothing waits for a pipe, or reads a device that never ends.
+#[test]
+#[cfg(unix)]
+fn what_is_no_file_is_refused() {
+    let load = |folder: &Path| load_decoder(&Source::Directory(folder.to_owned()), Kind::Float, Device::Cpu);
+    let same = |name: &str| Some(name.to_owned());
+    for name in ["config.json", "model.safetensors"] {
+        let folder = renamed("llama", same, &[]);
+        let path = folder.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("is no file"), "{error}");
+    }
+}
+
 #[test]
 fn norms_named_as_in_tensorflow_are_read() {
     // google-bert/bert-base-uncased.

@@ -33,6 +33,7 @@ use crate::ModelError;
 /// Maps a file into memory, so that only what is read costs memory.
 fn map(path: &Path) -> Result<Mmap, ModelError> {
     let error = |op| move |source| ModelError::Io { op, path: path.to_owned(), source };
+    file_size(path)?;
     let file = File::open(path).map_err(error("open"))?;
     // SAFETY: the mapping is only read, as bytes. A file that another process cuts short meanwhile would end
     // this process with SIGBUS; checkpoints are not written in place (ours are renamed into place).
@@ -57,8 +58,24 @@ fn forget(map: &Mmap, bytes: &[u8]) {
     let _ = (map, bytes);
 }
 
+/// How many bytes a file holds. A pipe would be waited for without end, a device has no end.
+fn file_size(path: &Path) -> Result<u64, ModelError> {
+    let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io {
+        op: "open",
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(format_error(path, "is no file")) }
+}
+
 /// Reads a small JSON file.
 fn read_json(path: &Path) -> Result<serde_json::Value, ModelError> {
+    // The index of a thousand shards has a few megabytes.
+    const MOST: u64 = 256 << 20;
+    let size = file_size(path)?;
+    if size > MOST {
+        return Err(format_error(path, format!("has {size} bytes, too many for what it should be")));
+    }
     let bytes =
         std::fs::read(path).map_err(|source| ModelError::Io { op: "read", path: path.to_owned(), source })?;
     serde_json::from_slice(&bytes).map_err(|error| format_error(path, format!("is not JSON: {error}")))

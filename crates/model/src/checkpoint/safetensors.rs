@@ -84,7 +84,11 @@ impl Safetensors {
         let start = mapped.as_ptr() as usize;
         for (name, view) in parsed.iter() {
             let Some(kind) = kind_of(view.dtype()) else {
-                return Err(format_error(path, format!("{name} has dtype {:?}", view.dtype())));
+                let reason = format!(
+                    "{name} has dtype {:?}, which is not read here: take the model's F32, F16 or BF16 weights",
+                    view.dtype()
+                );
+                return Err(format_error(path, reason));
             };
             let offset = view.data().as_ptr() as usize - start;
             let size = view.shape().iter().map(|&n| n as i64).collect();
