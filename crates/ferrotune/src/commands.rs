@@ -21,7 +21,7 @@ use crate::cli::{
     RagCommand, RagEvalArgs, RagIndexArgs, RagModelArgs, RewardArgs, SftArgs, TokenizeArgs, TuneArgs,
     WholeArgs,
 };
-use crate::files::{content_hash, hash_parts, json_lines, write_atomic};
+use crate::files::{content_hash, hash_parts, json_lines, lies_in, write_atomic};
 use crate::local_model::{LocalEmbedder, LocalModel};
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pair_commands::{Thumbs, thumbs};
@@ -627,9 +627,10 @@ fn embed(args: &EmbedArgs) -> Result<Output> {
     let place = Place::parse(&args.device, &args.dtype)?;
     let rows = text_column(&args.file, &args.field)?;
     let embedder = LocalEmbedder::load(&args.model, place)?;
+    check_not_read(&args.out, &args.file, embedder.path())?;
     let texts: Vec<&str> = rows.iter().map(String::as_str).collect();
     let started = Instant::now();
-    let vectors = embedder.embed(&texts)?;
+    let vectors = embedder.vectors(&texts)?;
     let rate = texts.len() as f64 / started.elapsed().as_secs_f64();
     let dim = embedder.dim();
     let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
@@ -639,6 +640,19 @@ fn embed(args: &EmbedArgs) -> Result<Output> {
     let json = json!({"rows": vectors.len(), "dim": dim, "docs_per_s": rate, "peak_rss_mib": crate::progress::peak_rss_mib()});
     let text = format!("{} rows of {dim} numbers in {}", vectors.len(), args.out.display());
     Ok(Output { json: vec![json], text })
+}
+
+/// Refuses an `--out` that is the file of texts, or that lies with the model, whatever links lead there.
+fn check_not_read(out: &Path, texts: &Path, model: &Path) -> Result<()> {
+    if lies_in(out, texts) {
+        bail!("--out {} is the file that is read: name another", out.display());
+    }
+    // In the hub's cache a model's files are links to elsewhere.
+    let files = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
+    if std::iter::once(model.to_owned()).chain(files).any(|path| lies_in(out, &path)) {
+        bail!("--out {} lies with the model that is read: name a file elsewhere", out.display());
+    }
+    Ok(())
 }
 
 fn text_column(file: &Path, field: &str) -> Result<Vec<String>> {

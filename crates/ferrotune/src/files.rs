@@ -6,25 +6,54 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-/// Writes `bytes` beside `path` under another name, syncs them and renames: nobody ever reads half a file.
+/// Writes `bytes` beside `path` under another name, syncs them and renames: nobody ever reads half a file. A link stays one,
+/// and what it points to is written. A device or a pipe is written into.
 ///
 /// # Errors
 /// The folder is not there, the disk is full, …: named with the path; the old file is untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let partial = path.with_file_name(format!(".{name}.partial"));
     let write = || -> std::io::Result<()> {
+        if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return std::fs::write(path, bytes);
+        }
+        let path = behind_links(path)?;
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = std::fs::File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
+        let partial = beside(&path, "partial");
+        write_synced(&partial, bytes)
+            .and_then(|()| std::fs::rename(&partial, &path))
+            .inspect_err(|_| drop(std::fs::remove_file(&partial)))
     };
-    write()
-        .inspect_err(|_| drop(std::fs::remove_file(&partial)))
-        .with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Another name in the same folder, hidden, which says what it is for.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.{what}"))
+}
+
+/// What a link points to, there or not yet; any other path as it is.
+fn behind_links(path: &Path) -> std::io::Result<PathBuf> {
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        if !path.is_symlink() {
+            return Ok(path);
+        }
+        path = match path.canonicalize() {
+            Ok(there) => there,
+            Err(_) => path.with_file_name(path.read_link()?),
+        };
+    }
+    Err(std::io::Error::other("its links go round in a circle"))
 }
 
 /// What `take` makes of each row of a JSONL file and of the number of its line; blank lines are left out. `wanted` says in
@@ -60,13 +89,13 @@ pub fn json_lines_of<T: DeserializeOwned, U>(
 }
 
 /// Fills a folder beside `folder`, which then takes its place: it appears whole or not at all, and an old one stays until
-/// then.
+/// then. A link stays one, and the folder that it points to is replaced.
 ///
 /// # Errors
 /// What `fill` says, after what it began is taken away; a full disk, ….
 pub(crate) fn write_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let [partial, old] = ["writing", "old"].map(|what| folder.with_file_name(format!(".{name}.{what}")));
+    let folder = &behind_links(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let [partial, old] = ["writing", "old"].map(|what| beside(folder, what));
     for leftover in [&partial, &old] {
         let _ = std::fs::remove_dir_all(leftover);
     }
@@ -141,6 +170,39 @@ pub(crate) fn hash_files(path: &Path, mut files: Vec<PathBuf>) -> Result<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_what_it_points_to_is_written() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // A link to a link to a file that is not there yet, then one that is.
+        symlink("sub/second", at("first")).unwrap();
+        std::fs::create_dir(at("sub")).unwrap();
+        symlink("../target", at("sub/second")).unwrap();
+        for text in ["new", "newer"] {
+            write_atomic(&at("first"), text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(at("target")).unwrap(), text);
+        }
+        symlink("models", at("link")).unwrap();
+        for text in ["new", "newer"] {
+            let fill = |partial: &Path| -> Result<()> {
+                std::fs::create_dir(partial)?;
+                Ok(std::fs::write(partial.join("file"), text)?)
+            };
+            write_folder(&at("link"), fill).unwrap();
+            assert_eq!(std::fs::read_to_string(at("models/file")).unwrap(), text);
+        }
+        assert!(["first", "sub/second", "link"].iter().all(|name| at(name).is_symlink()));
+        symlink("round", at("round")).unwrap();
+        let error = format!("{:#}", write_atomic(&at("round"), b"").unwrap_err());
+        assert!(error.contains("round in a circle"), "{error}");
+        // Nothing takes a device's place.
+        symlink("/dev/null", at("nowhere")).unwrap();
+        write_atomic(&at("nowhere"), b"gone").unwrap();
+        assert!(at("nowhere").is_symlink() && !Path::new("/dev/null").metadata().unwrap().is_file());
+    }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_row() {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use ferrotune_model::checkpoint::Source;
 use ferrotune_model::generate::{BeamSearch, Sampling};
 use ferrotune_model::quantize_int8;
-use ferrotune_types::{Completion, LanguageModel, Message, ModelError, Role};
+use ferrotune_types::{Completion, LanguageModel, Message, Role};
 use serde_json::{Value, json};
 
 use crate::cli::{GenerateArgs, Output};
@@ -28,14 +28,12 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Output> {
         return rewrite(args, &source);
     }
     let model = load(args, &source)?;
+    check_stop_ids(&args.stop_id, model.vocabulary())?;
     let sampling = sampling(args, model.eos_ids());
     let system = args.system.iter().map(|text| Message::new(Role::System, text.clone()));
-    let mut turns: Vec<Message> = system.collect();
+    let turns: Vec<Message> = system.collect();
     let prompt = match (&args.chat, &args.prompt) {
-        (Some(chat), _) => {
-            turns.push(Message::new(Role::User, chat.clone()));
-            model.prompt(&turns)?
-        }
+        (Some(chat), _) => model.prompt(&[turns, vec![Message::new(Role::User, chat.clone())]].concat())?,
         (None, Some(text)) => model.plain_prompt(text)?,
         (None, None) => return chat_in_terminal(&model, turns, &sampling, &args.stop),
     };
@@ -58,6 +56,15 @@ fn check(args: &GenerateArgs) -> Result<()> {
     if args.score.as_ref().is_some_and(String::is_empty) {
         bail!("--score is an empty text");
     }
+    let of_one_answer = [
+        ("--score", args.score.is_some()),
+        ("--beams", args.beams.is_some()),
+        ("--logprobs", args.logprobs.is_some()),
+    ];
+    let asks = args.chat.is_some() || args.prompt.is_some();
+    if let Some((option, _)) = of_one_answer.into_iter().find(|(_, given)| *given && !asks) {
+        bail!("{option} needs --chat TEXT or --prompt TEXT: a chat in the terminal has no use for it");
+    }
     let samplers = [
         ("--top-k", args.top_k.is_some()),
         ("--top-p", args.top_p.is_some()),
@@ -66,6 +73,14 @@ fn check(args: &GenerateArgs) -> Result<()> {
     ];
     if let Some((option, _)) = samplers.into_iter().find(|(_, given)| *given && args.temperature == 0.0) {
         eprintln!("warning: {option} changes nothing at --temperature 0, which is greedy");
+    }
+    Ok(())
+}
+
+/// Refuses an id that no token has: it would never stop anything.
+fn check_stop_ids(stop_ids: &[u32], vocabulary: usize) -> Result<()> {
+    if let Some(id) = stop_ids.iter().find(|&&id| id as usize >= vocabulary) {
+        bail!("--stop-id is {id}, but the model has {vocabulary} tokens, counted from 0");
     }
     Ok(())
 }
@@ -99,6 +114,7 @@ fn rewrite(args: &GenerateArgs, source: &Source) -> Result<Output> {
         bail!("{option} does not go with a T5");
     }
     let model = LocalT5::load(source, Place::parse(&args.device, &args.dtype)?)?;
+    check_stop_ids(&args.stop_id, model.vocabulary())?;
     let started = Instant::now();
     let (answer, tokens) = model.write(text, &sampling(args, &model.eos_ids()), &args.stop)?;
     Ok(written(answer, &tokens, started))
@@ -179,35 +195,66 @@ fn table(tokens: &[ScoredToken]) -> String {
 
 fn chat_in_terminal(
     model: &LocalModel,
-    mut turns: Vec<Message>,
+    system: Vec<Message>,
     sampling: &Sampling,
     stop: &[String],
 ) -> Result<Output> {
     eprintln!("chat with {} (an empty line ends it)", model.name());
-    let n_system = turns.len();
+    let mut chat = Chat { model, n_system: system.len(), turns: system };
     loop {
         eprint!("> ");
         let mut line = String::new();
         if std::io::stdin().read_line(&mut line)? == 0 || line.trim().is_empty() {
             return Ok(Output { json: Vec::new(), text: String::new() });
         }
-        turns.push(Message::new(Role::User, line.trim()));
+        let Some(prompt) = chat.ask(line.trim(), sampling.max_new_tokens)? else { continue };
         let mut stdout = std::io::stdout().lock();
-        let answer = loop {
-            let mut show = |piece: &str| {
-                // Whoever closed the terminal does not read on; the answer is still kept in the chat.
-                let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
-            };
-            let prompt = model.prompt(&turns)?;
-            match model.continue_prompt(&prompt, sampling, stop, Some(&mut show)) {
-                Err(ModelError::TooLong { .. }) if turns.len() > n_system + 2 => {
-                    eprintln!("(the chat has outgrown the context: its oldest turns are forgotten)");
-                    turns.drain(n_system..n_system + 2);
-                }
-                answered => break answered?.0,
-            }
+        let mut show = |piece: &str| {
+            // Whoever closed the terminal does not read on; the answer is still kept in the chat.
+            let _ = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
         };
+        let (answer, _) = model.continue_prompt(&prompt, sampling, stop, Some(&mut show))?;
         writeln!(stdout)?;
-        turns.push(Message::new(Role::Assistant, answer.text));
+        chat.turns.push(Message::new(Role::Assistant, answer.text));
+    }
+}
+
+/// What has been said: the system's turns, then user and assistant by turns.
+struct Chat<'a> {
+    model: &'a LocalModel,
+    n_system: usize,
+    turns: Vec<Message>,
+}
+
+impl Chat<'_> {
+    /// The prompt for the answer to a message. The oldest turns are forgotten, and this is said, where they would leave an
+    /// answer less room than it may need: `max_new_tokens`, or a quarter of the context. A message that leaves none even
+    /// alone is told of and is no part of the chat: nothing comes back then.
+    fn ask(&mut self, message: &str, max_new_tokens: usize) -> Result<Option<Vec<u32>>> {
+        let context = self.model.context();
+        let wanted = max_new_tokens.min(context / 4).max(1);
+        let mut turns = [self.turns.as_slice(), &[Message::new(Role::User, message)]].concat();
+        let mut prompt = self.model.prompt(&turns)?;
+        let n_said = turns.len();
+        while prompt.len() + wanted > context && turns.len() > self.n_system + 2 {
+            turns.drain(self.n_system..self.n_system + 2);
+            prompt = self.model.prompt(&turns)?;
+        }
+        let room = context.saturating_sub(prompt.len());
+        if room == 0 {
+            let n = prompt.len();
+            eprintln!(
+                "(this message makes {n} tokens, which leave no room in the context of {context}: shorten it)"
+            );
+            return Ok(None);
+        }
+        if turns.len() < n_said {
+            eprintln!("(the chat has outgrown the context: its oldest turns are forgotten)");
+        }
+        if room < wanted {
+            eprintln!("(this message leaves an answer {room} tokens of the context)");
+        }
+        self.turns = turns;
+        Ok(Some(prompt))
     }
 }

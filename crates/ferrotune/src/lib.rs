@@ -72,6 +72,8 @@ mod generate_command;
 #[cfg(feature = "torch")]
 mod pair_commands;
 #[cfg(feature = "torch")]
+mod sentence;
+#[cfg(feature = "torch")]
 mod show_tokens;
 #[cfg(feature = "torch")]
 mod tune_commands;

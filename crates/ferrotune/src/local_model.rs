@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ferrotune_data::chat::RenderOptions;
 use ferrotune_model::checkpoint::{LoadedEncoder, load_encoder};
 use ferrotune_model::generate::{
@@ -19,6 +19,7 @@ use serde_json::Map;
 use crate::completions::{ScoredToken, complete, stop_tokens};
 use crate::files::content_hash;
 use crate::model_store::{self, LoadedModel, Place};
+use crate::sentence::Sentences;
 
 /// Prompts that are generated for at once: enough to share each weight's way from memory, few enough to fit.
 const ROWS: usize = 16;
@@ -39,6 +40,16 @@ impl LocalModel {
     /// Ids that end the model's turn.
     pub fn eos_ids(&self) -> &[u32] {
         &self.model.eos_ids
+    }
+
+    /// Tokens that it reads and writes at most.
+    pub fn context(&self) -> usize {
+        self.model.decoder.config.max_position_embeddings
+    }
+
+    /// Tokens that it knows.
+    pub fn vocabulary(&self) -> usize {
+        self.model.decoder.config.vocab_size
     }
 
     /// The ids that ask for an answer to these turns.
@@ -108,6 +119,12 @@ impl LocalModel {
     /// As [`Self::continue_prompt`].
     pub fn score(&self, prompt: &[u32], text: &str) -> Result<(LogLikelihood, Vec<ScoredToken>), ModelError> {
         let ids = self.model.tokenizer.encode(text, false).map_err(ModelError::failed)?;
+        let (tokens, limit) = (prompt.len() + ids.len(), self.context());
+        if tokens > limit {
+            return Err(ModelError::BadRequest(format!(
+                "the prompt and the text to score have {tokens} tokens, more than the model's context of {limit}"
+            )));
+        }
         let scores = score(&self.model.decoder, prompt, &[&ids]).map_err(ModelError::failed)?;
         let tokens = ids.iter().zip(&scores[0].logprobs);
         let tokens =
@@ -120,7 +137,7 @@ impl LocalModel {
     }
 
     fn check_length(&self, prompt: &[u32]) -> Result<(), ModelError> {
-        let limit = self.model.decoder.config.max_position_embeddings;
+        let limit = self.context();
         if prompt.len() >= limit {
             return Err(ModelError::TooLong { tokens: prompt.len(), limit });
         }
@@ -221,7 +238,7 @@ impl LanguageModel for LocalModel {
     }
 
     fn loglikelihood_rolling(&self, texts: &[String]) -> Result<Vec<LogLikelihood>, ModelError> {
-        let window = self.model.decoder.config.max_position_embeddings;
+        let window = self.context();
         let first = self.first_token().ok_or_else(|| ModelError::Unsupported {
             model: self.name.clone(),
             what: "begin a text: its tokenizer has neither BOS nor EOS",
@@ -255,7 +272,7 @@ pub struct LocalEmbedder {
     path: PathBuf,
     loaded: LoadedEncoder,
     tokenizer: Tokenizer,
-    max_tokens: usize,
+    sentences: Sentences,
 }
 
 impl LocalEmbedder {
@@ -265,15 +282,46 @@ impl LocalEmbedder {
     /// Whatever is missing or broken, named.
     pub fn load(id: &str, place: Place) -> Result<Self> {
         let source = model_store::resolve(id)?;
+        model_store::refuse_t5(id, &source)?;
         let loaded = load_encoder(&source, place.kind, place.device)?;
-        let tokenizer = Tokenizer::from_dir(source.path())?;
-        let context = loaded.encoder.config.max_position_embeddings;
-        let max_tokens = sentence_length(source.path()).unwrap_or(context).min(context);
         let path = source.path().to_owned();
-        Ok(LocalEmbedder { name: OnceLock::new(), path, loaded, tokenizer, max_tokens })
+        let sentences = Sentences::read(&path)?;
+        if !loaded.pools_prompt && !sentences.prompt.is_empty() {
+            bail!("{id} leaves its prompt out of the pooling (include_prompt), which is not known here");
+        }
+        let tokenizer = Tokenizer::from_dir(&path)?;
+        Ok(LocalEmbedder { name: OnceLock::new(), path, loaded, tokenizer, sentences })
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One vector a text, in order, as sentence-transformers gives them: of unit length only where the model says so.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot say, or without a token.
+    pub fn vectors(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelError> {
+        self.run(texts, self.loaded.normalise)
+    }
+
+    fn run(&self, texts: &[&str], normalise: bool) -> Result<Vec<Vec<f32>>, ModelError> {
+        let texts: Vec<String> = texts.iter().map(|text| self.sentences.prepare(text)).collect();
+        let encoded = self.tokenizer.encode_batch(&texts, true).map_err(ModelError::failed)?;
+        let context = self.loaded.encoder.config.max_position_embeddings;
+        let (before, after) = self.tokenizer.around();
+        // As tokenizers do, one that leaves no room for the special tokens cuts nothing.
+        let asked = self.sentences.max_tokens.filter(|&n| n > 0 && n >= before.len() + after.len());
+        let max_tokens = asked.unwrap_or(context).min(context);
+        let cut: Vec<Vec<u32>> =
+            encoded.into_iter().map(|ids| cut_to(ids, max_tokens, after.len())).collect();
+        let ids: Vec<&[u32]> = cut.iter().map(Vec::as_slice).collect();
+        self.loaded.encoder.embed(&ids, self.loaded.pooling, normalise).map_err(ModelError::failed)
     }
 }
 
+/// For retrieval, which compares vectors of unit length.
 impl Embed for LocalEmbedder {
     /// What it is, wherever it lies and whatever it is called: vectors of another encoder cannot be compared with its own.
     fn name(&self) -> &str {
@@ -285,7 +333,10 @@ impl Embed for LocalEmbedder {
                     content.iter().take(6).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
                 },
             );
-            format!("{} of {} numbers, {hash}", config.model_type, config.hidden_size)
+            let name = format!("{} of {} numbers, {hash}", config.model_type, config.hidden_size);
+            // An index that was made when prompts were not read is another's.
+            let prompt = &self.sentences.prompt;
+            if prompt.is_empty() { name } else { format!("{name}, after {prompt:?}") }
         })
     }
 
@@ -294,26 +345,16 @@ impl Embed for LocalEmbedder {
     }
 
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let encoded = self.tokenizer.encode_batch(texts, true).map_err(ModelError::failed)?;
-        let cut: Vec<Vec<u32>> = encoded.into_iter().map(|ids| cut_to(ids, self.max_tokens)).collect();
-        let ids: Vec<&[u32]> = cut.iter().map(Vec::as_slice).collect();
-        self.loaded.encoder.embed(&ids, self.loaded.pooling, true).map_err(ModelError::failed)
+        self.run(texts, true)
     }
 }
 
-/// `max_seq_length` of sentence-transformers' own file, where there is one.
-fn sentence_length(folder: &Path) -> Option<usize> {
-    let text = std::fs::read_to_string(folder.join("sentence_bert_config.json")).ok()?;
-    let file: serde_json::Value = serde_json::from_str(&text).ok()?;
-    file.get("max_seq_length")?.as_u64().map(|n| n as usize)
-}
-
-/// The first tokens of a text that is too long, and its last one, which ends it (`[SEP]`).
-fn cut_to(mut ids: Vec<u32>, max_tokens: usize) -> Vec<u32> {
-    if ids.len() > max_tokens && max_tokens > 0 {
-        let last = ids[ids.len() - 1];
-        ids.truncate(max_tokens);
-        ids[max_tokens - 1] = last;
+/// The first tokens of a text that is too long, and its last `n_after`, which end it (`[SEP]`).
+fn cut_to(mut ids: Vec<u32>, max_tokens: usize, n_after: usize) -> Vec<u32> {
+    if ids.len() > max_tokens {
+        let end = ids.split_off(ids.len() - n_after.min(max_tokens));
+        ids.truncate(max_tokens - end.len());
+        ids.extend(end);
     }
     ids
 }

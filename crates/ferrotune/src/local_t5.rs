@@ -36,9 +36,17 @@ impl LocalT5 {
         Ok(LocalT5 { t5: load_t5(source, place.kind, place.device)?, tokenizer })
     }
 
-    /// Ids that end what it writes.
+    /// Ids that end what it writes: the model's own, or the tokenizer's where the model names none.
     pub fn eos_ids(&self) -> Vec<u32> {
-        self.tokenizer.ids().eos.into_iter().collect()
+        match self.t5.config.eos_token_ids.as_slice() {
+            [] => self.tokenizer.ids().eos.into_iter().collect(),
+            own => own.to_vec(),
+        }
+    }
+
+    /// Tokens that it knows.
+    pub fn vocabulary(&self) -> usize {
+        self.t5.config.vocab_size
     }
 
     /// What it writes for a text, and the tokens where `sampling.logprobs` asks. The text ends with EOS, as it was trained.

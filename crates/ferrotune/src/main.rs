@@ -22,6 +22,9 @@ use crate::cli::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = args.check() {
+        return cli::finish(args.json, Err(error));
+    }
     if args.command.is_light() {
         return cli::finish(args.json, cli::data::run(&args.command));
     }

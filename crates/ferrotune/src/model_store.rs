@@ -14,6 +14,7 @@ use serde_json::Value;
 use tch::{Device, Kind};
 
 use crate::files::{lies_in, write_folder};
+use crate::local_t5::LocalT5;
 use crate::template::template_source;
 
 /// Models that `cargo xtask setup` puts into the cache, by the name under which every command knows them.
@@ -109,18 +110,39 @@ pub fn resolve(id: &str) -> Result<Source> {
     if KNOWN.contains(&id) && !Path::new(id).exists() {
         let folder = models_folder().map(|m| m.join(id)).filter(|f| f.is_dir());
         let folder = folder.with_context(|| format!("{id} is not in the cache: run `cargo xtask setup`"))?;
-        let gguf = std::fs::read_dir(&folder)?
-            .flatten()
-            .map(|e| e.path())
-            .find(|p| p.extension() == Some("gguf".as_ref()));
-        return Ok(gguf.map_or(Source::Directory(folder), Source::Gguf));
+        return Ok(gguf_in(&folder).map_or(Source::Directory(folder), Source::Gguf));
     }
-    Source::resolve(id, &HubOptions::default()).with_context(|| {
+    let source = Source::resolve(id, &HubOptions::default()).with_context(|| {
         format!(
             "cannot find the model {id:?} (a folder, a .gguf file, a hub id, or one of {})",
             KNOWN.join(", ")
         )
-    })
+    })?;
+    let holds = |name: &str| source.path().join(name).exists();
+    if let Source::Directory(folder) = &source
+        && let Some(file) = gguf_in(folder)
+        && !holds("config.json")
+        && !holds("tokenizer.json")
+    {
+        bail!("{id} is a folder with a GGUF file: name the file, {}", file.display());
+    }
+    Ok(source)
+}
+
+/// The first GGUF file of a folder by name.
+fn gguf_in(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))).min()
+}
+
+/// Refuses a T5 where a model that only writes, or only reads, is wanted.
+pub(crate) fn refuse_t5(id: &str, source: &Source) -> Result<()> {
+    if LocalT5::is_at(source)? {
+        bail!(
+            "{id} is a T5, which writes a text for a text: `ferrotune generate {id} --prompt TEXT` runs it"
+        );
+    }
+    Ok(())
 }
 
 /// The tokenizer and chat template of a model, without its weights; `template` as in [`load`].
@@ -172,6 +194,7 @@ pub fn load(id: &str, place: Place, template: &str) -> Result<LoadedModel> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(id: &str, source: &Source, place: Place, template: &str) -> Result<LoadedModel> {
+    refuse_t5(id, source)?;
     let loaded = load_decoder(source, place.kind, place.device)
         .with_context(|| format!("cannot load the model {id:?}"))?;
     let (tokenizer, template) = words(source, template)?;

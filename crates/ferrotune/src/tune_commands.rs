@@ -314,6 +314,7 @@ pub(crate) fn mlm(args: &MlmArgs) -> Result<Output> {
     let source = model_store::resolve(&args.model)?;
     let folder = args.out.join("model");
     check_encoder_folder(&folder, source.path())?;
+    model_store::refuse_t5(&args.model, &source)?;
     let mut loaded = load_encoder(&source, place.kind, place.device)?;
     let had_head = loaded.encoder.head.is_some();
     loaded.encoder.ensure_masked_lm(args.seed)?;

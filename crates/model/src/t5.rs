@@ -71,6 +71,8 @@ pub struct T5Config {
     pub scale_decoder_outputs: bool,
     /// What the decoder's text begins with.
     pub decoder_start_token_id: u32,
+    /// What ends it; `eos_token_id` in config.json.
+    pub eos_token_ids: Vec<u32>,
 }
 
 /// Blocks, the bias that they share, and the norm after them.

@@ -7,7 +7,7 @@ use ferrotune_model::checkpoint::{Safetensors, Source, load_encoder, load_t5};
 use ferrotune_model::generate::{Flow, Sampling, generate_t5};
 use ferrotune_model::{Encoder, HeadKind, Pooling, Tensors};
 use ferrotune_types::{Batch, Example};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 fn golden(path: &str) -> PathBuf {
@@ -145,6 +145,7 @@ fn inputs_that_do_not_fit_are_named() {
 
 #[test]
 fn how_a_checkpoint_pools_is_read_and_what_is_unknown_is_named() {
+    // Modules, each with its path behind `@`; the pooling's config.json lies in 1_Pooling and in other.
     let check = |modules: &str, pooling: &str, expect: Result<(Pooling, bool), &str>| {
         let folder = tempfile::tempdir().unwrap();
         for file in ["config.json", "model.safetensors"] {
@@ -152,12 +153,17 @@ fn how_a_checkpoint_pools_is_read_and_what_is_unknown_is_named() {
         }
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         if !modules.is_empty() {
-            let list: Vec<String> = modules.split(' ').map(|m| format!("{{\"type\": \"st.{m}\"}}")).collect();
-            write("modules.json", &format!("[{}]", list.join(",")));
+            let module = |module: &str| {
+                let (class, path) = module.split_once('@').unwrap_or((module, ""));
+                json!({"type": format!("st.{class}"), "path": path})
+            };
+            write("modules.json", &modules.split(' ').map(module).collect::<Value>().to_string());
         }
         if !pooling.is_empty() {
-            std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
-            write("1_Pooling/config.json", pooling);
+            for name in ["1_Pooling", "other"] {
+                std::fs::create_dir(folder.path().join(name)).unwrap();
+                write(&format!("{name}/config.json"), pooling);
+            }
         }
         let source = Source::Directory(folder.path().to_owned());
         match (load_encoder(&source, Kind::Float, Device::Cpu), expect) {
@@ -166,13 +172,51 @@ fn how_a_checkpoint_pools_is_read_and_what_is_unknown_is_named() {
             (got, expect) => panic!("{:?} is not {expect:?}", got.map(|l| (l.pooling, l.normalise))),
         }
     };
-    check("", "", Ok((Pooling::Mean, true)));
-    check("Transformer Pooling", r#"{"pooling_mode_cls_token": true}"#, Ok((Pooling::Cls, false)));
-    check("Transformer Pooling Normalize", r#"{"pooling_mode": "max"}"#, Ok((Pooling::Max, true)));
-    check("Transformer Pooling Dense", "", Err("has the module \"st.Dense\""));
+    let cls = r#"{"pooling_mode_cls_token": true}"#;
+    // Without modules.json sentence-transformers takes the mean, whatever else lies there.
+    check("", "", Ok((Pooling::Mean, false)));
+    check("", cls, Ok((Pooling::Mean, false)));
+    check("Transformer Pooling@1_Pooling", cls, Ok((Pooling::Cls, false)));
+    check("Transformer Pooling@other", cls, Ok((Pooling::Cls, false)));
+    check("Transformer Pooling@1_Pooling Normalize", r#"{"pooling_mode": "max"}"#, Ok((Pooling::Max, true)));
+    check("Transformer Pooling@1_Pooling Dense", cls, Err("has the module \"st.Dense\""));
+    check("Transformer Pooling@nowhere", cls, Err("nowhere/config.json"));
+    check("Transformer Pooling@other/../../1_Pooling", cls, Err("leads out of the model's folder"));
+    check("Transformer Pooling@/tmp", cls, Err("leads out of the model's folder"));
+    check("Transformer@0_Transformer Pooling@other", cls, Err("keeps the encoder in \"0_Transformer\""));
+    check("Transformer", cls, Err("names no pooling"));
     let both = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#;
-    check("Transformer Pooling", both, Err("several poolings at once"));
-    check("Transformer Pooling", r#"{"pooling_mode_lasttoken": true}"#, Err("other than mean, cls and max"));
+    check("Transformer Pooling@1_Pooling", both, Err("several poolings at once"));
+    let last = r#"{"pooling_mode_lasttoken": true}"#;
+    check("Transformer Pooling@1_Pooling", last, Err("other than mean, cls and max"));
+}
+
+#[test]
+fn how_a_t5s_text_begins_and_ends_generation_config_says_first() {
+    let check = |generation: &str, expect: Result<(u32, &[u32]), &str>| {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden("tiny_models/t5").join(file), folder.path().join(file)).unwrap();
+        }
+        if !generation.is_empty() {
+            std::fs::write(folder.path().join("generation_config.json"), generation).unwrap();
+        }
+        let source = Source::Directory(folder.path().to_owned());
+        match (load_t5(&source, Kind::Float, Device::Cpu), expect) {
+            (Ok(t5), Ok(expect)) => {
+                assert_eq!((t5.config.decoder_start_token_id, &t5.config.eos_token_ids[..]), expect);
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (got, expect) => panic!("{:?} is not {expect:?}", got.map(|t5| t5.config)),
+        }
+    };
+    // config.json: a text begins with 0 and ends with 1.
+    check("", Ok((0, &[1])));
+    check(r#"{"eos_token_id": null}"#, Ok((0, &[1])));
+    check(r#"{"eos_token_id": 9}"#, Ok((0, &[9])));
+    check(r#"{"eos_token_id": [9, 7], "decoder_start_token_id": 5}"#, Ok((5, &[9, 7])));
+    check(r#"{"eos_token_id": "end"}"#, Err("eos_token_id is \"end\""));
+    check(r#"{"decoder_start_token_id": 0.5}"#, Err("decoder_start_token_id is 0.5"));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::template::is_template;
@@ -209,10 +210,10 @@ pub struct InspectArgs {
     #[arg(long)]
     pub template: Option<String>,
     /// Words that must not occur, separated by commas: competitors, old product names.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub banned: Vec<String>,
     /// Your name, once you have read the rows of the page's sample: it then stands in the card.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub signed_by: Option<String>,
     /// TOML with any setting of the checklist, such as `sample`, `language` or `max_topic_share`.
     #[arg(long)]
@@ -278,13 +279,13 @@ pub struct TokenizeArgs {
     #[command(flatten)]
     pub words: TemplateArg,
     /// Show how each tokenizer cuts this text, in colours on a terminal.
-    #[arg(long, conflicts_with = "chat_file")]
+    #[arg(long, conflicts_with = "chat_file", allow_hyphen_values = true)]
     pub show: Option<String>,
     /// Tokens of the context to count against (default: the model's own).
-    #[arg(long, requires = "show")]
+    #[arg(long, requires = "show", value_parser = tokens())]
     pub context: Option<usize>,
     /// Tokens of the context to keep free for the answer.
-    #[arg(long, default_value_t = 0, requires = "show")]
+    #[arg(long, default_value_t = 0, requires = "show", value_parser = tokens())]
     pub reserve: usize,
 }
 
@@ -297,45 +298,45 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub adapter: Option<PathBuf>,
     /// The message to answer; without it and --prompt, a chat in the terminal.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub chat: Option<String>,
     /// A plain text to go on with, without a chat template.
-    #[arg(long, conflicts_with_all = ["chat", "system"])]
+    #[arg(long, conflicts_with_all = ["chat", "system"], allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// A system turn.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub system: Option<String>,
     #[command(flatten)]
     pub words: TemplateArg,
     /// Tokens at most.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = tokens())]
     pub max_new_tokens: usize,
-    /// Do not stop before so many tokens: until then none that ends the text is chosen.
-    #[arg(long, default_value_t = 0)]
+    /// Do not end before so many tokens: until then no id that ends the text is chosen. What --stop names ends it all the same.
+    #[arg(long, default_value_t = 0, value_parser = tokens())]
     pub min_new_tokens: usize,
     /// Stop before this text; may be given more than once.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// Stop at this token id, besides the model's own; may be given more than once.
     #[arg(long)]
     pub stop_id: Vec<u32>,
     /// 0 is greedy.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Keep the smallest set of tokens whose probability reaches this.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Keep the k likeliest tokens.
     #[arg(long)]
     pub top_k: Option<usize>,
     /// Keep tokens at least this part as likely as the likeliest.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub min_p: Option<f64>,
     /// Keep the tokens, of this probability together, whose surprise is nearest to the expected one.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub typical_p: Option<f64>,
     /// Above 1 makes tokens already seen less likely.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f64,
     /// Taken off the logits of tokens that the answer already has.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -350,13 +351,16 @@ pub struct GenerateArgs {
     #[arg(long, conflicts_with_all = [
         "score", "logprobs", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty",
         "presence_penalty", "frequency_penalty", "min_new_tokens", "stop", "seed",
-    ])]
+    ], value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub beams: Option<usize>,
     /// Beam search: above 0 favours long texts.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "beams", value_parser = finite)]
     pub length_penalty: f64,
     /// Do not generate: tell how likely this text is after the prompt.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true, conflicts_with_all = [
+        "max_new_tokens", "min_new_tokens", "stop", "stop_id", "temperature", "top_p", "top_k", "min_p", "typical_p",
+        "repetition_penalty", "presence_penalty", "frequency_penalty", "logprobs", "length_penalty", "seed",
+    ])]
     pub score: Option<String>,
     /// Same seed, same text.
     #[arg(long, default_value_t = 0)]
@@ -733,13 +737,13 @@ pub struct RlaifArgs {
     #[arg(long, default_value_t = 2)]
     pub samples: usize,
     /// Of sampling.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Keep the smallest set of tokens whose probability reaches this.
-    #[arg(long, default_value = "0.95")]
+    #[arg(long, default_value = "0.95", allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Tokens of an answer at most.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = tokens())]
     pub max_new_tokens: usize,
     /// Of sampling.
     #[arg(long, default_value_t = 0)]
@@ -843,6 +847,7 @@ pub struct RagAskArgs {
     /// The index file.
     pub index: PathBuf,
     /// The question.
+    #[arg(allow_hyphen_values = true)]
     pub question: String,
     #[command(flatten)]
     pub with: RagModelArgs,
@@ -877,7 +882,7 @@ pub struct RagModelArgs {
     #[arg(long, default_value_t = 3)]
     pub k: usize,
     /// Tokens of an answer at most.
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 96, value_parser = tokens())]
     pub max_new_tokens: usize,
     /// auto, fp32, bf16 or fp16.
     #[arg(long, default_value = "auto")]
@@ -885,6 +890,35 @@ pub struct RagModelArgs {
     /// auto, cpu, cuda:0 or mps.
     #[arg(long, default_value = "auto")]
     pub device: String,
+}
+
+/// A number of tokens: more than any model reads, and few enough to count with.
+fn tokens() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=100_000_000)
+}
+
+/// A number, which NaN and infinities are not.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        Ok(_) => Err("it must be finite".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Args {
+    /// Refuses what the options say together and clap cannot know.
+    ///
+    /// # Errors
+    /// Says what does not go together.
+    pub fn check(&self) -> Result<()> {
+        match &self.command {
+            Command::Generate(args) if self.json && args.chat.is_none() && args.prompt.is_none() => {
+                bail!("--json needs --chat TEXT or --prompt TEXT: a chat in the terminal is no JSON")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Command {

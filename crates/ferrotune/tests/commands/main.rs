@@ -1,5 +1,9 @@
 //! The `ferrotune` command as scripts and people meet it: the JSON forms, and bad input.
 
+#[cfg(feature = "torch")]
+mod embed;
+#[cfg(feature = "torch")]
+mod generate;
 mod judge;
 #[cfg(feature = "torch")]
 mod pairs;
@@ -270,7 +274,8 @@ fn generate_samples_searches_and_scores() {
     assert_eq!((tokens.len(), tokens[0]["top"].as_array().unwrap().len()), (6, 2));
     // What greedy decoding says is what scoring calls greedy, and as likely.
     let text = greedy["text"].as_str().unwrap();
-    let scored = run(&["--score", text]).remove(0);
+    let score = ["generate", &model, "--prompt", "Thank you for", "--dtype", "fp32", "--score", text];
+    let scored = json_of(&score).remove(0);
     let said: f64 = tokens.iter().map(|t| t["logprob"].as_f64().unwrap()).sum();
     assert_eq!((&scored["n_tokens"], &scored["is_greedy"]), (&json!(6), &json!(true)));
     assert!((scored["logprob"].as_f64().unwrap() - said).abs() < 1e-3, "{scored} {said}");

@@ -40,6 +40,20 @@ fn a_model_is_not_saved_over_anything_else() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_model_is_saved_where_a_link_points_to() {
+    let files = Files::new();
+    let adapter = adapter(&files);
+    let link = files.path("link");
+    std::os::unix::fs::symlink("there", &link).unwrap();
+    for _ in 0..2 {
+        json_of(&["merge", &tiny(), &adapter, "--out", &link]);
+        assert!(Path::new(&link).is_symlink());
+        assert!(Path::new(&files.path("there/model.safetensors")).is_file());
+    }
+}
+
 #[test]
 fn a_command_that_fails_takes_no_checkpoint_away() {
     let files = Files::new();

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -36,10 +36,7 @@ pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
             let tensors = Safetensors::open(folder)?;
             check_weights(tensors.n_weights(|name| !gemma3::is_vision(name)), kind, free_memory(device))?;
             let decoder = build(&config_json, &tensors, kind, device)?;
-            let generation_config = match folder.join("generation_config.json") {
-                path if path.is_file() => Some(read_json(&path)?),
-                _ => None,
-            };
+            let generation_config = generation_config(folder)?;
             let eos_ids = eos_ids(generation_config.as_ref()).or_else(|| eos_ids(Some(&config_json)));
             let eos_ids = eos_ids.unwrap_or_default();
             Ok(Loaded { decoder, config_json, generation_config, eos_ids, gguf_tokenizer: None })
@@ -71,6 +68,8 @@ pub struct LoadedEncoder {
     pub config_json: Value,
     /// How sentence-transformers makes one vector of a text, where the checkpoint says so: mean otherwise.
     pub pooling: Pooling,
+    /// Whether the tokens of a prompt before the text are pooled too.
+    pub pools_prompt: bool,
     /// Whether it then scales the vector to unit length.
     pub normalise: bool,
 }
@@ -90,14 +89,24 @@ pub fn load_encoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
     let mut weights = WeightMap::new(&tensors, kind, device);
     let encoder = Encoder::load(config, &mut weights, kind, device)?;
     weights.finish(is_no_encoder_weight)?;
-    let (pooling, normalise) = sentence_pooling(folder)?;
-    Ok(LoadedEncoder { encoder, config_json, pooling, normalise })
+    let sentence = sentence_pooling(folder)?;
+    Ok(LoadedEncoder {
+        encoder,
+        config_json,
+        pooling: sentence.pooling,
+        pools_prompt: sentence.pools_prompt,
+        normalise: sentence.normalise,
+    })
 }
 
 /// The decoder's view of the encoder has no bias for distances, but old files carry one along.
 const NO_BIAS: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 
-/// Reads a T5: config, every tensor cast to `kind` on `device`. Its config.json is [`load_config`]'s.
+/// What generation_config.json says before config.json does.
+const OF_GENERATION: [&str; 2] = ["eos_token_id", "decoder_start_token_id"];
+
+/// Reads a T5: config, every tensor cast to `kind` on `device`. Its config.json is [`load_config`]'s; how texts begin and
+/// end generation_config.json says first.
 ///
 /// # Errors
 /// As [`load_decoder`].
@@ -108,10 +117,24 @@ pub fn load_t5(source: &Source, kind: Kind, device: Device) -> Result<T5, ModelE
     let tensors = Safetensors::open(folder)?;
     check_weights(tensors.n_weights(|_| true), kind, free_memory(device))?;
     let mut weights = WeightMap::new(&tensors, kind, device);
-    let model = T5::load(&load_config(source)?, &mut weights, device)?;
+    let mut config = load_config(source)?;
+    let generation = generation_config(folder)?.unwrap_or_default();
+    for key in OF_GENERATION {
+        let value = generation.get(key).filter(|value| !value.is_null());
+        if let Some((fields, value)) = config.as_object_mut().zip(value) {
+            fields.insert(key.to_owned(), value.clone());
+        }
+    }
+    let model = T5::load(&config, &mut weights, device)?;
     // Old files hold the embedding once more for each side.
     weights.finish(|name| name.ends_with("embed_tokens.weight") || name == NO_BIAS)?;
     Ok(model)
+}
+
+/// generation_config.json, where there is one.
+fn generation_config(folder: &Path) -> Result<Option<Value>, ModelError> {
+    let path = folder.join("generation_config.json");
+    path.is_file().then(|| read_json(&path)).transpose()
 }
 
 /// Buffers, and heads that are not used: of pretraining, or under a model that is read without its head.
@@ -123,49 +146,70 @@ fn is_no_encoder_weight(name: &str) -> bool {
             .any(|head| name.starts_with(head))
 }
 
-/// sentence-transformers' `modules.json` and `1_Pooling/config.json`. A module that is not known here would change the
-/// vectors, so it is an error.
-fn sentence_pooling(folder: &Path) -> Result<(Pooling, bool), ModelError> {
-    let modules = folder.join("modules.json");
-    let mut normalise = true;
-    if modules.is_file() {
-        normalise = false;
-        for module in read_json(&modules)?.as_array().map(Vec::as_slice).unwrap_or_default() {
-            let class = module["type"].as_str().unwrap_or_default();
-            match class.rsplit('.').next().unwrap_or_default() {
-                "Transformer" | "Pooling" => {}
-                "Normalize" => normalise = true,
-                _ => {
-                    return Err(format_error(
-                        &modules,
-                        format!("has the module {class:?}, which is not known"),
-                    ));
-                }
-            }
+/// From hidden states to a vector, as [`LoadedEncoder`] says it.
+struct SentencePooling {
+    pooling: Pooling,
+    pools_prompt: bool,
+    normalise: bool,
+}
+
+/// What sentence-transformers' `modules.json` and the pooling that it names say. A module that is not known here would
+/// change the vectors, so it is an error. Without that file sentence-transformers takes the mean as it is, whatever else
+/// lies in the folder.
+fn sentence_pooling(folder: &Path) -> Result<SentencePooling, ModelError> {
+    let path = folder.join("modules.json");
+    if !path.is_file() {
+        return Ok(SentencePooling { pooling: Pooling::Mean, pools_prompt: true, normalise: false });
+    }
+    let refuse = |reason: String| Err(format_error(&path, reason));
+    let json = read_json(&path)?;
+    let Some(modules) = json.as_array() else {
+        return refuse("is no list of modules".to_owned());
+    };
+    let (mut pooling, mut normalise) = (None, false);
+    for module in modules {
+        let class = module["type"].as_str().unwrap_or_default();
+        let Some(place) = module["path"].as_str() else {
+            return refuse(format!("has the module {class:?} without its path"));
+        };
+        if !Path::new(place).components().all(|part| matches!(part, Component::Normal(_))) {
+            return refuse(format!("names {place:?}, which leads out of the model's folder"));
+        }
+        match class.rsplit('.').next().unwrap_or_default() {
+            "Transformer" if place.is_empty() => {}
+            "Transformer" => return refuse(format!("keeps the encoder in {place:?}, where it is not read")),
+            "Pooling" => pooling = Some(read_pooling(&folder.join(place).join("config.json"))?),
+            "Normalize" => normalise = true,
+            _ => return refuse(format!("has the module {class:?}, which is not known")),
         }
     }
-    let path = folder.join("1_Pooling/config.json");
-    if !path.is_file() {
-        return Ok((Pooling::Mean, normalise));
+    match pooling {
+        Some((pooling, pools_prompt)) => Ok(SentencePooling { pooling, pools_prompt, normalise }),
+        None => refuse("names no pooling".to_owned()),
     }
-    let json = read_json(&path)?;
+}
+
+/// A pooling's own config.json: which it is, and whether it takes a prompt in.
+fn read_pooling(path: &Path) -> Result<(Pooling, bool), ModelError> {
+    let json = read_json(path)?;
     let named = json.get("pooling_mode").and_then(Value::as_str);
     let is = |key: &str, name: &str| json[key].as_bool() == Some(true) || named == Some(name);
     let asked = json.as_object().into_iter().flatten();
     let n_asked =
         asked.filter(|(key, on)| key.starts_with("pooling_mode_") && **on == Value::Bool(true)).count();
     if n_asked > 1 {
-        return Err(format_error(&path, "asks for several poolings at once, side by side"));
+        return Err(format_error(path, "asks for several poolings at once, side by side"));
     }
-    if is("pooling_mode_mean_tokens", "mean") {
-        Ok((Pooling::Mean, normalise))
+    let pooling = if is("pooling_mode_mean_tokens", "mean") {
+        Pooling::Mean
     } else if is("pooling_mode_cls_token", "cls") {
-        Ok((Pooling::Cls, normalise))
+        Pooling::Cls
     } else if is("pooling_mode_max_tokens", "max") {
-        Ok((Pooling::Max, normalise))
+        Pooling::Max
     } else {
-        Err(format_error(&path, "asks for a pooling other than mean, cls and max"))
-    }
+        return Err(format_error(path, "asks for a pooling other than mean, cls and max"));
+    };
+    Ok((pooling, json["include_prompt"].as_bool().unwrap_or(true)))
 }
 
 /// The config alone: of config.json, or of a GGUF file's metadata.

@@ -28,9 +28,9 @@ pub struct HubOptions {
     pub endpoint: Option<String>,
 }
 
-/// What of a repository is a checkpoint: no pickles, no other frameworks' weights.
-const WANTED: [&str; 6] =
-    ["model*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "1_Pooling/*.json"];
+/// What of a repository is a checkpoint: no pickles, no other frameworks' weights. A star goes over folders too, so that
+/// the pooling's config.json comes along, whatever modules.json calls its folder.
+const WANTED: [&str; 5] = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"];
 
 /// How often a broken transfer is tried again.
 const ATTEMPTS: usize = 3;

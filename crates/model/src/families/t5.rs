@@ -42,10 +42,19 @@ pub(crate) fn config(json: &Value) -> Result<T5Config, ModelError> {
             "scale_decoder_outputs",
             flag_or(json, "tie_word_embeddings", true)?,
         )?,
-        decoder_start_token_id: json
-            .get("decoder_start_token_id")
-            .and_then(Value::as_u64)
-            .and_then(|id| u32::try_from(id).ok())
-            .unwrap_or(0),
+        decoder_start_token_id: token_ids(json, "decoder_start_token_id")?.first().copied().unwrap_or(0),
+        eos_token_ids: token_ids(json, "eos_token_id")?,
     })
+}
+
+/// One token id or a list of them; none where the field is absent or null.
+fn token_ids(json: &Value, key: &str) -> Result<Vec<u32>, ModelError> {
+    let value = json.get(key).unwrap_or(&Value::Null);
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(list) => list.iter().map(id).collect(),
+        other => id(other).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| ModelError::Config(format!("{key} is {value}, neither a token id nor a list of them")))
 }
