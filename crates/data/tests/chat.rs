@@ -317,6 +317,102 @@ fn a_bad_template_is_an_error_and_never_a_panic() {
     check("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion");
 }
 
+/// What a template that is meant to break the program gives instead: an error that says why, in little memory.
+fn check_hostile(source: &str, expect: &str) {
+    let rendered = ChatTemplate::new(source, &SpecialTokens::default())
+        .and_then(|t| t.render_text(&chat(&[(Role::User, "a")]), &RenderOptions::default()));
+    let error = rendered.unwrap_err().to_string();
+    let begin: String = source.chars().take(60).collect();
+    assert!(error.contains(expect), "{begin}: {error}");
+}
+
+#[test]
+fn a_template_that_is_nested_too_deep_is_an_error() {
+    let many = |n: usize, what: &str| what.repeat(n);
+    check_hostile(&format!("{{{{ {}1 }}}}", many(30_000, "not ")), "nests more than");
+    check_hostile(&format!("{{{{ 'a'{} }}}}", many(30_000, "~'b'")), "nests more than");
+    check_hostile(&format!("{{{{ 1{} }}}}", many(100_000, "+1")), "nests more than");
+    check_hostile(&format!("{{{{ a{} }}}}", many(100_000, ".b")), "nests more than");
+    check_hostile(&format!("{{{{ {}1 }}}}", many(100_000, "-")), "nests more than");
+    check_hostile(&format!("{{{{ a{} }}}}", many(30_000, "|e")), "nests more than");
+    check_hostile(&format!("{{{{ {}1{} }}}}", many(400, "("), many(400, ")")), "brackets");
+    check_hostile(&format!("{{% if 0 %}}{}{{% endif %}}", many(9_000, "{% elif 0 %}")), "elif");
+    check_hostile(&many(400, "{% if 1 %}"), "recursion limits");
+    check_hostile(&many(300_000, "a"), "more than 262144 bytes");
+    // The deepest that is let through compiles on any thread.
+    let deepest = format!("{{{{ {}1 }}}}", many(999, "not "));
+    let text = ChatTemplate::new(&deepest, &SpecialTokens::default())
+        .and_then(|t| t.render_text(&chat(&[(Role::User, "a")]), &RenderOptions::default()));
+    assert_eq!(text.unwrap().text(), "False");
+}
+
+#[test]
+fn a_template_that_makes_too_much_of_little_is_an_error() {
+    let doubled = |statement: &str| {
+        format!(
+            "{{% set ns = namespace(x='ab', l=[1]) %}}{{% for i in range(60) %}}{statement}{{% endfor %}}{{{{ ns.x }}}}"
+        )
+    };
+    let too_long = "string of more than 16 MiB";
+    check_hostile(&doubled("{% set ns.x = ns.x ~ ns.x %}"), too_long);
+    check_hostile(&doubled("{% set ns.x = ns.x + ns.x %}"), too_long);
+    check_hostile(&doubled("{% set ns.x = ns.x * 2 %}"), too_long);
+    check_hostile(&doubled("{% set ns.x = ns.x|replace('ab', 'abab') %}"), too_long);
+    check_hostile(&doubled("{% set ns.x = ns.x.replace('ab', 'abab') %}"), too_long);
+    check_hostile(&doubled("{% set ns.x = [ns.x, ns.x]|join %}"), "16 MiB");
+    check_hostile(&doubled("{% set ns.x = ''.join([ns.x, ns.x]) %}"), "16 MiB");
+    check_hostile(&doubled("{% set ns.x = '%s%s'|format(ns.x, ns.x) %}"), "16 MiB");
+    check_hostile(&doubled("{% set ns.x = '{}{}'.format(ns.x, ns.x) %}"), "16 MiB");
+    check_hostile(&doubled("{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}"), "512 MiB");
+    check_hostile(&doubled("{% set ns.l = ns.l + ns.l %}"), "512 MiB");
+    check_hostile(&doubled("{% set ns.l = ns.l * 2 %}"), "512 MiB");
+    // Lists that hold one another print as many items.
+    let nested = |use_it: &str| {
+        let list = "{% set ns = namespace(l=['a' * 1000]) %}{% for i in range(15) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+        format!("{list}{use_it}")
+    };
+    for use_it in
+        ["{{ ns.l }}", "{{ ns.l ~ 'a' }}", "{{ ns.l|string }}", "{{ ns.l|upper }}", "{{ ns.l|join }}"]
+    {
+        check_hostile(&nested(use_it), "prints a value");
+    }
+    check_hostile(&nested("{{ ns.l|tojson }}"), "too long");
+    check_hostile("{{ 'a'|indent(2000000000, true) }}", "wider than 10000");
+    check_hostile("{{ 'a'|indent(width=2000000000, first=true) }}", "wider than 10000");
+    check_hostile("{{ '%1000000000d'|format(1) }}", "wider than 10000");
+    check_hostile("{{ '%*d'|format(1000000000, 1) }}", "wider than 10000");
+    check_hostile("{{ '{:>1000000000}'.format(1) }}", "wider than 10000");
+    check_hostile("{{ 'a' * 99999999 }}", too_long);
+    check_hostile("{{ [1] * 99999999999 }}", "512 MiB");
+    // Many copies of one long string.
+    for copy in
+        ["ns.x[1:]", "ns.x|trim('b')", "ns.x.strip('b')", "ns.x|upper", "ns.x.split('b')", "ns.x|list"]
+    {
+        let long = "{% set ns = namespace(x='a' * 1000000, l=[]) %}{% for i in range(3000) %}";
+        check_hostile(&format!("{long}{{% set ns.l = ns.l + [{copy}] %}}{{% endfor %}}"), "512 MiB");
+    }
+    // Text that stands in the template itself, captured or not.
+    let text = "la ".repeat(5_000);
+    let loops = "{% for i in range(9999) %}{% for j in range(9999) %}";
+    let written = format!("{loops}{text}{{% endfor %}}{{% endfor %}}");
+    check_hostile(&written, "too long");
+    check_hostile(&format!("{{% set x %}}{written}{{% endset %}}"), "512 MiB");
+    check_hostile(&format!("{{% set x %}}{{% raw %}}{text}{{% endraw %}}{{% endset %}}"), "raw block");
+}
+
+#[test]
+fn values_that_a_template_nests_are_bounded() {
+    let too_deep = "nests a value too deep";
+    let set = "{% set ns = namespace(x=1) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}a";
+    check_hostile(set, too_deep);
+    check_hostile(&set.replace("[ns.x]", "[ns.x, ns.x]"), "512 MiB");
+    check_hostile(&"{% set x = [[[[[[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]]]]] %}".repeat(4000), too_deep);
+    let with = "{% with x = [[[[[[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]]]]] %}";
+    check_hostile(&format!("{}{}", with.repeat(100), "{% endwith %}".repeat(100)), too_deep);
+    let macros = "{% macro f(x) %}{{ f([[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]) }}{% endmacro %}{{ f(1) }}";
+    check_hostile(macros, "recursion");
+}
+
 #[test]
 fn a_pair_whose_prompt_is_no_prefix_is_refused() {
     let pair = PreferencePair {

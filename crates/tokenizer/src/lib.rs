@@ -38,6 +38,7 @@
 
 mod tokenizer;
 
+mod config_tokens;
 mod gguf;
 mod gguf_words;
 mod save;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::TokenizerError;
+use crate::config_tokens::{Beside, added_tokens};
 use crate::encoded::Encoded;
 use crate::fast::FastBpe;
 use crate::literal::Literal;
@@ -28,8 +29,10 @@ pub struct Tokenizer {
     around: [Vec<u32>; 2],
     special: SpecialTokens,
     ids: SpecialIds,
-    /// For each id, whether it is a control token.
-    control: Vec<bool>,
+    /// Ids of the control tokens, in order.
+    control: Vec<u32>,
+    /// One more than the highest id.
+    size: usize,
     /// What the model puts for characters that it has no token for; byte-level ones have none.
     unknown: Option<u32>,
     chat_template: Option<String>,
@@ -63,13 +66,18 @@ pub(crate) struct Parts {
 
 impl Tokenizer {
     /// Loads a model folder: `tokenizer.json`, and where they are there `tokenizer_config.json`,
-    /// `special_tokens_map.json`, `chat_template.jinja` (or `.json`) and `generation_config.json`.
+    /// `special_tokens_map.json`, `added_tokens.json`, `chat_template.jinja` (or `.json`) and `generation_config.json`.
+    ///
+    /// Tokens that only the files beside `tokenizer.json` have are added as transformers 5 adds them: the entries of
+    /// `added_tokens_decoder` by id, the named ones (`pad_token`, …), `extra_special_tokens`. Where the configuration has
+    /// `added_tokens_decoder`, `special_tokens_map.json` and `added_tokens.json` are not read.
     ///
     /// What stands around a text is what `tokenizer.json` says. `add_bos_token` and `add_eos_token` of
     /// `tokenizer_config.json` are not read, as transformers 5 does not read them where there is a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`TokenizerError::Io`] without `tokenizer.json`, [`TokenizerError::File`] for a file that does not parse.
+    /// [`TokenizerError::Io`] without `tokenizer.json`, [`TokenizerError::File`] for a file that does not parse, for ids
+    /// far beyond the number of tokens, and for a token whose id is not the one that a file gives it.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
@@ -78,8 +86,9 @@ impl Tokenizer {
             || contained(|| tokenizers::Tokenizer::from_bytes(&bytes)),
             || serde_json::from_slice::<Value>(&bytes),
         );
-        let inner = inner.map_err(TokenizerError::file(&path))?.map_err(TokenizerError::file(&path))?;
-        let json = json.map_err(TokenizerError::file(&path))?;
+        let mut inner = inner.map_err(TokenizerError::file(&path))?.map_err(TokenizerError::file(&path))?;
+        let mut json = json.map_err(TokenizerError::file(&path))?;
+        check_ids(&json).map_err(TokenizerError::file(&path))?;
         let object = |name: &str| match fs::read(dir.join(name)) {
             Ok(bytes) => serde_json::from_slice::<Map<String, Value>>(&bytes)
                 .map_err(TokenizerError::file(dir.join(name))),
@@ -97,7 +106,12 @@ impl Tokenizer {
             }
             Err(e) => return Err(TokenizerError::io("read", dir.join("chat_template.jinja"))(e)),
         };
-        let named = |name: &str| [&config, &map].iter().find_map(|source| token_text(source.get(name)?));
+        let added = object("added_tokens.json")?;
+        let beside = Beside { config: &config, map: &map, added: &added };
+        beside.add_to(&mut inner).map_err(TokenizerError::file(dir.join("tokenizer_config.json")))?;
+        json["added_tokens"] = added_tokens(&inner);
+        let effective = beside.effective();
+        let named = |name: &str| token_text(effective.get(name)?);
         let special = SpecialTokens {
             bos: named("bos_token"),
             eos: named("eos_token"),
@@ -143,10 +157,7 @@ impl Tokenizer {
             .map(|(id, token)| (id, token.content))
             .collect();
         control.sort();
-        let mut is_control = vec![false; control.last().map_or(0, |(id, _)| *id as usize + 1)];
-        for (id, _) in &control {
-            is_control[*id as usize] = true;
-        }
+        let control_ids = control.iter().map(|(id, _)| *id).collect();
         special.control = control.into_iter().map(|(_, text)| text).collect();
         let written = |inner: &tokenizers::Tokenizer| {
             let text = inner.to_string(false).map_err(TokenizerError::coding("encode"))?;
@@ -166,7 +177,8 @@ impl Tokenizer {
             around,
             special,
             ids,
-            control: is_control,
+            control: control_ids,
+            size: count_ids(&json).1,
             unknown,
             chat_template,
             config,
@@ -248,11 +260,10 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Number of ids, added tokens included: one more than the highest id.
+    /// Rows that a model needs for this tokenizer: one more than the highest id, added tokens included. Ids may have
+    /// gaps, so there can be fewer tokens.
     pub fn vocab_size(&self) -> usize {
-        let added =
-            self.inner.get_added_tokens_decoder().keys().map(|&id| id as usize + 1).max().unwrap_or(0);
-        added.max(self.inner.get_vocab_size(false))
+        self.size
     }
 
     /// Texts of the special tokens, for chat templates.
@@ -267,7 +278,7 @@ impl Tokenizer {
 
     /// Whether a token is a control token.
     pub fn is_control(&self, id: u32) -> bool {
-        self.control.get(id as usize) == Some(&true)
+        self.control.binary_search(&id).is_ok()
     }
 
     /// The ids that the tokenizer puts before and after every text: BOS, `[CLS]` … `[SEP]`.
@@ -351,6 +362,33 @@ pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         format!("its parts contradict each other ({})", text.unwrap_or("no reason given"))
     })
+}
+
+/// Tokens of a `tokenizer.json`, and one more than the highest id.
+fn count_ids(json: &Value) -> (usize, usize) {
+    let ids = |token: &Value| token.as_u64().and_then(|id| usize::try_from(id).ok());
+    let past = |id: usize| id.saturating_add(1);
+    let (mut tokens, mut size) = match &json["model"]["vocab"] {
+        Value::Object(vocab) => (vocab.len(), vocab.values().filter_map(ids).map(past).max().unwrap_or(0)),
+        Value::Array(vocab) => (vocab.len(), vocab.len()),
+        _ => (0, 0),
+    };
+    for token in json["added_tokens"].as_array().into_iter().flatten() {
+        tokens += 1;
+        size = size.max(ids(&token["id"]).map_or(0, past));
+    }
+    (tokens, size)
+}
+
+/// Refuses ids far beyond the number of tokens: tables by id, and a model's rows, would take memory for nothing. Known
+/// tokenizers leave gaps of some thousands.
+fn check_ids(json: &Value) -> Result<(), String> {
+    let (tokens, size) = count_ids(json);
+    let most = (1 << 20) + 4 * tokens;
+    if size > most {
+        return Err(format!("the highest id is {}; with {tokens} tokens it must be below {most}", size - 1));
+    }
+    Ok(())
 }
 
 /// A config names a token by its text or by an object that holds it.

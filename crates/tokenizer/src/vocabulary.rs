@@ -3,6 +3,7 @@ use std::slice;
 use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
 
+use crate::config_tokens::add_tokens;
 use crate::encoded::Encoded;
 use crate::{Tokenizer, TokenizerError};
 
@@ -10,9 +11,9 @@ use crate::{Tokenizer, TokenizerError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResizePlan {
-    /// Ids before.
+    /// Rows before: one more than the highest id.
     pub old_size: usize,
-    /// Ids after.
+    /// Rows after.
     pub new_size: usize,
     /// The new tokens, by id.
     pub added: Vec<NewToken>,
@@ -44,7 +45,7 @@ impl Tokenizer {
     /// person's words.
     ///
     /// # Errors
-    /// [`TokenizerError::Config`] for an empty token, [`TokenizerError::Coding`] where the tokenizer cannot be
+    /// [`TokenizerError::Config`] for an empty token and where the new ids are taken, [`TokenizerError::Coding`] where the tokenizer cannot be
     /// rebuilt.
     pub fn with_tokens(
         self,
@@ -69,7 +70,7 @@ impl Tokenizer {
         let mut parts = self.into_parts();
         // Known tokens too: a plain one may be made a control token.
         let added = tokens.iter().map(|&token| AddedToken::from(token, special).normalized(false));
-        parts.inner.add_tokens(added.collect::<Vec<_>>()).map_err(TokenizerError::coding("encode"))?;
+        add_tokens(&mut parts.inner, added.collect()).map_err(TokenizerError::Config)?;
         let tokenizer = Tokenizer::from_parts(parts)?;
         for (text, pieces) in fresh {
             let id = tokenizer.token_to_id(text).ok_or_else(|| TokenizerError::Coding {

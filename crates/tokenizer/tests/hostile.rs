@@ -40,6 +40,52 @@ fn used(tokenizer: &Tokenizer) {
     let _ = (tokenizer.explain(TEXT), tokenizer.decode(&[0, 5, u32::MAX], false));
 }
 
+/// What stops the reading of a `tokenizer.json` after a change, with a `tokenizer_config.json` beside it.
+fn refused(change: impl Fn(&mut serde_json::Value), config: &serde_json::Value) -> String {
+    let mut json: serde_json::Value = serde_json::from_slice(&whole()[0]).unwrap();
+    change(&mut json);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    Tokenizer::from_dir(folder.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn an_id_far_beyond_the_number_of_tokens_is_an_error() {
+    let none = serde_json::json!({});
+    for id in [4_000_000_000_u64, 4_294_967_294, 2_000_000] {
+        let word = refused(|json| json["model"]["vocab"]["a"] = id.into(), &none);
+        assert!(word.contains(&format!("the highest id is {id}; with 2")), "{word}");
+        let special = refused(|json| json["added_tokens"][0]["id"] = id.into(), &none);
+        assert!(special.contains(&format!("the highest id is {id}; with 2")), "{special}");
+    }
+}
+
+#[test]
+fn ids_of_other_files_that_disagree_are_an_error() {
+    let check = |config: serde_json::Value, expect: &str| {
+        let error = refused(|_| (), &config);
+        assert!(error.contains("tokenizer_config.json") && error.contains(expect), "{error}");
+    };
+    let entry =
+        |id: &str, content: &str| serde_json::json!({"added_tokens_decoder": {id: {"content": content}}});
+    check(entry("999", "<x>"), "the token \"<x>\" is given the id 999, and its id is 2");
+    check(entry("5", "<|im_end|>"), "is given the id 5");
+    check(entry("4000000000", "<x>"), "is given the id 4000000000");
+    check(entry("x", "<x>"), "\"x\" is no id");
+    check(serde_json::json!({"added_tokens_decoder": {"5": 7}}), "the entry 5 is no token");
+    check(serde_json::json!({"added_tokens_decoder": 7}), "is no object");
+    // A gap in the ids: the number of tokens is the id of the last.
+    let gap = |json: &mut serde_json::Value| {
+        json["added_tokens"] = serde_json::json!([]);
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        let next = vocab.len();
+        vocab.insert("\u{10ffff}".into(), (next + 1).into());
+    };
+    let error = refused(gap, &serde_json::json!({"pad_token": "<x>"}));
+    assert!(error.contains("the new token \"<x>\" would get the id"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -64,8 +110,8 @@ proptest! {
 
     #[test]
     fn broken_files_beside_it_are_errors_and_no_more(
-        text in r#"(\{|\}|\[|\]|"|:|,|null|1|-1|true|bos_token|eos_token|eos_token_id|chat_template|content|default|name|a){0,20}"#,
-        file in proptest::sample::select(vec!["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.json"]),
+        text in r#"(\{|\}|\[|\]|"|:|,|null|1|-1|true|bos_token|eos_token|eos_token_id|chat_template|content|default|name|a|added_tokens_decoder|extra_special_tokens|__type|AddedToken){0,20}"#,
+        file in proptest::sample::select(vec!["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json", "chat_template.json"]),
     ) {
         let tokenizer = whole().swap_remove(0);
         read(file, text.as_bytes(), &[("tokenizer.json", &tokenizer)]);

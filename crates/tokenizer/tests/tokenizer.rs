@@ -164,6 +164,69 @@ fn flags_of_bos_and_eos_are_read_as_in_transformers() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
 }
 
+/// `golden/config_tokens.py`: tokens that stand only in the files beside `tokenizer.json`.
+#[test]
+fn tokens_of_the_files_beside_it_are_added_as_in_transformers() {
+    let values: serde_json::Value = serde_json::from_str(include_str!("golden/config_tokens.json")).unwrap();
+    let texts: Vec<String> = serde_json::from_value(values["texts"].clone()).unwrap();
+    let cases = values["cases"].as_array().unwrap();
+    for case in cases {
+        let name = &case["name"];
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, json: &serde_json::Value| {
+            std::fs::write(folder.path().join(file), json.to_string()).unwrap();
+        };
+        write("tokenizer.json", &values["tokenizer"]);
+        write("tokenizer_config.json", &case["config"]);
+        write("special_tokens_map.json", &case["map"]);
+        write("added_tokens.json", &case["added"]);
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let saved = folder.path().join("saved");
+        tokenizer.save(&saved).unwrap();
+        // What is saved holds them too, and reads the same.
+        for tokenizer in [&tokenizer, &Tokenizer::from_dir(&saved).unwrap()] {
+            for (text, ids) in texts.iter().zip(case["ids"].as_array().unwrap()) {
+                let ids: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+                assert_eq!(tokenizer.encode(text, false).unwrap(), ids, "{name}: {text}");
+            }
+            let special = tokenizer.special();
+            let named = serde_json::json!([special.bos, special.eos, special.unk, special.pad]);
+            assert_eq!(named, case["named"], "{name}");
+            let tokens = case["tokens"].as_object().unwrap();
+            for (id, token) in tokens {
+                let id: u32 = id.parse().unwrap();
+                assert_eq!(tokenizer.id_to_token(id).as_deref(), token[0].as_str(), "{name}");
+                assert_eq!(tokenizer.is_control(id), token[1] == true, "{name}: {token}");
+            }
+            let highest = tokens.keys().map(|id| id.parse::<usize>().unwrap()).max().unwrap();
+            assert_eq!(tokenizer.vocab_size(), highest + 1, "{name}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(saved.join("tokenizer.json")).unwrap()).unwrap();
+        for token in json["added_tokens"].as_array().unwrap() {
+            let flags = ["content", "special", "normalized", "lstrip", "rstrip", "single_word"];
+            let got: Vec<_> = flags.iter().map(|flag| token[flag].clone()).collect();
+            assert_eq!(case["tokens"][token["id"].to_string()], serde_json::Value::from(got), "{name}");
+        }
+        assert_eq!(json["added_tokens"].as_array().unwrap().len(), case["tokens"].as_object().unwrap().len());
+    }
+    assert!(cases.len() > 25, "{}", cases.len());
+}
+
+#[test]
+fn a_gap_in_the_ids_counts_as_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    bpe().save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json["model"]["vocab"]["\u{10ffff}"] = 1000.into();
+    std::fs::write(&path, json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 1001);
+    assert_eq!(tokenizer.id_to_token(1000).as_deref(), Some("\u{10ffff}"));
+    assert!(bpe().vocab_size() < 1000);
+}
+
 /// The tokenizer with a post-processor that puts BOS before every text.
 fn with_bos() -> Tokenizer {
     let gguf = GgufTokenizer { add_bos: Some(true), ..gguf() };
@@ -286,6 +349,10 @@ fn changed(kind: ModelKind, change: impl Fn(&mut Vec<serde_json::Value>)) -> Tok
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     change(json["added_tokens"].as_array_mut().unwrap());
     std::fs::write(&path, json.to_string()).unwrap();
+    // They name special tokens, which would be added again.
+    for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
+        std::fs::remove_file(folder.path().join(beside)).unwrap();
+    }
     Tokenizer::from_dir(folder.path()).unwrap()
 }
 

@@ -2,7 +2,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
-use super::{json, python};
+use super::{budget, filters, json, python};
 
 /// The variable that fixes what `strftime_now` reads.
 pub(super) const NOW: &str = "__now";
@@ -17,11 +17,18 @@ pub(super) fn environment() -> Environment<'static> {
     }
     env.set_unknown_method_callback(python::method);
     // As Python's `str` prints them.
-    env.set_formatter(|out, state, value| match value.kind() {
-        ValueKind::Seq | ValueKind::Map => Ok(out.write_str(&python::repr(value))?),
-        ValueKind::Number if !value.is_integer() => Ok(out.write_str(&python::repr(value))?),
-        _ => minijinja::escape_formatter(out, state, value),
+    env.set_formatter(|out, _, value| {
+        if let Some(text) = value.as_str() {
+            budget::charge(text.len())?;
+            return Ok(out.write_str(text)?);
+        }
+        budget::check_printable(std::slice::from_ref(value))?;
+        let text = budget::printed(value);
+        budget::charge(text.len())?;
+        Ok(out.write_str(&text)?)
     });
+    budget::add_to(&mut env);
+    filters::add_to(&mut env);
 
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -29,8 +36,9 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_function("strftime_now", strftime_now);
 
     env.add_filter("tojson", json::tojson);
-    env.add_filter("trim", |value: &Value, chars: Option<String>| {
-        python::trim(&value.to_string(), chars.as_deref()).to_owned()
+    env.add_filter("trim", |value: &Value, chars: Option<String>| -> Result<String, Error> {
+        let text = budget::text(value)?;
+        Ok(python::trim(&text, chars.as_deref()).to_owned())
     });
 
     // What is not there has no items.
@@ -61,5 +69,7 @@ fn strftime_now(state: &State, format: &str) -> Result<String, Error> {
         Some(fixed) => fixed.to_string().parse::<jiff::civil::DateTime>().map_err(bad)?,
         None => jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime(),
     };
-    jiff::fmt::strtime::format(format, now).map_err(bad)
+    let text = jiff::fmt::strtime::format(format, now).map_err(bad)?;
+    budget::charge_string(Some(text.len()))?;
+    Ok(text)
 }

@@ -1,4 +1,6 @@
+use super::budget::WROTE;
 use super::marks::GENERATION;
+use super::operators;
 use crate::DataError;
 
 /// Whether a template marks what the assistant says, and where the marks stand.
@@ -12,11 +14,17 @@ pub(super) enum Blocks {
     Nested,
 }
 
+/// Text of the template itself that is captured without being counted.
+const UNCOUNTED: usize = 64;
+/// Spaces, or a raw block, that are captured in one piece.
+const MAX_CAPTURED_RAW: usize = 512;
+
 /// Turns `{% generation %}…{% endgeneration %}` into a `with` block, which has the same scope for variables, and
-/// writes marks where it begins and ends. Line ends become `\n`, as Jinja reads them.
+/// writes marks where it begins and ends. Line ends become `\n`, as Jinja reads them. Operators become checked
+/// functions (`operators.rs`), and text that a macro, `{% set %}`, `{% filter %}` or `{% call %}` captures is counted.
 ///
 /// # Errors
-/// [`DataError::Template`] where a tag or comment is not closed.
+/// [`DataError::Template`] where a tag or comment is not closed, or a tag is refused.
 pub(super) fn rewrite(source: &str) -> Result<(String, Blocks), DataError> {
     rewrite_to(source, &GENERATION.map(String::from))
 }
@@ -33,19 +41,18 @@ fn rewrite_to(source: &str, marks: &[String; 2]) -> Result<(String, Blocks), Dat
     let mut depth_of_captures = 0_usize;
     let mut at = 0;
     while let Some(found) = source[at..].find('{').map(|i| at + i) {
-        out.push_str(&source[at..found]);
+        let line = || source[..found].matches('\n').count() + 1;
+        let unclosed = |what: &str| DataError::Template(format!("{what} of line {} is not closed", line()));
+        let refused = |reason: String| DataError::Template(format!("{reason} (line {})", line()));
+        push_text(&source[at..found], depth_of_captures > 0, &mut out).map_err(refused)?;
         let rest = &source[found..];
-        let unclosed = |what: &str| {
-            let line = source[..found].matches('\n').count() + 1;
-            DataError::Template(format!("{what} of line {line} is not closed"))
-        };
         if rest.starts_with("{#") {
             let end = rest.find("#}").ok_or_else(|| unclosed("the comment"))? + 2;
             out.push_str(&rest[..end]);
             at = found + end;
         } else if rest.starts_with("{{") {
             let end = code_end(rest, "}}").ok_or_else(|| unclosed("the expression"))?;
-            out.push_str(&rest[..end]);
+            out.push_str(&checked(&rest[..end], false).map_err(refused)?);
             at = found + end;
         } else if rest.starts_with("{%") {
             let end = code_end(rest, "%}").ok_or_else(|| unclosed("the tag"))?;
@@ -72,6 +79,12 @@ fn rewrite_to(source: &str, marks: &[String; 2]) -> Result<(String, Blocks), Dat
                 }
                 "raw" => {
                     let raw_end = raw_end(&source[at..]).ok_or_else(|| unclosed("the raw block"))?;
+                    if depth_of_captures > 0 && raw_end > MAX_CAPTURED_RAW {
+                        let reason = format!(
+                            "a raw block inside a macro or set block is longer than {MAX_CAPTURED_RAW}"
+                        );
+                        return Err(refused(reason));
+                    }
                     out.push_str(tag);
                     out.push_str(&source[at..at + raw_end]);
                     at += raw_end;
@@ -85,7 +98,7 @@ fn rewrite_to(source: &str, marks: &[String; 2]) -> Result<(String, Blocks), Dat
                         }
                         _ => {}
                     }
-                    out.push_str(tag);
+                    out.push_str(&checked(tag, true).map_err(refused)?);
                 }
             }
         } else {
@@ -95,6 +108,40 @@ fn rewrite_to(source: &str, marks: &[String; 2]) -> Result<(String, Blocks), Dat
     }
     out.push_str(&source[at..]);
     Ok((out, blocks))
+}
+
+/// A tag or expression with its operators replaced.
+fn checked(tag: &str, is_statement: bool) -> Result<String, String> {
+    let code = &tag[2..tag.len() - 2];
+    let start = usize::from(code.starts_with(['-', '+']));
+    let end = code.len() - usize::from(code.len() > start && code.ends_with(['-', '+']));
+    let inner = operators::checked(&code[start..end], is_statement)?;
+    Ok([&tag[..2 + start], &inner, &tag[2 + end..]].concat())
+}
+
+/// Writes text that stands between tags. Where it is captured, the rendering counts it: the call stands inside the
+/// text, with something other than space on both sides, so that it changes nothing about the space beside tags.
+fn push_text(text: &str, is_captured: bool, out: &mut String) -> Result<(), String> {
+    if !is_captured || text.len() <= UNCOUNTED {
+        out.push_str(text);
+        return Ok(());
+    }
+    let inside = text.find(|c: char| !c.is_whitespace()).and_then(|first| {
+        let after = first + text[first..].chars().next().map_or(0, char::len_utf8);
+        (!text[after..].trim().is_empty()).then_some(after)
+    });
+    match inside {
+        Some(at) => {
+            let (before, after) = text.split_at(at);
+            let count = format!("{{{{{WROTE}({})}}}}", text.len());
+            out.extend([before, &count, after]);
+        }
+        None if text.len() > MAX_CAPTURED_RAW => {
+            return Err(format!("more than {MAX_CAPTURED_RAW} spaces inside a macro or set block"));
+        }
+        None => out.push_str(text),
+    }
+    Ok(())
 }
 
 /// Where code that opens with two characters ends, strings skipped.
@@ -145,7 +192,11 @@ mod tests {
             "{% raw %}{% generation %}{%- endraw %}{ {",
             Blocks::None,
         );
-        check("{% set x = '%}' %}{{ \"a\\\"}}\" }}", "{% set x = '%}' %}{{ \"a\\\"}}\" }}", Blocks::None);
+        check(
+            "{% set x = '%}' %}{{ \"a\\\"}}\" }}",
+            "{% set x = __kept(( '%}')) %}{{ \"a\\\"}}\" }}",
+            Blocks::None,
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::python;
+use super::{budget, python};
 
 /// transformers' `tojson`: Python's `json.dumps` with `ensure_ascii=False` unless told otherwise.
 #[expect(clippy::needless_pass_by_value, reason = "minijinja hands filters their keyword arguments by value")]
@@ -20,9 +20,12 @@ pub(super) fn tojson(
     let indent = match indent {
         None => None,
         Some(v) if v.is_none() => None,
+        Some(v) if v.as_str().is_some_and(|text| text.len() > MAX_INDENT) => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: the indent is too wide"));
+        }
         Some(v) => Some(match v.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(v.as_usize().unwrap_or(0).min(64)),
+            None => " ".repeat(v.as_usize().unwrap_or(0).min(MAX_INDENT)),
         }),
     };
     let separators = match kwargs.get::<Option<Value>>("separators")? {
@@ -40,6 +43,7 @@ pub(super) fn tojson(
     kwargs.assert_all_used()?;
     let mut out = String::new();
     dump.value(value, 0, &mut out)?;
+    budget::charge_string(Some(out.len()))?;
     Ok(out)
 }
 
@@ -52,12 +56,17 @@ struct Dump {
 
 /// Deeper than any tool definition; a bound for values that a template nests in a loop.
 const MAX_DEPTH: usize = 200;
+/// Wider than any.
+const MAX_INDENT: usize = 64;
 
 impl Dump {
     fn value(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
         let bad = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}")));
         if depth > MAX_DEPTH {
             return bad("the value is nested too deep");
+        }
+        if out.len() > budget::MAX_STRING {
+            return bad("the value is too long");
         }
         match value.kind() {
             ValueKind::None => out.push_str("null"),

@@ -1,8 +1,13 @@
 //! Chat templates: a conversation becomes the exact text that the model reads, with the spans it may learn to say.
 //!
-//! [`ChatTemplate`] runs any Hugging Face Jinja template, byte for byte as transformers does, inside minijinja: no
-//! file, network or attribute access, a bound on instructions, none on memory. One template renders for training,
-//! evaluation and serving, so what a model is trained on is what it is later asked.
+//! [`ChatTemplate`] runs Hugging Face Jinja templates, byte for byte as transformers does, inside minijinja: no file,
+//! network or attribute access. `docs/tokenizer.md` lists the few things of Jinja2 that are not there. One template
+//! renders for training, evaluation and serving, so what a model is trained on is what it is later asked.
+//!
+//! **Templates are not trusted.** A template that is too long or nested too deep is an error before it is compiled. One
+//! rendering may take 20 million instructions, make 512 MiB of strings and lists in all and none of more than 16 MiB,
+//! and nest values 200 deep. One instruction may take up to some 500 MiB beside that, where it cuts a string of 16 MiB
+//! into characters. Time is bounded by the instructions only, and comparing two values is one of them.
 //!
 //! [`ChatTemplate::render`] also gives the assistant spans. A template that marks them with
 //! `{% generation %}…{% endgeneration %}` is believed. For any other template they are derived from what it renders
@@ -31,11 +36,14 @@
 
 mod template;
 
+mod budget;
 mod builtin;
 mod environment;
+mod filters;
 mod generation;
 mod json;
 mod marks;
+mod operators;
 mod python;
 mod spans;
 mod value;

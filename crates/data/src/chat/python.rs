@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::budget::{self, MAX_WIDTH};
+
 /// What Python's `str.isspace` calls a space: Unicode's white space and the four ASCII separators.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
@@ -28,15 +30,46 @@ pub(super) fn trim<'t>(text: &'t str, chars: Option<&str>) -> &'t str {
 /// Methods that minijinja does not know on a type.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
+        _ if name == budget::SLICE => Some(budget::slice(value, args)?),
         ValueKind::String => string_method(value.as_str().unwrap_or_default(), name, args)?,
         ValueKind::Map => map_method(value, name, args)?,
         ValueKind::Seq => list_method(value, name, args)?,
         _ => None,
     };
-    match own {
-        Some(result) => Ok(result),
-        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    let made = match own {
+        Some(result) => result,
+        None => {
+            check_method(value, name, args)?;
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)?
+        }
+    };
+    budget::charge_made(Some(value), &made)?;
+    Ok(made)
+}
+
+/// Refuses a method's input of which it would make too much.
+fn check_method(value: &Value, name: &str, args: &[Value]) -> Result<(), Error> {
+    let Some(text) = value.as_str() else { return Ok(()) };
+    match name {
+        "replace" => match (args.first().and_then(Value::as_str), args.get(1).and_then(Value::as_str)) {
+            (Some(old), Some(new)) => check_replace(text, old, new),
+            _ => Ok(()),
+        },
+        "join" => {
+            let items = args.first().and_then(Value::len).unwrap_or(0);
+            let weight = budget::check_printable(args)?;
+            budget::charge_string(text.len().checked_mul(items).and_then(|n| n.checked_add(weight)))
+        }
+        "format" => budget::check_format(text, '{', args, budget::check_printable(args)?),
+        _ => Ok(()),
     }
+}
+
+/// Refuses a replacement that would make too long a string.
+pub(super) fn check_replace(text: &str, old: &str, new: &str) -> Result<(), Error> {
+    // An empty one is put before every character and at the end.
+    let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
+    budget::charge_string(found.checked_mul(new.len()).and_then(|n| n.checked_add(text.len())))
 }
 
 fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
@@ -97,7 +130,9 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>
         "swapcase" => Ok(Some(Value::from(text.chars().map(swapped).collect::<String>()))),
         "expandtabs" => {
             let (width,): (Option<usize>,) = from_args(args)?;
-            Ok(Some(Value::from(expand_tabs(text, width.unwrap_or(8).min(MAX_WIDTH)))))
+            let width = width.unwrap_or(8).min(MAX_WIDTH);
+            budget::charge_string(text.matches('\t').count().checked_mul(width))?;
+            Ok(Some(Value::from(expand_tabs(text, width))))
         }
         "isdecimal" => Ok(Some(Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())))),
         "isprintable" => Ok(Some(Value::from(!text.chars().any(is_unprintable)))),
@@ -244,10 +279,7 @@ fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// Wider than any prompt's table; a bound for hostile templates.
-const MAX_WIDTH: usize = 10_000;
-
-fn pad(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn pad(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     let (width, fill): (usize, Option<char>) = from_args(args)?;
     if width > MAX_WIDTH {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("{name} wider than {MAX_WIDTH}")));
@@ -314,6 +346,16 @@ fn strings(parts: Vec<&str>) -> Value {
 
 /// Python's `repr`.
 pub(super) fn repr(value: &Value) -> String {
+    repr_with(value, false)
+}
+
+/// The same with the keys of mappings sorted, as Python's `pprint` has them.
+pub(super) fn repr_sorted(value: &Value) -> String {
+    repr_with(value, true)
+}
+
+fn repr_with(value: &Value, sorted: bool) -> String {
+    let repr = |value: &Value| repr_with(value, sorted);
     match value.kind() {
         ValueKind::String => repr_str(value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => {
@@ -330,10 +372,12 @@ pub(super) fn repr(value: &Value) -> String {
             }
         }
         ValueKind::Map => {
-            let pairs: Vec<String> = value
-                .try_iter()
+            let mut keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
+            if sorted {
+                keys.sort();
+            }
+            let pairs: Vec<String> = keys
                 .into_iter()
-                .flatten()
                 .map(|key| format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default())))
                 .collect();
             format!("{{{}}}", pairs.join(", "))

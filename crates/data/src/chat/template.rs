@@ -5,7 +5,7 @@ use serde_json::Map;
 
 use super::marks::{self, Marked};
 use super::value::{Context, Focus};
-use super::{builtin, environment, generation, python, spans};
+use super::{budget, builtin, environment, generation, python, spans};
 use crate::DataError;
 
 /// How a template sees `content`.
@@ -83,21 +83,21 @@ pub(super) const UNTRACKED: &str = "chat without marks";
 
 /// Instructions that one rendering may take: thousands of turns, but not an endless loop.
 const FUEL: u64 = 20_000_000;
+/// Bytes of a template; the longest known has some forty thousand.
+const MAX_TEMPLATE: usize = 1 << 18;
+/// Each `elif` stands inside the one before it when it is compiled.
+const MAX_ELIF: usize = 500;
+/// Enough for the deepest template that the limits here and in `operators.rs` let through; the thread that asks may have
+/// a small one.
+const COMPILER_STACK: usize = 64 << 20;
 
 impl ChatTemplate {
     /// Compiles a Hugging Face template.
     ///
     /// # Errors
-    /// [`DataError::Template`] where it does not parse.
+    /// [`DataError::Template`] where it does not parse, or is too long or nested too deep.
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self, DataError> {
-        let (tracked, blocks) = generation::rewrite(source)?;
-        let mut environment = environment::environment();
-        environment.set_fuel(Some(FUEL));
-        environment.add_template_owned(TRACKED, tracked).map_err(|e| broken(&e))?;
-        if blocks == generation::Blocks::Nested {
-            let untracked = generation::rewrite_untracked(source)?;
-            environment.add_template_owned(UNTRACKED, untracked).map_err(|e| broken(&e))?;
-        }
+        let (environment, blocks) = on_a_deep_stack(|| compile(source))?;
         let control: Vec<&String> = special.control.iter().filter(|token| !token.is_empty()).collect();
         let control = if control.is_empty() {
             None
@@ -248,7 +248,10 @@ impl ChatTemplate {
 
     fn expand(&self, context: &Context<'_>, variables: Value) -> Result<Marked, DataError> {
         let template = self.environment.get_template(context.template_name()).map_err(|e| broken(&e))?;
-        let text = template.render(variables).map_err(|e| broken(&e))?;
+        budget::begin();
+        let mut text = Bounded(Vec::new());
+        template.render_captured_to(variables, &mut text).map_err(|e| broken(&e))?;
+        let text = String::from_utf8(text.0).map_err(|e| DataError::Template(e.to_string()))?;
         marks::take_out(&text)
     }
 
@@ -302,9 +305,59 @@ impl ChatTemplate {
     }
 }
 
+/// Checks and compiles a template.
+fn compile(source: &str) -> Result<(Environment<'static>, generation::Blocks), DataError> {
+    let too_long = |what: String| Err(DataError::Template(format!("the template has more than {what}")));
+    if source.len() > MAX_TEMPLATE {
+        return too_long(format!("{MAX_TEMPLATE} bytes"));
+    }
+    if source.matches("elif").count() > MAX_ELIF {
+        return too_long(format!("{MAX_ELIF} elif"));
+    }
+    let (tracked, blocks) = generation::rewrite(source)?;
+    let mut environment = environment::environment();
+    environment.set_fuel(Some(FUEL));
+    environment.add_template_owned(TRACKED, tracked).map_err(|e| broken(&e))?;
+    if blocks == generation::Blocks::Nested {
+        let untracked = generation::rewrite_untracked(source)?;
+        environment.add_template_owned(UNTRACKED, untracked).map_err(|e| broken(&e))?;
+    }
+    Ok((environment, blocks))
+}
+
+fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, DataError> + Send) -> Result<T, DataError> {
+    let failed = |what: &str| DataError::Template(format!("the template cannot be compiled: {what}"));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(COMPILER_STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| failed(&e.to_string()))?;
+        thread.join().unwrap_or_else(|_| Err(failed("the compiler failed")))
+    })
+}
+
+/// The rendered text. What is written as it stands in the template is counted here; the rest was counted before.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > budget::BUDGET {
+            return Err(std::io::Error::other("too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn broken(error: &minijinja::Error) -> DataError {
     let line = error.line().map(|l| format!(" (line {l})")).unwrap_or_default();
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let detail = match error.kind() {
+        // `Bounded` refuses, and nothing else can.
+        minijinja::ErrorKind::WriteFailure => "the rendered text is too long".into(),
+        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
+    };
     DataError::Template(format!("{detail}{line}"))
 }
 
