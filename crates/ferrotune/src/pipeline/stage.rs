@@ -208,7 +208,8 @@ impl Stages {
             .filter(|stage| !self.only.iter().any(|n| n == *stage))
             .copied()
             .collect();
-        if !forgotten.is_empty() {
+        // Without --only they are made again now.
+        if !forgotten.is_empty() && !self.only.is_empty() {
             eprintln!(
                 "{name:>12}: what was made from it is stale now ({}); --resume makes it again",
                 forgotten.join(", ")
