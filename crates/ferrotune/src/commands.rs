@@ -22,7 +22,8 @@ use crate::cli::{
     WholeArgs,
 };
 use crate::files::{content_hash, hash_parts, json_lines, lies_in, write_atomic};
-use crate::local_model::{LocalEmbedder, LocalModel};
+use crate::local_embedder::LocalEmbedder;
+use crate::local_model::LocalModel;
 use crate::model_store::{self, LoadedModel, Place};
 use crate::pair_commands::{Thumbs, thumbs};
 use crate::pipeline::{self, PipelineConfig, RunOptions};

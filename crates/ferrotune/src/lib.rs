@@ -59,6 +59,8 @@ pub mod recipes;
 #[cfg(feature = "torch")]
 pub mod completions;
 #[cfg(feature = "torch")]
+pub mod local_embedder;
+#[cfg(feature = "torch")]
 pub mod local_model;
 #[cfg(feature = "torch")]
 pub mod local_t5;

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use ferrotune::local_model::{LocalEmbedder, LocalModel};
+use ferrotune::local_embedder::LocalEmbedder;
+use ferrotune::local_model::LocalModel;
 use ferrotune::model_store::{self, Place};
 use ferrotune_types::{Embed as _, GenerateParams, LanguageModel as _, Message, Role};
 use serde_json::{Value, json};

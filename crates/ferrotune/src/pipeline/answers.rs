@@ -10,7 +10,8 @@ use ferrotune_types::{Completion, Document, Embed, GenerateParams, LanguageModel
 use super::data::Question;
 use super::{GroundedRow, JudgeFacts, JudgedRow, RagFacts, Run};
 use crate::cli::data::{judge_server, judge_with};
-use crate::local_model::{LocalEmbedder, LocalModel};
+use crate::local_embedder::LocalEmbedder;
+use crate::local_model::LocalModel;
 
 pub(super) fn judge(run: &Run<'_>) -> Result<JudgeFacts> {
     let settings = &run.config.judge;
