@@ -23,6 +23,21 @@ fn run(out: &Path, more: &[&str]) -> String {
     stderr
 }
 
+/// Runs the configuration `text`, written into `dir`, in whose `out` it works: its exit code and what it says.
+fn run_text(dir: &Path, text: &str, more: &[&str]) -> (Option<i32>, String) {
+    let file = dir.join("p.toml");
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+        .args(["pipeline", "--config"])
+        .arg(&file)
+        .arg("--out")
+        .arg(dir.join("out"))
+        .args(more)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 fn adapter(out: &Path) -> Vec<u8> {
     std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap()
 }
@@ -174,19 +189,10 @@ fn settings_of_a_late_stage_make_that_stage_again_and_no_training() {
     let fixtures = config().parent().unwrap().parent().unwrap().canonicalize().unwrap();
     let text = text.replace("bluesky/", &format!("{}/bluesky/", fixtures.display()));
     let text = text.replace("id = \"llama\"", &format!("id = \"{}/tiny/llama\"", fixtures.display()));
-    let file = dir.path().join("p.toml");
     let out = dir.path().join("out");
     let run = |text: &str, more: &[&str]| {
-        std::fs::write(&file, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-            .args(["pipeline", "--config"])
-            .arg(&file)
-            .arg("--out")
-            .arg(&out)
-            .args(more)
-            .output()
-            .unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let (code, stderr) = run_text(dir.path(), text, more);
+        (code == Some(0), stderr)
     };
     assert!(run(&text, &[]).0);
     let before = adapter(&out);
@@ -292,16 +298,9 @@ fn pairs_of_a_help_desk_lose_their_personal_data_and_are_still_held_out_together
     std::fs::write(&file, rows).unwrap();
     let config = small("pairs.jsonl").replace("'instructions'", "'tickets'");
     let config = config.replace("[data]\n", "[data]\npreference = 'pairs.jsonl'\n");
-    std::fs::write(dir.path().join("p.toml"), config).unwrap();
     let out = dir.path().join("out");
-    let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-        .args(["pipeline", "--only", "curate,split", "--config"])
-        .arg(dir.path().join("p.toml"))
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (code, stderr) = run_text(dir.path(), &config, &["--only", "curate,split"]);
+    assert_eq!(code, Some(0), "{stderr}");
     let mut ids = std::collections::BTreeMap::new();
     for name in ["train", "validation", "preference_train", "preference_validation"] {
         let text = std::fs::read_to_string(out.join(format!("data/{name}.jsonl"))).unwrap();
@@ -377,23 +376,15 @@ fn small(sft: &str) -> String {
 #[test]
 fn what_would_stop_a_late_stage_stops_before_the_first() {
     let dir = tempfile::tempdir().unwrap();
-    let (file, out) = (dir.path().join("p.toml"), dir.path().join("out"));
+    let out = dir.path().join("out");
     std::fs::write(dir.path().join("chats.jsonl"), chats(20)).unwrap();
     std::fs::write(dir.path().join("q.jsonl"), "").unwrap();
     std::fs::create_dir(dir.path().join("empty")).unwrap();
     let base = small("chats.jsonl").replace("[judge]\nmax_new_tokens = 4\n", "");
     let with = |key: &str, value: &str| base.replace("[data]\n", &format!("[data]\n{key} = '{value}'\n"));
     let check = |text: String, expect: &str| {
-        std::fs::write(&file, &text).unwrap();
-        let command = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-            .args(["pipeline", "--config"])
-            .arg(&file)
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&command.stderr);
-        assert_eq!(command.status.code(), Some(1), "{text}\n{stderr}");
+        let (code, stderr) = run_text(dir.path(), &text, &[]);
+        assert_eq!(code, Some(1), "{text}\n{stderr}");
         assert!(stderr.contains(expect) && !stderr.contains("stage 1"), "{expect:?} is not in: {stderr}");
     };
     let paired = with("preference", "chats.jsonl");
@@ -426,19 +417,9 @@ fn what_would_stop_a_late_stage_stops_before_the_first() {
 #[test]
 fn where_nothing_can_be_held_out_it_says_so_before_training_or_leaves_perplexity_out() {
     let dir = tempfile::tempdir().unwrap();
-    let (file, out) = (dir.path().join("p.toml"), dir.path().join("out"));
+    let out = dir.path().join("out");
     std::fs::write(dir.path().join("few.jsonl"), chats(5)).unwrap();
-    let run = |text: String| {
-        std::fs::write(&file, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-            .args(["pipeline", "--config"])
-            .arg(&file)
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
+    let run = |text: String| run_text(dir.path(), &text, &[]);
     let (code, stderr) = run(small("few.jsonl"));
     assert!(code == Some(1) && stderr.contains("stage split: 5 conversations are too few"), "{stderr}");
     assert!(stderr.contains("at least 6") && stderr.contains("split.validation = 0.1"), "{stderr}");
@@ -459,17 +440,8 @@ fn where_nothing_can_be_held_out_it_says_so_before_training_or_leaves_perplexity
 fn bad_configurations_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let check = |text: &str, expect: &str| {
-        let file = dir.path().join("p.toml");
-        std::fs::write(&file, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-            .args(["pipeline", "--config"])
-            .arg(&file)
-            .arg("--out")
-            .arg(dir.path().join("out"))
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let (code, stderr) = run_text(dir.path(), text, &[]);
+        assert_eq!(code, Some(1), "{stderr}");
         assert!(stderr.contains(expect) && !stderr.contains("panicked"), "{expect:?} is not in: {stderr}");
     };
     let base = "version = 1\ntitle = 't'\n[data]\nsft = 'rows.jsonl'\n";

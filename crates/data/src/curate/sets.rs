@@ -40,6 +40,12 @@ pub(super) struct SetOutcome {
     pub(super) warnings: Vec<String>,
 }
 
+impl SetOutcome {
+    fn of(kept: Vec<Record>, dropped: Vec<Dropped>) -> Self {
+        SetOutcome { kept, dropped, ..SetOutcome::default() }
+    }
+}
+
 pub(super) struct Boilerplate(pub(super) BoilerplateConfig);
 
 impl SetStep for Boilerplate {
@@ -65,13 +71,7 @@ impl SetStep for Dedup {
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
         let result = dedup::dedup(records, &self.0)?;
         let (notes, warnings) = (json!(result.report), result.report.alarms);
-        Ok(SetOutcome {
-            kept: result.kept,
-            dropped: result.dropped,
-            notes,
-            warnings,
-            ..SetOutcome::default()
-        })
+        Ok(SetOutcome { notes, warnings, ..SetOutcome::of(result.kept, result.dropped) })
     }
 }
 
@@ -99,13 +99,7 @@ impl SetStep for DedupAgainst {
         let mut notes = json!(result.report);
         note_unusable(&mut notes, unusable);
         warnings.extend(result.report.alarms);
-        Ok(SetOutcome {
-            kept: result.kept,
-            dropped: result.dropped,
-            notes,
-            warnings,
-            ..SetOutcome::default()
-        })
+        Ok(SetOutcome { notes, warnings, ..SetOutcome::of(result.kept, result.dropped) })
     }
 
     fn reads(&self) -> Vec<&Path> {
@@ -161,8 +155,7 @@ impl SetStep for Substring {
 
     fn apply(&mut self, records: Vec<Record>) -> Result<SetOutcome, DataError> {
         let result = substring_dedup(records, &self.0)?;
-        let (kept, dropped, edits) = (result.kept, result.dropped, result.edits);
-        Ok(SetOutcome { kept, dropped, edits, ..SetOutcome::default() })
+        Ok(SetOutcome { edits: result.edits, ..SetOutcome::of(result.kept, result.dropped) })
     }
 }
 
@@ -233,13 +226,7 @@ impl SetStep for Decontaminate {
         for (set, unusable) in sets.iter().zip(unusable) {
             note_unusable(&mut notes[&set.name], unusable);
         }
-        Ok(SetOutcome {
-            kept: result.kept,
-            dropped: result.dropped,
-            notes,
-            warnings,
-            ..SetOutcome::default()
-        })
+        Ok(SetOutcome { notes, warnings, ..SetOutcome::of(result.kept, result.dropped) })
     }
 
     fn reads(&self) -> Vec<&Path> {
@@ -344,7 +331,7 @@ impl SetStep for Mix {
         let available: usize = sources.iter().map(|s| s.records.len()).sum();
         let repeats = mixed.records.len() + dropped.len() - available;
         let notes = json!(mixed.report);
-        Ok(SetOutcome { kept: mixed.records, dropped, repeats, notes, ..SetOutcome::default() })
+        Ok(SetOutcome { repeats, notes, ..SetOutcome::of(mixed.records, dropped) })
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) fn stage_keys(config: &PipelineConfig, place: Place) -> Result<Keys> 
     let file = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(Vec::new()), content_hash);
     // What is named and not there is refused by the check of the settings, in better words.
     let named = |path: &Path| if path.exists() { content_hash(path) } else { Ok(Vec::new()) };
-    let sft_data = content_hash(&data.sft)?;
+    // The data first: a file that is missing is told before a hub is asked for the model.
+    let (sft_data, questions) = (content_hash(&data.sft)?, file(&data.questions)?);
     let model = content_hash(model_store::resolve(&config.model.id)?.path())?;
     let template = named(Path::new(&config.tokenize.template))?;
     let mut keys = Keys::new();
@@ -54,11 +55,11 @@ pub(super) fn stage_keys(config: &PipelineConfig, place: Place) -> Result<Keys> 
                 let adapter = config.dpo.reference_adapter.as_deref().map_or(Ok(Vec::new()), named)?;
                 (&["dpo"], vec![reference, adapter])
             }
-            "judge" => (&["judge"], vec![file(&data.questions)?]),
+            "judge" => (&["judge"], vec![questions.clone()]),
             "rag" => match &data.documents {
                 Some(folder) => {
                     let encoder = encoder_hash(&config.model.encoder).context("model.encoder")?;
-                    (&["rag"], vec![folder_hash(folder)?, file(&data.questions)?, encoder])
+                    (&["rag"], vec![folder_hash(folder)?, questions.clone(), encoder])
                 }
                 None => (&[], Vec::new()),
             },

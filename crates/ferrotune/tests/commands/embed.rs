@@ -6,20 +6,11 @@ use ferrotune_model::Tensors as _;
 use ferrotune_model::checkpoint::Safetensors;
 use serde_json::json;
 
-use super::{Files, fails, json_of, root};
+use super::{Files, fails, json_of};
 
 /// A tiny encoder whose words are `w0` to `w42`, and rows of text for it.
 fn encoder_and_rows(files: &Files) -> (String, String) {
-    let encoder = files.path("encoder");
-    std::fs::create_dir(&encoder).unwrap();
-    for from in [
-        "golden/tiny_models/bert_mlm/config.json",
-        "golden/tiny_models/bert_mlm/model.safetensors",
-        "tiny/words/tokenizer.json",
-    ] {
-        let from = root().join("fixtures").join(from);
-        std::fs::copy(&from, Path::new(&encoder).join(from.file_name().unwrap())).unwrap();
-    }
+    let encoder = files.encoder();
     (encoder, files.rows("rows.jsonl", ["w1 w2", "w3"].map(|text| json!({"text": text}))))
 }
 

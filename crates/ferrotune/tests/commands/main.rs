@@ -79,6 +79,22 @@ impl Files {
         self.with(name, rows.into_iter().map(|row| row.to_string() + "\n").collect::<String>())
     }
 
+    /// A folder with a tiny encoder that predicts hidden words, `w0` to `w42`.
+    #[cfg(feature = "torch")]
+    fn encoder(&self) -> String {
+        let encoder = self.path("encoder");
+        std::fs::create_dir(&encoder).unwrap();
+        for from in [
+            "golden/tiny_models/bert_mlm/config.json",
+            "golden/tiny_models/bert_mlm/model.safetensors",
+            "tiny/words/tokenizer.json",
+        ] {
+            let from = root().join("fixtures").join(from);
+            std::fs::copy(&from, Path::new(&encoder).join(from.file_name().unwrap())).unwrap();
+        }
+        encoder
+    }
+
     fn chats(&self) -> String {
         self.rows("chats.jsonl", (0..6).map(chat))
     }

@@ -223,16 +223,7 @@ fn said_by(args: &[&str]) -> String {
 /// A folder with an encoder that predicts hidden words, and texts in which every second word follows from the one before
 /// it.
 fn encoder_and_texts(files: &Files) -> (String, String) {
-    let encoder = files.path("encoder");
-    std::fs::create_dir(&encoder).unwrap();
-    for from in [
-        "golden/tiny_models/bert_mlm/config.json",
-        "golden/tiny_models/bert_mlm/model.safetensors",
-        "tiny/words/tokenizer.json",
-    ] {
-        let from = super::root().join("fixtures").join(from);
-        std::fs::copy(&from, Path::new(&encoder).join(from.file_name().unwrap())).unwrap();
-    }
+    let encoder = files.encoder();
     let text = |i: usize| {
         let pairs = (0..16).map(|t| (i * 5 + t * 3) % 20).map(|w| format!("w{w} w{}", w + 20));
         json!({"text": pairs.collect::<Vec<_>>().join(" ")})

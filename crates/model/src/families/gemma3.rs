@@ -26,29 +26,25 @@ pub(super) fn beside_vision(json: &Value) -> Result<DecoderConfig, ModelError> {
 }
 
 /// config.json of the text part alone. What published files leave out has the default of transformers.
-pub(super) fn text_alone(json: &Value) -> Result<Value, ModelError> {
-    let bad = || ModelError::Config("gemma3: config.json has no text_config, an object".to_owned());
-    let mut text = json.get("text_config").and_then(Value::as_object).cloned().ok_or_else(bad)?;
-    let defaults = [
-        ("vocab_size", 262_208),
-        ("hidden_size", 2304),
-        ("intermediate_size", 9216),
-        ("num_hidden_layers", 26),
-        ("num_attention_heads", 8),
-        ("num_key_value_heads", 4),
-        ("max_position_embeddings", 131_072),
-    ];
-    for (key, default) in defaults {
-        text.entry(key).or_insert_with(|| default.into());
-    }
+pub(super) fn text_alone(whole: &Value) -> Result<Value, ModelError> {
+    let text = whole.get("text_config").filter(|text| text.is_object());
+    let text = text
+        .ok_or_else(|| ModelError::Config("gemma3: config.json has no text_config, an object".to_owned()))?;
+    let mut text = with_defaults(
+        text,
+        json!({
+            "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+            "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131_072,
+        }),
+    );
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
-        if let Some(id) = json.get(key).filter(|id| !id.is_null()) {
-            text.insert(key.to_owned(), id.clone());
+        if let Some(id) = whole.get(key).filter(|id| !id.is_null()) {
+            text[key] = id.clone();
         }
     }
-    text.insert("model_type".to_owned(), "gemma3_text".into());
-    text.insert("architectures".to_owned(), vec!["Gemma3ForCausalLM"].into());
-    Ok(Value::Object(text))
+    text["model_type"] = "gemma3_text".into();
+    text["architectures"] = vec!["Gemma3ForCausalLM"].into();
+    Ok(text)
 }
 
 /// Today's name of a tensor of `gemma3`: files keep that of the first releases.
