@@ -155,9 +155,10 @@ for_each_width! {
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         let (mut out, mut differ) = ([0; BLOCK], 0);
         for (x, out) in x.iter().zip(&mut out) {
-            let code = ((x - least) * inverse).clamp(from, to) + ROUND - ROUND;
-            differ |= scale.mul_add(code, least).to_bits() ^ x.to_bits() | u32::from(x.is_nan());
-            *out = code as i32;
+            let rounded = ((x - least) * inverse).clamp(from, to) + ROUND;
+            differ |= scale.mul_add(rounded - ROUND, least).to_bits() ^ x.to_bits() | u32::from(x.is_nan());
+            // From the bits: `as i32` looks at each number alone for what no whole number holds.
+            *out = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
         }
         (differ == 0).then_some(out)
     }
