@@ -48,6 +48,12 @@ impl Pass<'_> {
     pub fn rope_of(&self, block: &Block) -> Option<&Rope> {
         if block.local_rope { self.rope_local.as_ref() } else { self.rope.as_ref() }
     }
+
+    /// The rotary tables of these tokens alone, without segments.
+    pub(crate) fn of_tokens(&self, tokens: &[i64]) -> Pass<'static> {
+        let rows = |rope: &Option<Rope>| rope.as_ref().map(|rope| rope.rows(tokens));
+        Pass { rope: rows(&self.rope), rope_local: rows(&self.rope_local), segments: &[] }
+    }
 }
 
 impl Decoder {

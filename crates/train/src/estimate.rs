@@ -321,6 +321,7 @@ mod tiny;
 
 #[cfg(test)]
 mod tests {
+    use ferrotune_model::lean::Keep;
     use ferrotune_types::{Example, PairExample};
     use tch::Kind;
 
@@ -344,12 +345,26 @@ mod tests {
             for lengths in [vec![5, 17, 1], vec![700], vec![1100, 3]] {
                 let batch = batch(&lengths);
                 let rows = tch::Tensor::from_slice(&[0i64]);
+                let keep = Keep { checkpointing: false, learns_from: &|_| true };
                 let (pass, x) = (decoder.pass(&batch).unwrap(), tch::no_grad(|| decoder.embed(&batch)));
-                let (lean, _) = Lean::run(&decoder, &batch, pass, x, rows, true, false);
+                let (lean, _) = Lean::run(&decoder, &batch, pass, x, rows, Some(keep));
                 let cost = PassCost::of(&decoder, &batch, false);
                 assert_eq!(cost.tape_bytes(&PassLoad::of(&batch)), lean.tape_bytes(), "{kind:?} {lengths:?}");
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_answers_that_are_not_learnt_from() {
+        let decoder = tiny(&["proj"], Kind::Float);
+        let kept = |batch: &Batch, learns_from: &dyn Fn(usize) -> bool| {
+            let (pass, x) = (decoder.pass(batch).unwrap(), tch::no_grad(|| decoder.embed(batch)));
+            let keep = Keep { checkpointing: false, learns_from };
+            Lean::run(&decoder, batch, pass, x, tch::Tensor::from_slice(&[0i64]), Some(keep)).0.tape_bytes()
+        };
+        let pair = |p, c, r| PairExample::new("p", vec![1; p], vec![2; c], vec![3; r]).unwrap();
+        let pairs = Batch::from_pairs(&[&pair(6, 4, 9), &pair(300, 100, 90)]).unwrap();
+        assert_eq!(kept(&pairs, &|segment| segment % 3 == 1), kept(&batch(&[10, 400]), &|_| true));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use ferrotune_model::lean::Lean;
+use ferrotune_model::lean::{Keep, Lean};
 use ferrotune_model::{Decoder, records_gradients};
 use ferrotune_types::Batch;
 use tch::{Kind, Tensor};
@@ -43,6 +43,20 @@ impl<'a> Forward<'a> {
         Forward::run_from(decoder, batch, checkpointing, &|x| x)
     }
 
+    /// As [`Self::run`], for a loss that learns from the segments alone that `learns_from` names: the weights of others'
+    /// targets must be 0 in the backward pass, which then does without them.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_learning_from(
+        decoder: &'a Decoder,
+        batch: &'a Batch,
+        checkpointing: bool,
+        learns_from: &dyn Fn(usize) -> bool,
+    ) -> Result<Self, TrainError> {
+        Forward::start(decoder, batch, Keep { checkpointing, learns_from }, &|x| x)
+    }
+
     /// As [`Self::run`], from what `change` makes of the token embeddings, (T, C): NEFTune adds noise there. `change`
     /// must not depend on anything that is trained but the embeddings.
     ///
@@ -54,14 +68,23 @@ impl<'a> Forward<'a> {
         checkpointing: bool,
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
+        Forward::start(decoder, batch, Keep { checkpointing, learns_from: &|_| true }, change)
+    }
+
+    fn start(
+        decoder: &'a Decoder,
+        batch: &'a Batch,
+        keep: Keep<'_>,
+        change: &dyn Fn(Tensor) -> Tensor,
+    ) -> Result<Self, TrainError> {
         let rows = predictors(batch, decoder)?;
         if !Lean::fits(decoder, batch) {
-            return Forward::recorded_from(decoder, batch, checkpointing, change);
+            return Forward::recorded_from(decoder, batch, keep.checkpointing, change);
         }
         let pass = decoder.pass(batch)?;
-        let keep = records_gradients();
+        let keep = records_gradients().then_some(keep);
         let x = tch::no_grad(|| change(decoder.embed(batch)));
-        let (lean, graded) = Lean::run(decoder, batch, pass, x, rows, keep, checkpointing);
+        let (lean, graded) = Lean::run(decoder, batch, pass, x, rows, keep);
         Ok(Forward { decoder, batch, graded, way: Way::Lean(Box::new(lean)) })
     }
 

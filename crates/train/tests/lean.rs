@@ -65,7 +65,7 @@ fn batches() -> Vec<(&'static str, Batch)> {
         let examples: Vec<Example> = lengths.iter().map(|&n| example(&mut rng, n)).collect();
         Batch::from_examples(&examples.iter().collect::<Vec<_>>()).unwrap()
     };
-    let plain = [("short", of(&[5, 2, 17])), ("long", of(&[9, 600])), ("very long", of(&[1100]))];
+    let plain = [("short", of(&[5, 4, 2, 17])), ("long", of(&[9, 600])), ("very long", of(&[1100]))];
     let pair = |p: u32, c: u32, r: u32| {
         let ids = |n: u32, by: u32| (0..n).map(|i| (i * by + 7) % VOCAB as u32).collect::<Vec<_>>();
         PairExample::new("p", ids(p, 5), ids(c, 11), ids(r, 13)).unwrap()
@@ -76,12 +76,22 @@ fn batches() -> Vec<(&'static str, Batch)> {
     plain.into_iter().chain(pairs).collect()
 }
 
-/// ln p of the targets, and the gradients of an uneven weighing of them.
-fn run(decoder: &Decoder, forward: Forward<'_>, trained: &mut [(String, Tensor)]) -> (Tensor, Vec<Tensor>) {
-    let ids: Vec<i64> = forward.batch().targets().map(|(_, t, _)| forward.batch().ids()[t]).collect();
+/// Whether the loss weighs a segment's targets: all of them; none of an answer that only estimates something; one segment alone.
+const WEIGHINGS: [fn(usize) -> bool; 3] = [|_| true, |segment| segment % 3 != 2, |segment| segment == 1];
+
+/// ln p of the targets, and the gradients of an uneven weighing of them, nothing outside the segments that `is_weighed`.
+fn run(
+    decoder: &Decoder,
+    forward: Forward<'_>,
+    trained: &mut [(String, Tensor)],
+    is_weighed: fn(usize) -> bool,
+) -> (Tensor, Vec<Tensor>) {
+    let (ids, weighed): (Vec<i64>, Vec<bool>) =
+        forward.batch().targets().map(|(_, t, s)| (forward.batch().ids()[t], is_weighed(s))).unzip();
     let scored = score(decoder, forward.graded(), &Tensor::from_slice(&ids), HeadOptions::default());
     let weights =
         (Tensor::arange(ids.len() as i64, (Kind::Float, tch::Device::Cpu)).sin() + 0.5) / ids.len() as f64;
+    let weights = weights * Tensor::from_slice(&weighed);
     forward.backward(&scored, &weights).unwrap();
     let gradients = trained.iter_mut().map(|(_, t)| {
         let gradient = t.grad().copy();
@@ -110,23 +120,30 @@ fn check_decoder(
         if name == "very long" && (kind != Kind::Float || !longest_too) {
             continue;
         }
-        let recorded = Forward::recorded(decoder, &batch, false).unwrap();
-        let (logps, expected) = run(decoder, recorded, &mut trained);
-        for checkpointing in [false, true] {
-            let lean = Forward::run(decoder, &batch, checkpointing).unwrap();
-            assert!(!lean.graded().requires_grad(), "{name}: autograd recorded a pass that should be lean");
-            let (ours, found) = run(decoder, lean, &mut trained);
-            let off = (&ours - &logps).abs().max().double_value(&[]);
-            assert!(off < value, "{name}: ln p is off by {off:e}");
-            for (((at, _), x), y) in trained.iter().zip(&expected).zip(&found) {
-                let off = (x - y).to_kind(Kind::Float).norm().double_value(&[]);
-                let size = x.to_kind(Kind::Float).norm().double_value(&[]);
-                assert!(size > 1e-7, "{name}: the gradient of {at} is zero");
+        let weighings =
+            WEIGHINGS.into_iter().filter(|is_weighed| batch.targets().any(|(.., s)| is_weighed(s)));
+        for is_weighed in weighings {
+            let recorded = Forward::recorded(decoder, &batch, false).unwrap();
+            let (logps, expected) = run(decoder, recorded, &mut trained, is_weighed);
+            for checkpointing in [false, true] {
+                let lean = Forward::run_learning_from(decoder, &batch, checkpointing, &is_weighed).unwrap();
                 assert!(
-                    off < gradient * size,
-                    "{name}: the gradient of {at} is off by {:e} of it",
-                    off / size
+                    !lean.graded().requires_grad(),
+                    "{name}: autograd recorded a pass that should be lean"
                 );
+                let (ours, found) = run(decoder, lean, &mut trained, is_weighed);
+                let off = (&ours - &logps).abs().max().double_value(&[]);
+                assert!(off < value, "{name}: ln p is off by {off:e}");
+                for (((at, _), x), y) in trained.iter().zip(&expected).zip(&found) {
+                    let off = (x - y).to_kind(Kind::Float).norm().double_value(&[]);
+                    let size = x.to_kind(Kind::Float).norm().double_value(&[]);
+                    assert!(size > 1e-7, "{name}: the gradient of {at} is zero");
+                    assert!(
+                        off < gradient * size,
+                        "{name}: the gradient of {at} is off by {:e} of it",
+                        off / size
+                    );
+                }
             }
         }
     }

@@ -273,7 +273,9 @@ pub fn kto<'a>(
         }
         let Some(b) = run.next_batch() else { break };
         let rows = &rows[b];
-        let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
+        let learns_from = |segment: usize| !(rows.borrows && segment % 3 == 2);
+        let forward =
+            Forward::run_learning_from(decoder, &rows.batch, config.activation_checkpointing, &learns_from)?;
         let options = HeadOptions { metrics: true, ..HeadOptions::TRAIN };
         let scored = score_targets(decoder, &forward, options);
         let sums = rows.sums(&scored.logps).set_requires_grad(true);

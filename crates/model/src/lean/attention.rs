@@ -9,13 +9,14 @@ use crate::kernels::{Heads, parallel, softmax_backward, softmax_seen, wide};
 /// Tokens that see none outside: a plain segment, or a prefix and the segments that share it.
 pub(crate) struct Island {
     pub(crate) range: Range<usize>,
-    runs: Vec<Run>,
+    /// At least one; the first begins with the prefix that the others share.
+    pub(super) runs: Vec<Run>,
 }
 
 /// Tokens of an island of which each sees the island's first `prefix` tokens, and of the run those up to itself.
-struct Run {
-    own: Range<usize>,
-    prefix: usize,
+pub(super) struct Run {
+    pub(super) own: Range<usize>,
+    pub(super) prefix: usize,
 }
 
 /// Queries that are scored at once: few enough that their scores stay in a core's cache, and that few keys after them are
@@ -54,7 +55,7 @@ pub(crate) fn islands(segments: &[Segment]) -> Option<Vec<Island>> {
 
 /// Queries of a run that are scored at once, by their places in the run, and how many of the run's keys are scored:
 /// at least those that the last of the queries sees.
-struct Block {
+pub(super) struct Block {
     queries: Range<usize>,
     keys: usize,
 }
@@ -65,7 +66,7 @@ impl Run {
         self.prefix + self.own.len()
     }
 
-    fn blocks(&self) -> impl Iterator<Item = Block> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> {
         let (n, prefix, most) = (self.own.len(), self.prefix, self.n_keys());
         (0..n).step_by(QUERIES).map(move |start| {
             let end = (start + QUERIES).min(n);
@@ -255,6 +256,6 @@ pub(super) fn view(t: &Tensor, island: &Island, heads: Heads) -> Tensor {
 }
 
 /// Tokens of (Hkv, n·each, D), `each` rows a token.
-fn part(t: &Tensor, tokens: &Range<usize>, each: usize) -> Tensor {
+pub(super) fn part(t: &Tensor, tokens: &Range<usize>, each: usize) -> Tensor {
     t.narrow(1, (tokens.start * each) as i64, (tokens.len() * each) as i64)
 }

@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::attention::{self, Island, Kept};
 use super::product::Product;
+use super::reached::Reached;
 use super::{norm_gradient, norm_weight};
 use crate::kernels::{
     Heads, join_heads, rms_backward, rms_forward, rms_normed, silu_backward, silu_forward, split_heads,
@@ -42,6 +43,32 @@ pub(crate) struct Whole<'a> {
 }
 
 impl Tape<'_> {
+    /// What of it a gradient reaches; `islands` are the batch's.
+    pub(super) fn reached(self, block: &Block, reached: &Reached, islands: &[Island]) -> Self {
+        let rows = |t: Tensor| reached.rows(&t);
+        let whole = match self {
+            Tape::Input(x) => return Tape::Input(rows(x)),
+            Tape::Whole(whole) => *whole,
+        };
+        let heads = heads(block);
+        let pair = |(x, inverse)| (rows(x), rows(inverse));
+        let [q, k, v] = whole.qkv;
+        Tape::Whole(Box::new(Whole {
+            x: pair(whole.x),
+            middle: pair(whole.middle),
+            qkv: [
+                reached.by_island(&q, islands, heads, heads.group),
+                reached.by_island(&k, islands, heads, 1),
+                reached.by_island(&v, islands, heads, 1),
+            ],
+            probabilities: reached.kept(whole.probabilities, islands),
+            attended: rows(whole.attended),
+            gate_up: rows(whole.gate_up),
+            products: whole.products,
+            low: whole.low.map(|low| low.map(rows)),
+        }))
+    }
+
     /// Bytes that it holds; the adapters' factors in the model's dtype are not counted.
     pub(crate) fn n_bytes(&self) -> usize {
         let whole = match self {

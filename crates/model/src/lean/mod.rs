@@ -15,6 +15,7 @@
 mod attention;
 mod block;
 mod product;
+mod reached;
 
 use crate::{Activation, Block, Decoder, GateUp, Linear, Mlp, Norm, Pass, Qkv, RopeConfig, Update, Weight};
 use ferrotune_types::Batch;
@@ -24,7 +25,18 @@ use self::attention::Island;
 pub use self::attention::n_kept;
 use self::block::{Lay, Tape, Wanted};
 pub use self::product::accumulate;
+use self::reached::Reached;
 use crate::kernels::{self, rms_backward, rms_forward};
+
+/// What a pass keeps for its backward pass.
+#[derive(Clone, Copy)]
+pub struct Keep<'a> {
+    /// Only the blocks' inputs, from which everything else is computed again.
+    pub checkpointing: bool,
+    /// From which of the batch's segments the loss learns. Of the others' targets it has no gradient; so nothing is kept of
+    /// an answer that it only looks at.
+    pub learns_from: &'a dyn Fn(usize) -> bool,
+}
 
 /// A pass over one batch.
 pub struct Lean<'a> {
@@ -32,6 +44,8 @@ pub struct Lean<'a> {
     batch: &'a Batch,
     pass: Pass<'a>,
     islands: Vec<Island>,
+    /// What of it the backward pass is about, where that is not all.
+    reached: Option<Reached>,
     /// What each block's backward pass reads; a block's input alone where activations are checkpointed.
     tapes: Vec<Tape<'a>>,
     /// Which rows of the last block's output are graded, (N).
@@ -60,25 +74,29 @@ impl<'a> Lean<'a> {
     }
 
     /// Runs the blocks from the embeddings x, (T, C); gives the hidden states that predict targets, normed, (N, C).
-    /// `keep` what a backward pass needs; `checkpointing` keeps only the blocks' inputs.
     pub fn run(
         decoder: &'a Decoder,
         batch: &'a Batch,
         pass: Pass<'a>,
         mut x: Tensor,
         rows: Tensor,
-        keep: bool,
-        checkpointing: bool,
+        keep: Option<Keep<'_>>,
     ) -> (Self, Tensor) {
         let _guard = tch::no_grad_guard();
         let islands = attention::islands(batch.segments()).unwrap_or_default();
+        let reached =
+            keep.and_then(|keep| Reached::of(&islands, &learnt(batch, keep.learns_from), x.device()));
         let lay = Lay { pass: &pass, islands: &islands };
         let mut tapes = Vec::new();
         for block in &decoder.blocks {
-            let input = (keep && checkpointing).then(|| x.shallow_clone());
-            let wanted = if keep && !checkpointing { Wanted::Tape } else { Wanted::All };
+            let input = keep.filter(|keep| keep.checkpointing).map(|_| Tape::Input(x.shallow_clone()));
+            let wanted = if keep.is_some() && input.is_none() { Wanted::Tape } else { Wanted::All };
             let (y, tape) = block::forward(block, x, &lay, &wanted, |_, _| {});
-            tapes.extend(input.map(Tape::Input).or(tape));
+            let tape = input.or(tape);
+            tapes.extend(match &reached {
+                Some(reached) => tape.map(|tape| tape.reached(block, reached, &islands)),
+                None => tape,
+            });
             x = y;
         }
         let last = x.index_select(0, &rows);
@@ -86,7 +104,7 @@ impl<'a> Lean<'a> {
             Norm::Rms { eps, .. } => rms_forward(&last, &norm_weight(&decoder.norm), *eps),
             Norm::Layer { .. } => (decoder.norm.forward(&last), Tensor::new()),
         };
-        (Lean { decoder, batch, pass, islands, tapes, rows, last, inverse }, graded)
+        (Lean { decoder, batch, pass, islands, reached, tapes, rows, last, inverse }, graded)
     }
 
     /// Bytes of what the blocks keep for their backward passes.
@@ -95,7 +113,7 @@ impl<'a> Lean<'a> {
     }
 
     /// Adds to every trained tensor's `.grad` the gradient of a loss with `gradient` (N, C) with respect to the
-    /// states that [`Self::run`] gave.
+    /// states that [`Self::run`] gave. It must be zero outside the segments that the loss learns from.
     pub fn backward(mut self, gradient: &Tensor) {
         let _guard = tch::no_grad_guard();
         let decoder = self.decoder;
@@ -106,11 +124,23 @@ impl<'a> Lean<'a> {
         let mut gradient =
             Tensor::zeros([self.batch.n_tokens() as i64, into.size()[1]], (decoder.kind, decoder.device))
                 .index_add_(0, &self.rows, &into);
+        let reached = self.reached.as_ref();
+        if let Some(reached) = reached {
+            let left = reached.rows(&gradient);
+            debug_assert_eq!(
+                left.count_nonzero(None::<i64>),
+                gradient.count_nonzero(None::<i64>),
+                "a gradient of what is not learnt from"
+            );
+            gradient = left;
+        }
 
         let embedding_trains = decoder.embedding.requires_grad();
         let lowest =
             if embedding_trains { 0 } else { first_trained(decoder).unwrap_or(decoder.blocks.len()) };
-        let lay = Lay { pass: &self.pass, islands: &self.islands };
+        let pass = reached.map(|reached| self.pass.of_tokens(&reached.tokens));
+        let islands = reached.map_or(&self.islands, |reached| &reached.islands);
+        let lay = Lay { pass: pass.as_ref().unwrap_or(&self.pass), islands };
         for (block_idx, block) in decoder.blocks.iter().enumerate().rev() {
             if block_idx < lowest {
                 break;
@@ -125,12 +155,19 @@ impl<'a> Lean<'a> {
         }
         if embedding_trains {
             let ids = Tensor::from_slice(self.batch.ids());
+            let ids = reached.map_or_else(|| ids.shallow_clone(), |reached| reached.rows(&ids));
             accumulate(
                 &decoder.embedding,
                 &decoder.embedding.zeros_like().detach().index_add_(0, &ids, &gradient),
             );
         }
     }
+}
+
+/// Which tokens lie in the segments that `learns_from` names.
+fn learnt(batch: &Batch, learns_from: &dyn Fn(usize) -> bool) -> Vec<bool> {
+    let segments = batch.segments().iter().enumerate();
+    segments.flat_map(|(i, segment)| std::iter::repeat_n(learns_from(i), segment.range.len())).collect()
 }
 
 /// Whether [`read`] takes a batch: it fits, and no weight would have to be made anew for it.
