@@ -44,14 +44,16 @@ impl<'a> Journal<'a> {
         text.lines().map(row).collect()
     }
 
-    /// Whether a run of so many seconds fits into the time; says so where it does not.
+    /// Whether a run of so many seconds fits into the time.
     pub(super) fn has_time_for(&self, seconds: f64) -> bool {
         let so_far = self.started.elapsed().as_secs_f64();
-        let fits = self.args.minutes.is_none_or(|minutes| so_far + seconds <= minutes * 60.0);
-        if !fits {
-            eprintln!("stopping after {:.0} min; the same command goes on from here", so_far / 60.0);
-        }
-        fits
+        self.args.minutes.is_none_or(|minutes| so_far + seconds <= minutes * 60.0)
+    }
+
+    /// Says that what is left has to wait.
+    pub(super) fn say_stopping(&self) {
+        let so_far = self.started.elapsed().as_secs_f64();
+        eprintln!("stopping after {:.0} min; the same command goes on from here", so_far / 60.0);
     }
 
     /// The `ferrotune` command, built at the first run.

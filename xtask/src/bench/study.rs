@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ pub(super) fn preference(args: &Args) -> Result<()> {
         // One run on one core makes better use of it than of half of two.
         let workers = args.side_by_side.clamp(1, cells.len());
         let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(workers);
-        let (journal, binary, left) = (&journal, &binary, &Mutex::new(cells.into_iter()));
+        let (journal, binary, left) = (&journal, &binary, &Mutex::new(cells));
         std::thread::scope(|scope| {
             let work = |worker| scope.spawn(move || work(journal, binary, left, worker, threads));
             let at_work: Vec<_> = (0..workers).map(work).collect();
@@ -126,26 +126,34 @@ pub(super) fn preference(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs one after another of what is left, until nothing is or the time is up.
+/// Runs one after another of what is left and fits into the time.
 fn work(
     journal: &Journal<'_>,
     binary: &Path,
-    left: &Mutex<impl Iterator<Item = Cell>>,
+    left: &Mutex<Vec<Cell>>,
     worker: usize,
     threads: usize,
 ) -> Result<()> {
     let scratch = journal.folder.join(format!("worker-{worker}"));
     std::fs::create_dir_all(&scratch)?;
     loop {
-        let next = left.lock().map_or(None, |mut left| left.next());
-        let Some(cell) = next else { return Ok(()) };
-        // A run is not cut short: it is not begun where the last of its kind would not fit any more.
         let before = journal.rows()?;
-        let expected =
-            before.iter().rev().find(|row| cell.is_like(row)).and_then(|row| row["seconds"].as_f64());
-        if !journal.has_time_for(expected.unwrap_or(0.0)) {
+        // As long as the fastest of its kind took: the others shared the machine with something else.
+        let expected = |cell: &Cell| {
+            let alike =
+                before.iter().filter(|row| cell.is_like(row)).filter_map(|row| row["seconds"].as_f64());
+            alike.reduce(f64::min).unwrap_or(0.0)
+        };
+        let mut cells = left.lock().unwrap_or_else(PoisonError::into_inner);
+        // A run is not cut short: it is not begun where it would not fit any more.
+        let Some(next) = cells.iter().position(|cell| journal.has_time_for(expected(cell))) else {
+            if !cells.is_empty() {
+                journal.say_stopping();
+            }
             return Ok(());
-        }
+        };
+        let cell = cells.remove(next);
+        drop(cells);
         let (_, seconds) =
             journal.run(&cell.key(), || run(binary, &journal.folder, &scratch, &cell, threads))?;
         eprintln!("{} {}, seed {}: {seconds:.0} s", cell.dataset.name, cell.loss, cell.seed);

@@ -100,6 +100,7 @@ pub(super) fn study(args: &Args) -> Result<()> {
         }
         let longest = rows.iter().filter_map(|row| row["seconds"].as_f64()).fold(0.0, f64::max);
         if !journal.has_time_for(longest) {
+            journal.say_stopping();
             break;
         }
         let binary = journal.binary()?;
