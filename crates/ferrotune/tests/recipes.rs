@@ -258,6 +258,16 @@ fn a_cached_reference_is_the_live_one() {
 }
 
 #[test]
+fn a_batch_larger_than_the_data_counts_the_pairs_that_there_are() {
+    let (model, adapter) = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let config = DpoConfig { steps: 3, batch: 64, ..DpoConfig::default() };
+    let outcome = dpo(&model.decoder, &adapter, &pairs(&model, 0..4), &[], &config, dir.path(), "h").unwrap();
+    let seconds: f64 = outcome.step_seconds.iter().sum();
+    assert!(outcome.pairs_per_s > 0.0 && outcome.pairs_per_s * seconds < 4.0 * 3.0 + 1e-6);
+}
+
+#[test]
 fn held_out_pairs_tell_how_far_a_run_has_gone() {
     let (model, adapter) = tiny();
     let (train, held) = (pairs(&model, 0..8), pairs(&model, 20..24));

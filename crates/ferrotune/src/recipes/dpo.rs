@@ -5,7 +5,7 @@
 //! batches that training will see and on no others, so that policy and reference agree to the last bit before the
 //! first step. Dropout is off, as in TRL: it would put noise into every log-ratio.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -278,7 +278,7 @@ pub fn dpo<'a>(
 
     // The reference, before anything moves. Batches that no step comes to are left out.
     trained.set_training(false);
-    let wanted = Sampler::new(train.len(), config.seed, config.shuffle)
+    let wanted: BTreeSet<usize> = Sampler::new(train.len(), config.seed, config.shuffle)
         .take((n_steps * accumulation).min(train.len()))
         .into_iter()
         .collect();
@@ -377,9 +377,10 @@ pub fn dpo<'a>(
         outcome.validations.iter().map(|(step, figures)| (*step, Held::read(figures, n_held))).collect();
     let warm = if outcome.step_seconds.len() > 4 { 2 } else { 0 };
     let seconds: f64 = outcome.step_seconds[warm..].iter().sum();
-    let pairs_per_step = (config.batch * accumulation) as f64;
     // The reference is paid once for all pairs; a step's share of it is counted with the step.
     let n_train: usize = reference.iter().flatten().map(|r| r.chosen.len()).sum();
+    // The last batch may be shorter than the others.
+    let pairs_per_step = (n_train * accumulation) as f64 / wanted.len().max(1) as f64;
     let share = reference_seconds / (n_train + n_held).max(1) as f64 * pairs_per_step;
     let timed = (outcome.step_seconds.len() - warm) as f64;
     Ok(DpoOutcome {

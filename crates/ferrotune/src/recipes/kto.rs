@@ -249,9 +249,12 @@ pub fn kto<'a>(
     loop {
         if run.validates() && n_train < rows.len() {
             let (mut held, mut hits, mut n, mut means) = (0.0, 0.0, 0, MetricMeans::default());
+            // Before the first step policy and reference are one, and what the latter says is known.
+            let unmoved = run.step() == 0;
             for (b, rows) in rows.iter().enumerate().skip(n_train) {
-                let said = rows.said(decoder)?;
-                let out = rows.loss(loss, &said, &reference(b)?)?;
+                let reference = reference(b)?;
+                let said = if unmoved { reference.shallow_clone() } else { rows.said(decoder)? };
+                let out = rows.loss(loss, &said, &reference)?;
                 means.add(&kto_metrics(&said.select(1, 0), &rows.desirable, &out));
                 held += out.losses.sum(Kind::Double).double_value(&[]);
                 // A thumb is met where the reward has its sign; a reward of 0, such as all have at the start, is half met.
@@ -265,7 +268,8 @@ pub fn kto<'a>(
             let mut figures = vec![("eval_loss", held / n), ("eval_thumbs_met", hits / n)];
             figures.extend(means.iter().map(|(name, value)| (name.as_str(), *value)));
             if !pairs.is_empty() {
-                figures.extend(pairs.drift(decoder)?.figures());
+                let drift = if unmoved { pairs.unmoved(|_, _, _| Ok(()))? } else { pairs.drift(decoder)? };
+                figures.extend(drift.figures());
             }
             if !run.validated_with(hits / n, Best::Accuracy, &figures)? {
                 break;

@@ -15,7 +15,7 @@ use ferrotune_types::{Batch, PairExample, Segment};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::held_pairs::{HeldPairs, lengths, score_targets, sums};
+use super::held_pairs::{HeldPairs, Seen, lengths, score_targets, sums};
 use super::run::{Best, Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
 
@@ -97,13 +97,15 @@ pub fn orpo<'a>(
     loop {
         if run.validates() && !held.is_empty() {
             let (mut eval_loss, mut means) = (0.0, MetricMeans::default());
-            let drift = held.drift_and(decoder, |batch, _, logps| {
+            let figures = |batch: &Batch, _: &Seen, logps: &Tensor| {
                 let (value, _, metrics) = batch_loss(batch, logps, loss)?;
                 let n = lengths(batch).len();
                 eval_loss += value * n as f64;
                 means.add_many(&metrics, n);
                 Ok(())
-            })?;
+            };
+            let unmoved = run.step() == 0;
+            let drift = if unmoved { held.unmoved(figures)? } else { held.drift_and(decoder, figures)? };
             let mut figures: Vec<(String, f64)> =
                 vec![("eval_loss".to_owned(), eval_loss / held.n_pairs() as f64)];
             figures.extend(means.take("eval_"));
