@@ -321,7 +321,7 @@ pub fn dpo<'a>(
                 Ok(())
             };
             let unmoved = run.step() == 0 && begins_there;
-            let drift = if unmoved { held.unmoved(figures)? } else { held.drift_and(decoder, figures)? };
+            let drift = held.drift_and(decoder, unmoved, figures)?;
             let eval_loss = eval_loss / held.n_pairs() as f64;
             let mut figures: Vec<(String, f64)> = vec![("eval_loss".to_owned(), eval_loss)];
             figures.extend(means.take("eval_"));

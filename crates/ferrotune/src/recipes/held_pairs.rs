@@ -87,16 +87,21 @@ impl HeldPairs {
     /// # Errors
     /// Where the model refuses a batch.
     pub fn drift(&self, decoder: &Decoder) -> Result<Drift> {
-        self.drift_and(decoder, |_, _, _| Ok(()))
+        self.drift_and(decoder, false, |_, _, _| Ok(()))
     }
 
     /// As [`Self::drift`]; `also` sees each batch with the log-probabilities of its targets, so that a recipe's own
-    /// loss needs no second pass.
+    /// loss needs no second pass. `unmoved`: the model is still the reference, so that there is no pass at all.
     pub(crate) fn drift_and(
         &self,
         decoder: &Decoder,
+        unmoved: bool,
         mut also: impl FnMut(&Batch, &Seen, &Tensor) -> Result<()>,
     ) -> Result<Drift> {
+        if unmoved {
+            self.batches.iter().try_for_each(|(batch, seen)| also(batch, seen, &seen.logps))?;
+            return Ok(Drift { n_pairs: self.n_pairs(), accuracy: 0.5, kl: Some(0.0), ..Drift::default() });
+        }
         let mut sum = DriftSum::default();
         for (batch, seen) in &self.batches {
             let forward = tch::no_grad(|| Forward::run(decoder, batch, false))?;
@@ -122,15 +127,6 @@ impl HeldPairs {
         for (_, seen) in &mut self.batches {
             seen.rows = seen.rows.narrow(0, 0, 0);
         }
-    }
-
-    /// What [`Self::drift_and`] gives and shows while the model is still the reference, without a pass.
-    pub(crate) fn unmoved(
-        &self,
-        mut also: impl FnMut(&Batch, &Seen, &Tensor) -> Result<()>,
-    ) -> Result<Drift> {
-        self.batches.iter().try_for_each(|(batch, seen)| also(batch, seen, &seen.logps))?;
-        Ok(Drift { n_pairs: self.n_pairs(), accuracy: 0.5, kl: Some(0.0), ..Drift::default() })
     }
 }
 

@@ -268,8 +268,7 @@ pub fn kto<'a>(
             let mut figures = vec![("eval_loss", held / n), ("eval_thumbs_met", hits / n)];
             figures.extend(means.iter().map(|(name, value)| (name.as_str(), *value)));
             if !pairs.is_empty() {
-                let drift = if unmoved { pairs.unmoved(|_, _, _| Ok(()))? } else { pairs.drift(decoder)? };
-                figures.extend(drift.figures());
+                figures.extend(pairs.drift_and(decoder, unmoved, |_, _, _| Ok(()))?.figures());
             }
             if !run.validated_with(hits / n, Best::Accuracy, &figures)? {
                 break;

@@ -105,7 +105,7 @@ pub fn orpo<'a>(
                 Ok(())
             };
             let unmoved = run.step() == 0;
-            let drift = if unmoved { held.unmoved(figures)? } else { held.drift_and(decoder, figures)? };
+            let drift = held.drift_and(decoder, unmoved, figures)?;
             let mut figures: Vec<(String, f64)> =
                 vec![("eval_loss".to_owned(), eval_loss / held.n_pairs() as f64)];
             figures.extend(means.take("eval_"));
