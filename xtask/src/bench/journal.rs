@@ -44,6 +44,11 @@ impl<'a> Journal<'a> {
         text.lines().map(row).collect()
     }
 
+    /// Where a file drawn from the rows goes: beside them, by another ending.
+    pub(super) fn beside(&self, ending: &str) -> PathBuf {
+        self.file.with_extension(ending)
+    }
+
     /// Whether a run of so many seconds fits into the time.
     pub(super) fn has_time_for(&self, seconds: f64) -> bool {
         let so_far = self.started.elapsed().as_secs_f64();

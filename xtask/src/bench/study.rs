@@ -1,10 +1,11 @@
 //! `cargo xtask bench --study preference`: does preference tuning align? One run for each seed, dataset and loss, each a
-//! line of the study's journal, so that it may be stopped and gone on with; then the table of what is there.
+//! line of the study's journal, so that it may be stopped and gone on with; then the table and the picture of what is there.
 //!
 //! The order is by seed, then dataset, then loss: whatever has been run is a whole table with fewer seeds.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod plot;
+mod results;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,9 +121,13 @@ pub(super) fn preference(args: &Args) -> Result<()> {
                 .try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a run of the study panicked")))
         })?;
     }
+    let rows = journal.rows()?;
+    let picture = journal.beside("svg");
+    plot::draw(&picture, &rows)?;
+    eprintln!("drawn: {}", picture.display());
     // The table is the command's result: people redirect it into docs/preference.md.
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", table(&journal.rows()?))?;
+    writeln!(stdout, "{}", results::table(&rows))?;
     Ok(())
 }
 
@@ -227,79 +232,4 @@ fn run(binary: &Path, folder: &Path, scratch: &Path, cell: &Cell, threads: usize
         .map(|name| (name.to_owned(), json[name].clone()))
         .collect::<serde_json::Map<_, _>>()
         .into())
-}
-
-/// A figure of a validation, whichever recipe wrote it.
-fn figure(validation: &Value, name: &str) -> Option<f64> {
-    let figures = &validation[1];
-    figures["drift"][name].as_f64().or_else(|| figures[format!("eval_drift/{name}")].as_f64())
-}
-
-/// Mean and range over seeds.
-fn spread(values: &[f64], digits: usize) -> String {
-    if values.is_empty() {
-        return "–".to_owned();
-    }
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), &v| (low.min(v), high.max(v)));
-    match values.len() {
-        1 => format!("{mean:.digits$}"),
-        _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
-    }
-}
-
-/// Which of a run's validations.
-type Pick = fn(&[Value]) -> Option<&Value>;
-
-fn table(rows: &[Value]) -> String {
-    let mut text = String::new();
-    for dataset in &DATASETS {
-        let mut of_loss: BTreeMap<usize, Vec<&Value>> = BTreeMap::new();
-        for row in rows
-            .iter()
-            .filter(|row| row["key"]["data"] == dataset.name && row["key"]["settings"] == settings(dataset))
-        {
-            let place = LOSSES.iter().position(|loss| row["key"]["loss"] == *loss);
-            of_loss.entry(place.unwrap_or(LOSSES.len())).or_default().push(&row["outcome"]);
-        }
-        let _ = write!(
-            text,
-            "{}: {} pairs to train on, {} held out\n\n| loss | seeds | accuracy on the way | accuracy, end | margin, nats | KL, nats a token | \
-             chosen, nats an answer | rejected | answer tokens before | after |\n|---|---|---|---|---|---|---|---|---|---|\n",
-            dataset.name, dataset.train, dataset.held
-        );
-        for (place, runs) in of_loss {
-            let at = |pick: Pick, name: &str| -> Vec<f64> {
-                runs.iter().filter_map(|run| figure(pick(run["validations"].as_array()?)?, name)).collect()
-            };
-            let reward = |pick: Pick| -> Vec<f64> {
-                runs.iter()
-                    .filter_map(|run| pick(run["validations"].as_array()?)?[1]["eval_accuracy"].as_f64())
-                    .collect()
-            };
-            let (midway, end): (Pick, Pick) = (|v| v.get(v.len() / 2), |v| v.last());
-            let accuracy = |pick| match LOSSES.get(place) {
-                Some(&"reward") => reward(pick),
-                _ => at(pick, "accuracy"),
-            };
-            let answers = |when: &str| -> Vec<f64> {
-                runs.iter().filter_map(|run| run["answer_tokens"][when]["mean"].as_f64()).collect()
-            };
-            let cells = [
-                LOSSES.get(place).copied().unwrap_or("?").to_owned(),
-                runs.len().to_string(),
-                spread(&accuracy(midway), 3),
-                spread(&accuracy(end), 3),
-                spread(&at(end, "margin"), 1),
-                spread(&at(end, "kl"), 3),
-                spread(&at(end, "chosen"), 1),
-                spread(&at(end, "rejected"), 1),
-                spread(&answers("before"), 0),
-                spread(&answers("after"), 0),
-            ];
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
-        text += "\n";
-    }
-    text
 }
