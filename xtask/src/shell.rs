@@ -6,9 +6,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's root.
+/// The repository's root: that of the checkout whose command runs, which another one that shares the target folder may have built.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    let built_for = || PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let runs_for = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let folder = runs_for.filter(|folder| folder.ends_with("xtask")).unwrap_or_else(built_for);
+    folder.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// The user's cache folder for Ferrotune: `FERROTUNE_CACHE`, else `XDG_CACHE_HOME/ferrotune`, else
