@@ -93,6 +93,18 @@ impl Block {
         all
     }
 
+    /// Its norms but those of queries and keys, in the order of [`Names::norms`].
+    pub(crate) fn norms(&self) -> [Option<&Norm>; 4] {
+        let (attention, mlp) = (&self.attention_norms, &self.mlp_norms);
+        [&attention.0, &attention.1, &mlp.0, &mlp.1].map(Option::as_ref)
+    }
+
+    /// As [`Self::norms`].
+    pub(crate) fn norms_mut(&mut self) -> [Option<&mut Norm>; 4] {
+        let (attention, mlp) = (&mut self.attention_norms, &mut self.mlp_norms);
+        [&mut attention.0, &mut attention.1, &mut mlp.0, &mut mlp.1].map(Option::as_mut)
+    }
+
     pub(crate) fn named_tensors(
         &self,
         prefix: &str,
@@ -100,8 +112,7 @@ impl Block {
         transposed: bool,
         out: &mut Vec<(String, Tensor)>,
     ) {
-        let norms = [&self.attention_norms.0, &self.attention_norms.1, &self.mlp_norms.0, &self.mlp_norms.1];
-        for (name, norm) in names.norms.iter().zip(norms) {
+        for (name, norm) in names.norms.iter().zip(self.norms()) {
             if let Some(norm) = norm {
                 norm_tensors(&format!("{prefix}.{name}"), norm, out);
             }

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::ops::Range;
 
 use ferrotune_types::{Batch, Segment};
@@ -259,6 +260,30 @@ impl Decoder {
         self.blocks.iter_mut().flat_map(Block::linears_mut).collect()
     }
 
+    /// The biases of its norms under their names in a checkpoint; GPT-2's alone have any.
+    pub fn norm_biases(&self) -> Vec<(String, &Tensor)> {
+        let names = self.config.names;
+        let blocks = self.blocks.iter().enumerate().flat_map(|(layer_idx, block)| {
+            let prefix = format!("{}.{layer_idx}", names.layers);
+            let named = names.norms.into_iter().zip(block.norms());
+            named.map(move |(name, norm)| (format!("{prefix}.{name}.bias"), norm))
+        });
+        let last = std::iter::once((format!("{}.bias", names.norm), Some(&self.norm)));
+        blocks.chain(last).filter_map(|(name, norm)| Some((name, norm?.bias()?))).collect()
+    }
+
+    /// As [`Self::norm_biases`], to put others in their places.
+    pub fn norm_biases_mut(&mut self) -> Vec<(String, &mut Tensor)> {
+        let names = self.config.names;
+        let blocks = self.blocks.iter_mut().enumerate().flat_map(|(layer_idx, block)| {
+            let prefix = format!("{}.{layer_idx}", names.layers);
+            let named = names.norms.into_iter().zip(block.norms_mut());
+            named.map(move |(name, norm)| (format!("{prefix}.{name}.bias"), norm))
+        });
+        let last = std::iter::once((format!("{}.bias", names.norm), Some(&mut self.norm)));
+        blocks.chain(last).filter_map(|(name, norm)| Some((name, norm?.bias_mut()?))).collect()
+    }
+
     /// Every plain tensor of the model under its name in a Hugging Face checkpoint.
     pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
         self.tensors(self.config.names.transposed)
@@ -297,6 +322,28 @@ fn own_head(weights: &mut WeightMap<'_>, embedding: &Tensor) -> Result<Option<Li
 pub fn records_gradients() -> bool {
     let leaf = Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     (&leaf + 1.0).requires_grad()
+}
+
+thread_local! {
+    static AS_RECORDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, whose products are taken as those of a pass that records gradients are, whether it records them or not: what a
+/// reference, a validation or a block before its recomputation says is then what a step of training says, bit for bit.
+pub fn as_recorded<T>(f: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            AS_RECORDED.set(self.0);
+        }
+    }
+    let _before = Before(AS_RECORDED.replace(true));
+    f()
+}
+
+/// Whether products are those of a pass that records gradients: one that does, or one under [`as_recorded`].
+pub(crate) fn multiplies_as_recorded() -> bool {
+    AS_RECORDED.get() || records_gradients()
 }
 
 /// For every token, the length of the sequence that it belongs to; for a shared prefix, of the longest one.

@@ -1,6 +1,6 @@
 use tch::{Kind, Tensor};
 
-use crate::decoder::records_gradients;
+use crate::decoder::multiplies_as_recorded;
 use crate::kernels::{wide, widens};
 
 /// A linear layer, y = x Wᵀ + b, that an adapter may replace.
@@ -75,7 +75,7 @@ pub enum Update {
 /// x Wᵀ + b, where no gradient is asked for in the dtype that the CPU multiplies best. (With one, autograd would keep
 /// the widened weight.)
 pub(crate) fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    if widens(x.kind(), x.device()) && !records_gradients() {
+    if widens(x.kind(), x.device()) && !multiplies_as_recorded() {
         wide(x).linear(&wide(weight), bias.map(wide).as_ref()).to_kind(x.kind())
     } else {
         x.linear(weight, bias)

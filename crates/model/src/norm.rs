@@ -53,6 +53,22 @@ impl Norm {
             Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => weight,
         }
     }
+
+    /// (C), where it has one.
+    pub fn bias(&self) -> Option<&Tensor> {
+        match self {
+            Norm::Rms { .. } => None,
+            Norm::Layer { bias, .. } => bias.as_ref(),
+        }
+    }
+
+    /// As [`Self::bias`].
+    pub fn bias_mut(&mut self) -> Option<&mut Tensor> {
+        match self {
+            Norm::Rms { .. } => None,
+            Norm::Layer { bias, .. } => bias.as_mut(),
+        }
+    }
 }
 
 /// One kernel where no gradient is wanted; libtorch takes it apart by itself where one is.

@@ -1,7 +1,7 @@
 use ferrotune_model::lean::{Keep, Lean};
-use ferrotune_model::{Decoder, records_gradients};
+use ferrotune_model::{Decoder, as_recorded, records_gradients};
 use ferrotune_types::Batch;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::head::backward_head_weight;
 use crate::{HeadOptions, Scored, TrainError};
@@ -28,7 +28,22 @@ enum Way<'a> {
     /// Recorded by autograd.
     Recorded,
     /// Inputs of every block, kept instead of the graph; the last is the final norm's.
-    Checkpointed(Vec<Tensor>),
+    Checkpointed(Vec<Tensor>, Noise),
+}
+
+/// What dropout draws from: each block has a seed of its own, so that its recomputation drops the same, and a run with
+/// checkpointing the same as one without.
+struct Noise(i64);
+
+impl Noise {
+    /// A seed out of libtorch's generator, which a step seeds.
+    fn draw() -> Self {
+        Noise(Tensor::randint(i64::from(i32::MAX), [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]))
+    }
+
+    fn seed(&self, block_idx: usize) {
+        tch::manual_seed(self.0 + block_idx as i64);
+    }
 }
 
 impl<'a> Forward<'a> {
@@ -54,7 +69,24 @@ impl<'a> Forward<'a> {
         checkpointing: bool,
         learns_from: &dyn Fn(usize) -> bool,
     ) -> Result<Self, TrainError> {
-        Forward::start(decoder, batch, Keep { checkpointing, learns_from }, &|x| x)
+        let rows = predictors(batch, decoder)?;
+        Forward::start(decoder, batch, rows, Keep { checkpointing, learns_from }, &|x| x)
+    }
+
+    /// As [`Self::run`], for a loss on the hidden states of `tokens`, whatever they predict: [`Self::graded`] has those, in
+    /// that order, and [`Self::backward_from`] takes their gradient.
+    ///
+    /// # Errors
+    /// [`TrainError::NothingToTrain`] where there are no tokens, [`TrainError::Config`] where one is not the batch's;
+    /// [`TrainError::Model`] where the model refuses the batch.
+    pub fn run_at(
+        decoder: &'a Decoder,
+        batch: &'a Batch,
+        checkpointing: bool,
+        tokens: &[usize],
+    ) -> Result<Self, TrainError> {
+        let keep = Keep { checkpointing, learns_from: &|_| true };
+        Forward::start(decoder, batch, rows_of(tokens, batch, decoder)?, keep, &|x| x)
     }
 
     /// As [`Self::run`], from what `change` makes of the token embeddings, (T, C): NEFTune adds noise there. `change`
@@ -68,18 +100,19 @@ impl<'a> Forward<'a> {
         checkpointing: bool,
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
-        Forward::start(decoder, batch, Keep { checkpointing, learns_from: &|_| true }, change)
+        let rows = predictors(batch, decoder)?;
+        Forward::start(decoder, batch, rows, Keep { checkpointing, learns_from: &|_| true }, change)
     }
 
     fn start(
         decoder: &'a Decoder,
         batch: &'a Batch,
+        rows: Tensor,
         keep: Keep<'_>,
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
-        let rows = predictors(batch, decoder)?;
         if !Lean::fits(decoder, batch) {
-            return Forward::recorded_from(decoder, batch, keep.checkpointing, change);
+            return as_recorded(|| Forward::recorded_from(decoder, batch, &rows, keep.checkpointing, change));
         }
         let pass = decoder.pass(batch)?;
         let keep = records_gradients().then_some(keep);
@@ -94,20 +127,23 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// As [`Self::run`].
     pub fn recorded(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
-        Forward::recorded_from(decoder, batch, checkpointing, &|x| x)
+        let rows = predictors(batch, decoder)?;
+        as_recorded(|| Forward::recorded_from(decoder, batch, &rows, checkpointing, &|x| x))
     }
 
     fn recorded_from(
         decoder: &'a Decoder,
         batch: &'a Batch,
+        rows: &Tensor,
         checkpointing: bool,
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
-        let rows = predictors(batch, decoder)?;
         let pass = decoder.pass(batch)?;
+        let noise = records_gradients().then(Noise::draw);
         let mut x = change(decoder.embed(batch));
         let mut block_inputs = checkpointing.then(Vec::new);
-        for block in &decoder.blocks {
+        for (block_idx, block) in decoder.blocks.iter().enumerate() {
+            noise.iter().for_each(|noise| noise.seed(block_idx));
             match &mut block_inputs {
                 Some(inputs) => {
                     inputs.push(x.shallow_clone());
@@ -121,8 +157,9 @@ impl<'a> Forward<'a> {
             inputs.push(x.shallow_clone());
         }
         // The final norm works on rows, so it too needs only the graded ones.
-        let graded = decoder.norm.forward(&x.index_select(0, &rows));
-        let way = block_inputs.map_or(Way::Recorded, Way::Checkpointed);
+        let graded = decoder.norm.forward(&x.index_select(0, rows));
+        let way =
+            block_inputs.zip(noise).map_or(Way::Recorded, |(inputs, noise)| Way::Checkpointed(inputs, noise));
         Ok(Forward { decoder, batch, graded, way })
     }
 
@@ -160,10 +197,10 @@ impl<'a> Forward<'a> {
                 return Ok(());
             }
             Way::Recorded => None,
-            Way::Checkpointed(inputs) => Some(inputs),
+            Way::Checkpointed(inputs, noise) => Some((inputs, noise)),
         };
         surrogate(&self.graded, gradient).f_backward()?;
-        let Some(inputs) = inputs else { return Ok(()) };
+        let Some((inputs, noise)) = inputs else { return Ok(()) };
         let pass = self.decoder.pass(self.batch)?;
         let mut gradient = inputs[inputs.len() - 1].grad();
         for (block_idx, block) in self.decoder.blocks.iter().enumerate().rev() {
@@ -174,6 +211,7 @@ impl<'a> Forward<'a> {
             } else {
                 inputs[block_idx].shallow_clone()
             };
+            noise.seed(block_idx);
             let y = block.forward(&x, &pass);
             if !y.requires_grad() {
                 break;
@@ -189,14 +227,20 @@ impl<'a> Forward<'a> {
 
 /// Rows of the hidden states that predict a target, (N).
 fn predictors(batch: &Batch, decoder: &Decoder) -> Result<Tensor, TrainError> {
-    let predictors: Vec<i64> = batch.targets().map(|(predictor, ..)| predictor as i64).collect();
-    if predictors.is_empty() {
-        return Err(TrainError::NothingToTrain(format!(
-            "a batch of {} tokens has no token to train on",
-            batch.n_tokens()
-        )));
+    rows_of(&batch.targets().map(|(predictor, ..)| predictor).collect::<Vec<_>>(), batch, decoder)
+}
+
+/// Rows of the hidden states of `tokens`, (N).
+fn rows_of(tokens: &[usize], batch: &Batch, decoder: &Decoder) -> Result<Tensor, TrainError> {
+    let n = batch.n_tokens();
+    if tokens.is_empty() {
+        return Err(TrainError::NothingToTrain(format!("a batch of {n} tokens has no token to train on")));
     }
-    Ok(Tensor::from_slice(&predictors).to_device(decoder.device))
+    if let Some(token) = tokens.iter().find(|&&token| token >= n) {
+        return Err(TrainError::Config(format!("a loss on token {token} of a batch of {n}, counted from 0")));
+    }
+    let rows: Vec<i64> = tokens.iter().map(|&token| token as i64).collect();
+    Ok(Tensor::from_slice(&rows).to_device(decoder.device))
 }
 
 /// A scalar whose gradient with respect to `x` is `gradient`.

@@ -129,6 +129,61 @@ fn checkpointed_activations_give_the_same_gradient() {
     }
 }
 
+/// A reference or a validation, which record no gradients, and a block before its recomputation say bit for bit what a
+/// training step says, of families too that autograd records, in bf16 too.
+#[test]
+fn a_pass_says_the_same_with_and_without_gradients() {
+    let ids: Vec<i64> = (0..48).map(|t| 3 + t * 7 % 40).collect();
+    let segments = vec![Segment { range: 0..30, prefix: None }, Segment { range: 30..48, prefix: None }];
+    let mask = (0..48).map(|t| t != 0 && t != 30).collect();
+    let batch = Batch::new(ids, mask, segments).unwrap();
+    for name in ["llama", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2", "olmo2", "mixtral"] {
+        let folder = format!("{}/../../fixtures/golden/tiny_models/{name}", env!("CARGO_MANIFEST_DIR"));
+        let source = Source::Directory(folder.into());
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let decoder = load_decoder(&source, kind, Device::Cpu).unwrap().decoder;
+            unfreeze(decoder.leaves(), &Freeze::Nothing).unwrap();
+            let said = |checkpointing| {
+                Forward::run(&decoder, &batch, checkpointing).unwrap().graded().detach().copy()
+            };
+            let with = said(false);
+            assert!(tch::no_grad(|| said(false)).equal(&with), "{name}, {kind:?}: no gradients");
+            assert!(said(true).equal(&with), "{name}, {kind:?}: checkpointing");
+        }
+    }
+    // Sums of so few products are the same in any order; those of wider models are not.
+    let wide = tiny::sized(&["proj"], Kind::BFloat16, (256, 1024));
+    let said =
+        |checkpointing| Forward::recorded(&wide, &batch, checkpointing).unwrap().graded().detach().copy();
+    let with = said(false);
+    assert!(tch::no_grad(|| said(false)).equal(&with), "no gradients");
+    assert!(said(true).equal(&with), "checkpointing");
+}
+
+#[test]
+fn a_loss_on_states_of_tokens_takes_a_batch_without_targets() {
+    let decoder = tiny(&["proj"]);
+    let batch = batches(&examples(3), &[3]).remove(0);
+    let segments = batch.segments().to_vec();
+    let mute = Batch::new(batch.ids().to_vec(), vec![false; batch.n_tokens()], segments).unwrap();
+    let tokens: Vec<usize> = batch.targets().map(|(predictor, ..)| predictor).collect();
+    let by_targets = Forward::run(&decoder, &batch, false).unwrap();
+    let gradient = by_targets.graded().detach() * 0.5 + 1.0;
+    let said = by_targets.graded().detach().copy();
+    by_targets.backward_from(&gradient).unwrap();
+    let expect = take_gradients(&decoder);
+    for checkpointing in [false, true] {
+        let at = Forward::run_at(&decoder, &mute, checkpointing, &tokens).unwrap();
+        assert_eq!(at.graded().detach(), said);
+        at.backward_from(&gradient).unwrap();
+        assert_close(&expect, &take_gradients(&decoder), "by tokens");
+    }
+    let error = |tokens: &[usize]| Forward::run_at(&decoder, &mute, false, tokens).err().unwrap().to_string();
+    assert!(error(&[]).contains("no token to train on"));
+    let n = mute.n_tokens();
+    assert!(error(&[0, n]).contains(&format!("token {n} of a batch of {n}")), "{}", error(&[0, n]));
+}
+
 #[test]
 fn sharing_the_prompt_changes_nothing() {
     let decoder = tiny(&["proj"]);

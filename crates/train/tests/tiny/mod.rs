@@ -12,14 +12,19 @@ pub(crate) const VOCAB: usize = 97;
 
 /// A Llama of 3 layers in `kind`; `trained` names which of its weights learn.
 pub(crate) fn tiny(trained: &[&str], kind: Kind) -> Decoder {
+    sized(trained, kind, (24, 40))
+}
+
+/// As [`tiny`], of other widths: hidden and inner.
+pub(crate) fn sized(trained: &[&str], kind: Kind, (c, i): (i64, i64)) -> Decoder {
     let config = decoder_config(&json!({
-        "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40,
+        "model_type": "llama", "vocab_size": VOCAB, "hidden_size": c, "intermediate_size": i,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 2048, "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
         "attention_bias": true, "mlp_bias": true
     }))
     .unwrap();
-    let (c, i, kv) = (24, 40, 12);
+    let kv = c / 2;
     let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![VOCAB as i64, c])];
     for l in 0..3 {
         let at = |name: &str| format!("model.layers.{l}.{name}.weight");
