@@ -10,7 +10,7 @@ use ferrotune::recipes::{
 };
 use ferrotune_model::Decoder;
 use ferrotune_model::checkpoint::{Source, load_encoder};
-use ferrotune_peft::{Adapter, inject, quantize_base};
+use ferrotune_peft::{Adapter, LoraConfig, inject, quantize_base};
 use ferrotune_tokenizer::Tokenizer;
 use ferrotune_train::{Freeze, unfreeze};
 use ferrotune_types::Example;
@@ -132,6 +132,51 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     for ((name, a), (_, b)) in adapter.parameters().iter().zip(again.parameters()) {
         assert!(a.equal(&b), "{name} differs");
     }
+}
+
+/// What is dropped and what noise is added depend on the seed and the step alone.
+#[test]
+fn checkpointed_activations_and_smaller_batches_change_memory_only() {
+    let run = |dropout: f64, config: &SftConfig| {
+        let (model, adapter) = with_adapter(dropout);
+        let dir = tempfile::tempdir().unwrap();
+        sft(&model.decoder, &adapter, &data(9), config, dir.path(), "h").unwrap().losses
+    };
+    let plain = settings(4, 1e-2);
+    let checkpointed = SftConfig { activation_checkpointing: true, ..plain.clone() };
+    let (whole, again) = (run(0.5, &plain), run(0.5, &checkpointed));
+    assert_ne!(whole, run(0.0, &plain), "dropout does something");
+    assert!(whole.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-5), "{whole:?} {again:?}");
+
+    let noisy = SftConfig { neftune_alpha: 50.0, ..plain };
+    let split = SftConfig { micro_tokens: 1, ..noisy.clone() };
+    let (whole, again) = (run(0.0, &noisy), run(0.0, &split));
+    assert_ne!(whole, run(0.0, &settings(4, 1e-2)), "the noise does something");
+    assert!(whole.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-5), "{whole:?} {again:?}");
+}
+
+/// PEFT's LoRA+: B and everything of one dimension learn faster. Adam's first step moves each by its rate.
+#[test]
+fn loraplus_hastens_b_and_magnitudes() {
+    let mut model = tiny("fp32");
+    let lora = LoraConfig { use_dora: true, ..lora_config(4, 8.0, 0.0, "all-linear", "tiny").unwrap() };
+    let adapter = inject(&mut model.decoder, &lora, 0).unwrap();
+    let before: Vec<Tensor> = adapter.parameters().iter().map(|(_, t)| t.detach().copy()).collect();
+    let config = SftConfig { loraplus_ratio: 16.0, schedule: "constant".to_owned(), ..settings(1, 1e-3) };
+    let dir = tempfile::tempdir().unwrap();
+    sft(&model.decoder, &adapter, &SftData { validation: vec![], ..data(4) }, &config, dir.path(), "h")
+        .unwrap();
+    let mut seen = [0, 0];
+    for ((name, after), before) in adapter.parameters().iter().zip(&before) {
+        let moved = (after - before).abs().max().double_value(&[]);
+        if name.ends_with("lora_B.weight") || name.ends_with("lora_magnitude_vector") {
+            assert!((moved - 16e-3).abs() < 2e-4, "{name} moved by {moved}");
+            seen[usize::from(name.ends_with("vector"))] += 1;
+        } else {
+            assert!(moved < 1.1e-3, "{name} moved by {moved}");
+        }
+    }
+    assert!(seen[0] > 0 && seen[0] == seen[1]);
 }
 
 #[test]

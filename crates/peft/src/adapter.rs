@@ -140,7 +140,8 @@ impl Adapter {
     /// Turns dropout on or off. A new adapter trains; a loaded one does not.
     ///
     /// Masks come from libtorch's generator: call `tch::manual_seed` with a number made from the run's seed
-    /// and the step before each step (and again before a recomputation), and a resumed run draws the same.
+    /// and the step before each step, and a resumed run draws the same. Who computes a block again in the backward pass
+    /// seeds it before both computations, as `ferrotune_train::Forward` does.
     pub fn set_training(&self, on: bool) {
         self.switch.training.store(on, Ordering::Relaxed);
     }

@@ -204,7 +204,7 @@ impl<T> OneOrMany<T> {
 pub enum BiasMode {
     /// None.
     None,
-    /// Every linear layer's.
+    /// Every linear layer's and every norm's.
     All,
     /// Those of the layers that carry an adapter.
     LoraOnly,

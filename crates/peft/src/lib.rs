@@ -50,7 +50,7 @@ pub use error::PeftError;
 pub use file::{LoadOptions, load, read_config, save};
 pub use layer::LoraLayer;
 pub use merge::{MergeReport, Merged, check_merge, merge, merge_checked, unmerge};
-pub use neftune::neftune;
+pub use neftune::Neftune;
 pub use nf4::Nf4Weight;
 pub use nf4_state::{nf4_tensors, plain_tensors, quantize_base, restore_nf4};
 pub use plus::{LoraPlus, ParameterGroup};

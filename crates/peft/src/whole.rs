@@ -115,6 +115,10 @@ pub(crate) fn collect(
             whole.push(tensor);
         }
     }
+    if config.bias == BiasMode::All {
+        let norms = decoder.norm_biases().into_iter();
+        whole.extend(norms.map(|(name, bias)| WholeTensor::new(name, bias)));
+    }
     let mut seen = BTreeSet::new();
     whole.retain(|w| seen.insert(w.name.clone()));
     Ok(whole)
@@ -151,6 +155,11 @@ pub(crate) fn place(decoder: &mut Decoder, whole: &[WholeTensor], keep_tied: boo
                         linear.weight = ferrotune_model::Weight::Dense(pick(tensor));
                     } else if name.strip_suffix(".bias") == Some(&linear.name) {
                         linear.bias = Some(pick(tensor));
+                    }
+                }
+                for (norm, bias) in decoder.norm_biases_mut() {
+                    if norm == name {
+                        *bias = pick(tensor);
                     }
                 }
             }

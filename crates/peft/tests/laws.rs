@@ -2,10 +2,12 @@
 
 mod tiny;
 
+use ferrotune_model::checkpoint::{Source, load_decoder};
 use ferrotune_peft::{
-    BiasMode, Init, LoraConfig, PeftError, Targets, inject, merge, merge_checked, neftune, unmerge,
+    BiasMode, Init, LoadOptions, LoraConfig, Neftune, PeftError, Targets, inject, load, merge, merge_checked,
+    save, unmerge,
 };
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tiny::{base, base_of, batch, logits};
 
 fn diff(a: &Tensor, b: &Tensor) -> f64 {
@@ -178,15 +180,70 @@ fn neftune_noise_is_bounded_by_the_segment_and_repeats_with_its_seed() {
         |n: u32| ferrotune_types::Example::new("e", (0..n).collect(), vec![false; n as usize]).unwrap();
     let batch = ferrotune_types::Batch::from_examples(&[&example(4), &example(16)]).unwrap();
     let x = Tensor::zeros([20, 16], (Kind::Float, tch::Device::Cpu));
-    let noise = neftune(&x, &batch, 5.0, 1);
+    let noise_of = |seed: u64| Neftune::new(5.0, seed).add(x.shallow_clone(), &batch);
+    let noise = noise_of(1);
     for (start, n) in [(0, 4), (4, 16)] {
         let largest = noise.narrow(0, start, n).abs().max().double_value(&[]);
         let bound = 5.0 / (n as f64 * 16.0).sqrt();
         assert!(largest <= bound && largest > 0.9 * bound, "{largest} of {bound}");
     }
     assert!(noise.mean(Kind::Float).double_value(&[]).abs() < 0.1);
-    assert_eq!(noise, neftune(&x, &batch, 5.0, 1));
-    assert_ne!(noise, neftune(&x, &batch, 5.0, 2));
+    assert_eq!(noise, noise_of(1));
+    assert_ne!(noise, noise_of(2));
+    assert_eq!(Neftune::new(0.0, 1).add(x.shallow_clone(), &batch), x);
+
+    // The same noise however a step is split into batches, and other noise for each of its examples.
+    let split = Neftune::new(5.0, 1);
+    let parts = [example(4), example(16)].map(|example| {
+        let rows = x.narrow(0, 0, example.n_tokens() as i64);
+        split.add(rows, &ferrotune_types::Batch::from_examples(&[&example]).unwrap())
+    });
+    assert_eq!(Tensor::cat(&parts, 0), noise);
+    let (first, second) = (noise.narrow(0, 0, 4) * 2.0, noise.narrow(0, 4, 4) * 4.0);
+    assert!(!first.allclose(&second, 1e-3, 1e-6, false), "two examples draw the same");
+}
+
+/// PEFT's `bias="all"` trains every bias of the model; GPT-2's norms have some.
+#[test]
+fn all_biases_are_those_of_norms_too() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/golden/tiny_models/gpt2");
+    let source = Source::Directory(folder.into());
+    let from_disk = || load_decoder(&source, Kind::Float, Device::Cpu).unwrap().decoder;
+    let mut decoder = from_disk();
+    let config = LoraConfig { bias: BiasMode::All, ..LoraConfig::all_linear(2, 4.0) };
+    let mut adapter = inject(&mut decoder, &config, 3).unwrap();
+    let keys: Vec<String> = adapter.parameters().into_iter().map(|(key, _)| key).collect();
+    let n_layers = decoder.config.num_hidden_layers;
+    let norms = (0..n_layers).flat_map(|i| [format!("h.{i}.ln_1"), format!("h.{i}.ln_2")]);
+    for norm in norms.chain(["ln_f".to_owned()]) {
+        let key = format!("base_model.model.transformer.{norm}.bias");
+        assert_eq!(keys.iter().filter(|k| **k == key).count(), 1, "{key} in {keys:?}");
+    }
+
+    // What is trained is what the model computes with; on disk and off the model it is as PEFT has it.
+    let batch = ferrotune_types::Batch::new(
+        vec![3, 7, 1, 9],
+        vec![false; 4],
+        vec![ferrotune_types::Segment { range: 0..4, prefix: None }],
+    )
+    .unwrap();
+    let hidden = |decoder: &ferrotune_model::Decoder| tch::no_grad(|| decoder.hidden(&batch).unwrap());
+    let base = hidden(&from_disk());
+    assert_eq!(hidden(&decoder), base);
+    tch::no_grad(|| {
+        for (_, mut bias) in adapter.parameters().into_iter().filter(|(key, _)| key.contains(".ln_")) {
+            let _ = bias.g_add_scalar_(0.5);
+        }
+    });
+    let trained = hidden(&decoder);
+    assert!(!trained.allclose(&base, 1e-3, 1e-3, false));
+    let dir = tempfile::tempdir().unwrap();
+    save(&adapter, dir.path()).unwrap();
+    adapter.detach(&mut decoder);
+    assert_eq!(hidden(&decoder), base);
+    let mut again = from_disk();
+    let _again = load(&mut again, dir.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(hidden(&again), trained);
 }
 
 #[test]

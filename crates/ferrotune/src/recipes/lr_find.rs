@@ -4,14 +4,15 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
+use ferrotune_peft::Neftune;
 use ferrotune_train::{
-    AdamW, HeadOptions, LrPoint, LrSweep, Sampler, clip_grad_norm, draw_lr_sweep, sft_accumulate,
+    AdamW, HeadOptions, LrPoint, LrSweep, Sampler, clip_grad_norm, draw_lr_sweep, sft_accumulate_from,
 };
 use ferrotune_types::Example;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::run::{adamw_config, seed_step};
+use super::run::{adamw_config, seed_step, step_seed};
 use super::sft::{SftConfig, SftData, batches};
 use super::trained::Trained;
 use crate::progress::{Interrupted, Progress, interrupted};
@@ -67,7 +68,11 @@ pub fn find_lr<'a>(
         let examples: Vec<&Example> = groups.iter().flat_map(|&g| &data.train[g]).collect();
         let micro_batches = batches(&examples, config.micro_tokens)?;
         let checkpointing = config.activation_checkpointing;
-        let stats = sft_accumulate(decoder, &micro_batches, checkpointing, HeadOptions::default())?;
+        let noise = Neftune::new(config.neftune_alpha, step_seed(config.seed, step));
+        let head = HeadOptions::default();
+        let stats = sft_accumulate_from(decoder, &micro_batches, checkpointing, head, &|batch, x| {
+            noise.add(x, batch)
+        })?;
         optimizer.gather();
         clip_grad_norm(&mut optimizer.gradients(), config.run().most_norm());
         sweep.see(stats.loss);

@@ -522,7 +522,7 @@ pub(crate) fn seed_step(seed: u64, step: usize) {
 }
 
 /// A seed of a step's own.
-fn step_seed(seed: u64, step: usize) -> u64 {
+pub(crate) fn step_seed(seed: u64, step: usize) -> u64 {
     seed.wrapping_mul(1_000_003).wrapping_add(step as u64)
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
-use ferrotune_peft::neftune;
+use ferrotune_peft::Neftune;
 use ferrotune_train::{
     Curve, Estimate, HeadOptions, HeldMemory, draw_loss, evaluate_nll, sft_accumulate_from,
 };
@@ -40,7 +40,8 @@ pub struct SftConfig {
     pub weight_decay: f64,
     /// `adamw`, or `adamw8bit`, whose moments take 2 bytes a number instead of 8.
     pub optimizer: String,
-    /// B trains at this multiple of the learning rate (LoRA+, arXiv 2402.12354); 1 is plain LoRA.
+    /// B, biases and DoRA's magnitudes train at this multiple of the learning rate (LoRA+, arXiv 2402.12354, as PEFT does
+    /// it); 1 is plain LoRA.
     pub loraplus_ratio: f64,
     /// Noise on the token embeddings in training (NEFTune, arXiv 2310.05914); 5 is usual, 0 is none.
     pub neftune_alpha: f64,
@@ -96,6 +97,10 @@ impl SftConfig {
         let ratio = self.loraplus_ratio;
         if !(ratio.is_finite() && ratio > 0.0) {
             bail!("loraplus_ratio is {ratio}, not above 0");
+        }
+        let alpha = self.neftune_alpha;
+        if !(alpha.is_finite() && alpha >= 0.0) {
+            bail!("neftune_alpha is {alpha}, not 0 or above");
         }
         Ok(())
     }
@@ -209,16 +214,13 @@ pub fn sft<'a>(
         let Some(groups) = run.next_batches(groups) else { break };
         let examples: Vec<&Example> = groups.iter().flat_map(|&g| &data.train[g]).collect();
         let micro_batches = batches(&examples, config.micro_tokens)?;
-        let noise_seed = run.noise_seed();
+        let noise = Neftune::new(config.neftune_alpha, run.noise_seed());
         let stats = sft_accumulate_from(
             decoder,
             &micro_batches,
             config.activation_checkpointing,
             head,
-            &|batch, x| {
-                let alpha = config.neftune_alpha;
-                if alpha > 0.0 { neftune(&x, batch, alpha, noise_seed) } else { x }
-            },
+            &|batch, x| noise.add(x, batch),
         )?;
         step_tokens.push(stats.n_tokens);
         num_tokens += stats.n_tokens as f64;

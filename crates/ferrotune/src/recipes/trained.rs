@@ -21,16 +21,18 @@ impl<'a> From<&'a Adapter> for Trained<'a> {
 }
 
 impl Trained<'_> {
-    /// What the optimiser moves. An adapter's B learns at `loraplus_ratio` times the rate (LoRA+); biases, norms and
-    /// DoRA's magnitudes have no weight decay.
+    /// What the optimiser moves. An adapter's B, and what has one dimension (biases, DoRA's magnitudes), learns at
+    /// `loraplus_ratio` times the rate, as in PEFT's LoRA+; what has one dimension has no weight decay.
     pub(crate) fn params(&self, loraplus_ratio: f64) -> Vec<Param> {
         match self {
             Trained::Adapter(adapter) => adapter
                 .parameters()
                 .into_iter()
                 .map(|(name, tensor)| {
-                    let lr_scale = if name.ends_with("lora_B.weight") { loraplus_ratio } else { 1.0 };
-                    Param { lr_scale, decay: tensor.dim() > 1, ..Param::new(name, tensor) }
+                    let is_vector = tensor.dim() == 1;
+                    let is_faster = is_vector || name.ends_with("lora_B.weight");
+                    let lr_scale = if is_faster { loraplus_ratio } else { 1.0 };
+                    Param { lr_scale, decay: !is_vector, ..Param::new(name, tensor) }
                 })
                 .collect(),
             Trained::Model(params) => params
