@@ -218,12 +218,27 @@ pub(crate) fn run_hash<'a>(
 }
 
 /// Refuses settings of validation where nothing is held out.
-fn check_validation(whole: &WholeArgs, validation: Option<&Path>) -> Result<()> {
-    let named = [("--eval-every", whole.eval_every), ("--patience", whole.patience)];
+pub(crate) fn check_validation(whole: &WholeArgs, validation: Option<&Path>) -> Result<()> {
+    check_held_out(
+        (whole.eval_every, whole.patience),
+        validation.is_some(),
+        "rows held out: give --validation FILE",
+    )
+}
+
+/// As [`check_validation`], where the text is held out that `--held-out` says.
+pub(crate) fn check_share(asked: (Option<usize>, Option<usize>), held: &[String]) -> Result<()> {
+    check_held_out(asked, !held.is_empty(), "text held out: give a --held-out that is enough for a document")
+}
+
+fn check_held_out(
+    (eval_every, patience): (Option<usize>, Option<usize>),
+    is_held_out: bool,
+    needs: &str,
+) -> Result<()> {
+    let named = [("--eval-every", eval_every), ("--patience", patience)];
     match named.into_iter().find(|(_, n)| n.is_some()) {
-        Some((option, _)) if validation.is_none() => {
-            bail!("{option} needs rows held out: give --validation FILE")
-        }
+        Some((option, _)) if !is_held_out => bail!("{option} needs {needs}"),
         _ => Ok(()),
     }
 }
@@ -551,6 +566,7 @@ fn cpt(args: &CptArgs) -> Result<Output> {
     config.check()?;
     let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
     let (own, own_held) = documents(&tune.data, args.held_out)?;
+    check_share((args.whole.eval_every, args.whole.patience), &own_held)?;
     let (general, general_held) = match &args.general {
         Some(file) => documents(file, args.held_out)?,
         None => (Vec::new(), Vec::new()),

@@ -17,7 +17,8 @@ use tch::{Kind, Tensor};
 
 use crate::cli::{ClassifyArgs, MlmArgs, Output, TuneArgs, WholeArgs};
 use crate::commands::{
-    config_key, documents, load_with_adapter, max_length, prepare, run_hash, settings, truncation,
+    check_share, check_validation, config_key, documents, load_with_adapter, max_length, prepare, run_hash,
+    settings, truncation,
 };
 use crate::files::{content_hash, hash_parts, lies_in, write_atomic, write_folder};
 use crate::model_store::{self, LoadedModel, Place};
@@ -179,6 +180,7 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<Output> {
         return apply_classifier(args, folder, &rows, place);
     }
     let config: RunConfig = settings(tune, &args.whole.settings())?;
+    check_validation(&args.whole, args.validation.as_deref())?;
     let mut classes = rows.classes()?;
     let held = args.validation.as_deref().map(ClassRows::read).transpose()?;
     let mut model = model_store::load(&tune.model, place, &tune.words.template)?;
@@ -324,6 +326,7 @@ pub(crate) fn mlm(args: &MlmArgs) -> Result<Output> {
     let tokenizer = Tokenizer::from_dir(source.path())?;
     let config = mlm_config(args);
     let (own, held) = documents(&args.data, args.held_out)?;
+    check_share((args.eval_every, args.patience), &held)?;
     let window = args.max_length.unwrap_or(128).min(loaded.encoder.config.max_position_embeddings);
     let windows = |texts: &[String]| recipes::text_windows(texts, &tokenizer, window);
     let (train, held) = (windows(&own)?, windows(&held)?);

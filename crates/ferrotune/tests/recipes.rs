@@ -7,9 +7,9 @@ use std::path::Path;
 use ferrotune::local_model::LocalModel;
 use ferrotune::model_store::{self, LoadedModel, Place};
 use ferrotune::recipes::{
-    CptTexts, DpoConfig, FreeLoss, HeldPairs, Labelled, Labels, RunConfig, RunOutcome, SftConfig, SftData,
-    ThumbData, ThumbExample, Trained, answer_tokens, class_head, classes, classify, cpt, dpo, examples, kto,
-    lora_config, orpo, pair_examples, reward, reward_head, sft, text_perplexity, whole_model,
+    Best, CptTexts, DpoConfig, FreeLoss, HeldPairs, Labelled, Labels, RunConfig, RunOutcome, SftConfig,
+    SftData, ThumbData, ThumbExample, Trained, answer_tokens, class_head, classes, classify, cpt, dpo,
+    examples, kto, lora_config, orpo, pair_examples, reward, reward_head, sft, text_perplexity, whole_model,
 };
 use ferrotune_model::generate::score;
 use ferrotune_peft::{Adapter, inject, quantize_base};
@@ -157,6 +157,28 @@ fn a_reward_model_scores_the_chosen_answer_higher() {
     assert_eq!((outcome.validations[0].1["eval_accuracy"], last(&outcome, "eval_accuracy")), (0.5, 1.0));
 }
 
+/// A text may be as long as the model reads.
+#[test]
+fn heads_take_texts_of_the_whole_context() {
+    let (mut model, adapter) = tiny();
+    model.decoder.config.max_position_embeddings = 32;
+    let ids = |n: u32| (0..n).map(|t| 20 + t % 40).collect::<Vec<u32>>();
+    let pair = PairExample::new("p", ids(20), ids(12), ids(7)).unwrap();
+    let (head, dir) = (reward_head(&model.decoder), tempfile::tempdir().unwrap());
+    let (config, data) = (settings(2, 1e-3), [&[pair][..], &[]]);
+    reward(&model.decoder, &adapter, &head, data, None, &config, dir.path(), "h").unwrap();
+
+    let (head, dir) = (class_head(&model.decoder, 2), tempfile::tempdir().unwrap());
+    let rows = [
+        Labelled { ids: ids(32), labels: Labels::Text(1) },
+        Labelled { ids: ids(32), labels: Labels::Tokens([vec![Some(0); 31], vec![Some(1)]].concat()) },
+    ];
+    let config = RunConfig { best: Some(Best::Accuracy), ..config };
+    let data = [&rows[..], &rows[..]];
+    classify(&model.decoder, Some((&adapter).into()), &head, data, &config, dir.path(), "h").unwrap();
+    assert_eq!(classes(&model.decoder, &head, &rows).unwrap().len(), 33);
+}
+
 #[test]
 fn texts_and_tokens_are_classified() {
     let text = |i: u32| Labelled {
@@ -228,6 +250,15 @@ fn a_stale_reference_is_refused() {
     assert_eq!(run("model, data and template").unwrap().reference_seconds, 0.0);
     let error = run("another template").unwrap_err().to_string();
     assert!(error.contains("belongs to another model, data or settings"), "{error}");
+}
+
+#[test]
+fn accumulation_takes_as_many_passes_as_are_asked_for() {
+    let (model, adapter) = tiny();
+    let (train, dir) = (pairs(&model, 0..5), tempfile::tempdir().unwrap());
+    let config = DpoConfig { epochs: 6.0, batch: 1, accumulation: 4, ..DpoConfig::default() };
+    let outcome = dpo(&model.decoder, &adapter, &train, &[], &config, dir.path(), "h").unwrap();
+    assert_eq!(outcome.steps, 8, "6 passes over 5 batches, 4 a step");
 }
 
 #[test]

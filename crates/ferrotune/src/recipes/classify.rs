@@ -9,7 +9,7 @@ use ferrotune_train::{Forward, Param};
 use ferrotune_types::{Batch, Segment};
 use tch::{Kind, Tensor};
 
-use super::run::{Run, RunConfig, RunOutcome, fixed_batches};
+use super::run::{Best, Run, RunConfig, RunOutcome, fixed_batches};
 use super::trained::Trained;
 
 /// A text's ids and what they are to be taken for.
@@ -58,8 +58,8 @@ pub fn classify(
     let n_classes = head.size()[0] as usize;
     check(train, n_classes)?;
     check(validation, n_classes).context("held out")?;
-    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), label_batch)?;
-    let validation = fixed_batches(validation, config.batch, None, label_batch)?;
+    let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), Rows::of)?;
+    let validation = fixed_batches(validation, config.batch, None, Rows::of)?;
     let mut params = trained.map_or_else(Vec::new, |t| t.params(1.0));
     params.push(Param::new("score.weight", head.shallow_clone()));
     let mut run = Run::start("classify", params, config, train.len(), dir, run_hash)?;
@@ -70,11 +70,11 @@ pub fn classify(
         if run.validates() && !validation.is_empty() {
             set_training(false);
             let (mut loss, mut hits, mut n) = (0.0, 0.0, 0.0);
-            for (batch, labels) in &validation {
+            for rows in &validation {
                 let logits = tch::no_grad(|| -> Result<Tensor> {
-                    Ok(logits(Forward::run(decoder, batch, false)?.graded(), head))
+                    Ok(logits(Forward::run_at(decoder, &rows.batch, false, &rows.carriers)?.graded(), head))
                 })?;
-                let labels = labels.to_device(decoder.device);
+                let labels = rows.classes.to_device(decoder.device);
                 loss += logits
                     .cross_entropy_loss(&labels, None::<&Tensor>, tch::Reduction::Sum, -100, 0.0)
                     .double_value(&[]);
@@ -82,14 +82,15 @@ pub fn classify(
                 n += labels.size()[0] as f64;
             }
             set_training(true);
-            if !run.validated(&[("eval_loss", loss / n), ("eval_accuracy", hits / n)])? {
+            let figures = [("eval_loss", loss / n), ("eval_accuracy", hits / n)];
+            if !run.validated_with(hits / n, Best::Loss, &figures)? {
                 break;
             }
         }
         let Some(b) = run.next_batch() else { break };
-        let (batch, labels) = &train[b];
-        let labels = labels.to_device(decoder.device);
-        let forward = Forward::run(decoder, batch, config.activation_checkpointing)?;
+        let rows = &train[b];
+        let labels = rows.classes.to_device(decoder.device);
+        let forward = Forward::run_at(decoder, &rows.batch, config.activation_checkpointing, &rows.carriers)?;
         let hidden = forward.graded().detach().set_requires_grad(true);
         let logits = logits(&hidden, head);
         let loss = logits.cross_entropy_for_logits(&labels);
@@ -98,7 +99,7 @@ pub fn classify(
             forward.backward_from(&hidden.grad())?;
         }
         let accuracy = logits.argmax(-1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
-        run.update(loss.double_value(&[]), batch, &[("accuracy", accuracy.double_value(&[]))])?;
+        run.update(loss.double_value(&[]), &rows.batch, &[("accuracy", accuracy.double_value(&[]))])?;
     }
     set_training(false);
     Ok(run.finish())
@@ -110,9 +111,9 @@ pub fn classify(
 /// As [`classify`].
 pub fn classes(decoder: &Decoder, head: &Tensor, rows: &[Labelled]) -> Result<Vec<i64>> {
     check(rows, head.size()[0] as usize)?;
-    let (batch, _) = label_batch(&rows.iter().collect::<Vec<_>>())?;
+    let rows = Rows::of(&rows.iter().collect::<Vec<_>>())?;
     let _guard = tch::no_grad_guard();
-    let forward = Forward::run(decoder, &batch, false)?;
+    let forward = Forward::run_at(decoder, &rows.batch, false, &rows.carriers)?;
     Ok(Vec::<i64>::try_from(logits(forward.graded(), head).argmax(-1, false))?)
 }
 
@@ -141,23 +142,36 @@ fn check(rows: &[Labelled], n_classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Rows as a batch that asks for the states which carry a class, and the classes in their order. A batch asks for the
-/// state that predicts a target, so one more token stands behind each text; nothing sees it.
-fn label_batch(rows: &[&Labelled]) -> Result<(Batch, Tensor)> {
-    let (mut ids, mut mask, mut segments, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
-        let (start, n) = (ids.len(), row.ids.len());
-        let of_token: Vec<Option<usize>> = match &row.labels {
-            Labels::Text(class) => (0..n).map(|t| (t + 1 == n).then_some(*class)).collect(),
-            Labels::Tokens(classes) => classes.clone(),
-        };
-        ids.extend(row.ids.iter().chain(row.ids.last()).map(|&id| i64::from(id)));
-        mask.push(false);
-        mask.extend(of_token.iter().map(Option::is_some));
-        classes.extend(of_token.iter().flatten().map(|&class| class as i64));
-        segments.push(Segment { range: start..ids.len(), prefix: None });
+/// Rows that go together.
+struct Rows {
+    batch: Batch,
+    /// Tokens whose hidden states carry a class.
+    carriers: Vec<usize>,
+    /// Their classes, (N).
+    classes: Tensor,
+}
+
+impl Rows {
+    fn of(rows: &[&Labelled]) -> Result<Self> {
+        let (mut ids, mut segments) = (Vec::new(), Vec::new());
+        let (mut carriers, mut classes) = (Vec::new(), Vec::new());
+        for row in rows {
+            let (start, n) = (ids.len(), row.ids.len());
+            let of_token: Vec<Option<usize>> = match &row.labels {
+                Labels::Text(class) => (0..n).map(|t| (t + 1 == n).then_some(*class)).collect(),
+                Labels::Tokens(classes) => classes.clone(),
+            };
+            ids.extend(row.ids.iter().map(|&id| i64::from(id)));
+            for (t, class) in of_token.into_iter().enumerate().filter_map(|(t, class)| Some((t, class?))) {
+                carriers.push(start + t);
+                classes.push(class as i64);
+            }
+            segments.push(Segment { range: start..ids.len(), prefix: None });
+        }
+        let no_targets = vec![false; ids.len()];
+        let batch = Batch::new(ids, no_targets, segments)?;
+        Ok(Rows { batch, carriers, classes: Tensor::from_slice(&classes) })
     }
-    Ok((Batch::new(ids, mask, segments)?, Tensor::from_slice(&classes)))
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ pub fn dpo<'a>(
     let lay = |pairs: &[&PairExample]| Ok(Batch::from_pairs(pairs)?);
     let train = fixed_batches(train, config.batch, config.shuffle.then_some(config.seed), lay)?;
     let accumulation = config.accumulation.clamp(1, train.len().max(1));
-    let n_steps = n_steps(config.steps, config.epochs, train.len().div_ceil(accumulation) as f64);
+    let n_steps = n_steps(config.steps, config.epochs, train.len() as f64 / accumulation as f64);
 
     // The reference, before anything moves. Batches that no step comes to are left out.
     trained.set_training(false);

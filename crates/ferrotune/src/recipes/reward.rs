@@ -52,7 +52,7 @@ pub fn reward<'a>(
         if run.validates() && !validation.is_empty() {
             let (mut held, mut hits, mut margin, mut n) = (0.0, 0.0, 0.0, 0.0);
             for rows in &validation {
-                let forward = tch::no_grad(|| Forward::run(decoder, &rows.batch, false))?;
+                let forward = tch::no_grad(|| Forward::run_at(decoder, &rows.batch, false, &rows.last))?;
                 let (chosen, rejected) = tch::no_grad(|| scores(forward.graded(), head));
                 let pairs = chosen.size()[0] as f64;
                 let losses = bradley_terry(&chosen, &rejected, rows.margin.as_ref(), centering)?;
@@ -72,7 +72,7 @@ pub fn reward<'a>(
         }
         let Some(b) = run.next_batch() else { break };
         let rows = &train[b];
-        let forward = Forward::run(decoder, &rows.batch, config.activation_checkpointing)?;
+        let forward = Forward::run_at(decoder, &rows.batch, config.activation_checkpointing, &rows.last)?;
         let hidden = forward.graded().detach().set_requires_grad(true);
         let (chosen, rejected) = scores(&hidden, head);
         let loss = bradley_terry(&chosen, &rejected, rows.margin.as_ref(), centering)?.mean(Kind::Float);
@@ -88,6 +88,8 @@ pub fn reward<'a>(
 /// Pairs that go together.
 struct Rows {
     batch: Batch,
+    /// Tokens whose hidden states score the answers.
+    last: Vec<usize>,
     /// (B): how far apart their scores are to be, where any pair says so; 0 for one that does not.
     margin: Option<Tensor>,
     /// As TRL counts them: each answer is a row with a prompt of its own.
@@ -100,7 +102,8 @@ impl Rows {
         let margin = pairs.iter().any(|pair| pair.margin().is_some());
         let margin = margin.then(|| Tensor::from_slice(&margins).to_device(device));
         let n_tokens = pairs.iter().map(|pair| pair.prompt().len() + pair.n_tokens()).sum();
-        Ok(Rows { batch: last_token_batch(pairs)?, margin, n_tokens })
+        let (batch, last) = lay(pairs)?;
+        Ok(Rows { batch, last, margin, n_tokens })
     }
 }
 
@@ -110,22 +113,20 @@ fn scores(hidden: &Tensor, head: &Tensor) -> (Tensor, Tensor) {
     (scores.select(1, 0), scores.select(1, 1))
 }
 
-/// Pairs of which only each answer's last hidden state is asked for. A batch asks for the state that predicts a
-/// target, so one more token stands behind each answer; nothing sees it.
-fn last_token_batch(pairs: &[&PairExample]) -> Result<Batch> {
-    let (mut ids, mut mask, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+/// Pairs laid one after another, and where each answer's last token lies, chosen and rejected in turns.
+fn lay(pairs: &[&PairExample]) -> Result<(Batch, Vec<usize>)> {
+    let (mut ids, mut segments, mut last) = (Vec::new(), Vec::new(), Vec::new());
     for pair in pairs {
-        let start = ids.len();
-        let prompt = start..start + pair.prompt().len();
+        let prompt = ids.len()..ids.len() + pair.prompt().len();
         ids.extend(pair.prompt().iter().map(|&id| i64::from(id)));
         segments.push(Segment { range: prompt.clone(), prefix: None });
         for answer in [pair.chosen(), pair.rejected()] {
             let start = ids.len();
-            ids.extend(answer.iter().chain(answer.last()).map(|&id| i64::from(id)));
-            mask.resize(ids.len() - 1, false);
-            mask.push(true);
+            ids.extend(answer.iter().map(|&id| i64::from(id)));
             segments.push(Segment { range: start..ids.len(), prefix: Some(prompt.clone()) });
+            last.push(ids.len() - 1);
         }
     }
-    Ok(Batch::new(ids, mask, segments)?)
+    let no_targets = vec![false; ids.len()];
+    Ok((Batch::new(ids, no_targets, segments)?, last))
 }

@@ -107,9 +107,17 @@ fn settings_that_no_run_can_mean_are_refused() {
     check("batch = 0\n", "batch is 0");
     check("epochs = -2.0\n", "epochs is -2");
     check("loraplus_ratio = -1.0\n", "loraplus_ratio is -1");
+    check("neftune_alpha = -5.0\n", "neftune_alpha is -5");
     let with = |more: &[&str], code: i32, expect: &str| fails(&[&sft[..], more].concat(), code, expect);
     with(&["--lr", "nan"], 1, "--lr is NaN");
     with(&["--patience", "2"], 1, "--patience needs rows held out");
+    let cpt =
+        ["cpt", "--model", &tiny(), "--data", &chats, "--held-out", "0", "--patience", "3", "--out", &out];
+    fails(&cpt, 1, "--patience needs text held out: give a --held-out");
+    let labelled =
+        files.rows("labelled.jsonl", (0..4).map(|i| json!({"text": "hello", "label": format!("{i}")})));
+    let classify = ["classify", "--model", &tiny(), "--data", &labelled, "--eval-every", "1", "--out", &out];
+    fails(&classify, 1, "--eval-every needs rows held out");
     with(&["--full", "--dora"], 2, "cannot be used with");
     with(&["--adapter", "a", "--lora-r", "4"], 2, "cannot be used with");
     with(&["--adapter", "a", "--freeze-layers", "1"], 2, "cannot be used with");
