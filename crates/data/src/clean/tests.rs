@@ -156,8 +156,59 @@ fn signatures_and_quotations_are_cut() {
 }
 
 #[test]
+fn notices_are_cut_with_all_that_is_like_them() {
+    let question = "Where is it?";
+    for tail in [
+        "This e-mail and any files transmitted with it are confidential and intended solely for the use of the\nindividual or \
+         entity to whom they are addressed. If you have received this email in error please notify\nthe system manager.\n\n\
+         Please note that any views or opinions presented in this email are solely those of the author.\nFinally, the \
+         recipient should check this email and any attachments for viruses.",
+        "If you are not the intended recipient, please notify the sender and delete this message. Thank you.",
+        "CONFIDENTIALITY NOTICE: This message may contain privileged information.\nAny copying is prohibited.\n\nAcme Ltd. \
+         Registered in England No. 12345.",
+        "This message is confidential.\n\nDiese E-Mail enthält vertrauliche Informationen. Wenn Sie nicht der richtige Adressat \
+         sind, vernichten Sie diese Mail.\n\nCe message est confidentiel. Merci d'avertir l'expéditeur.",
+        "If you received this confidential e-mail in error, delete it.\n\n> Hi\n> there",
+        "If you have received this in error, please tell the sender.\n\nOn Mon, Jan 3, 2025 at 9:14 AM X <x@y.z> wrote:\nHi",
+        "Please consider the environment before printing.\nSent from my iPhone",
+        "Kind regards,\nAnn Smith\nHead of Sales\n\nThe e-mail, including its attachments, is confidential.\nCall us any time \
+         and we will be glad to help you.",
+        "_______________\nThis message is privileged and confidential.\nWe are here for you from nine to five.",
+        "-----\nIf you have received this message in error, please delete it.\nWe are here for you from nine to five.",
+    ] {
+        check(&Email, &format!("{question}\n\n{tail}"), question);
+    }
+}
+
+#[test]
+fn headers_of_mails_are_cut_and_journeys_are_not() {
+    let check = |header: &str, is_mail: bool| {
+        let text = format!("Here it is.\n\n{header}\n\nPlease be there ten minutes before.");
+        check(&Email, &text, if is_mail { "Here it is." } else { &text });
+    };
+    check("From: Ann <ann@x.example>\nTo: Desk\nDate: Monday", true);
+    check("Von: Desk\nGesendet: Montag\nAn: Ann\nBetreff: AW: Paket", true);
+    check("De : Desk\nEnvoyé : lundi\nÀ : Ann\nObjet : colis", true);
+    check("De: Desk\nEnviado: lunes\nPara: Ann\nAsunto: pedido", true);
+    check("From: Berlin Hauptbahnhof\nTo: Munich Central\nDate: 5 May, 10:05", false);
+    check("From: Berlin\nTo: Munich\nDate: 5 May @10:05", false);
+    check("From: the door\nSubject: none", false);
+}
+
+#[test]
 fn what_a_person_wrote_is_kept() {
     for text in [
+        "Hello Ann,\nthanks for telling us.\n\nIf you have received this item in error, please send it back with the enclosed \
+         label.\nWe will refund you within 5 days",
+        "I am sorry about that.\nIf you have received a charge in error, we refund it within 5 working days.\nPlease send us the \
+         number of the order.",
+        "Do it online.\nIf you have received the letter in error, write 'return to sender' on it.",
+        "Here is the relevant part.\nThe message is encrypted and may contain confidential information, so the app asks for \
+         your PIN.\nTo turn this off open Settings and choose Privacy.",
+        "Here it is.\nThe message may contain confidential information, so the app asks for your PIN.",
+        "You are in.\nThis message is confidential, so keep it.\nYour password is on the next page of the letter.",
+        "You are in.\nIf you have received this message in error, please ignore it\nThe link works for two days.",
+        "Thanks!\n\nIf you have received this e-mail in error, please tell us.\nWe then take your address off the list.",
         "Thanks! Where is it?",
         "Best regards",
         "> all of it\n> is quoted",
