@@ -136,10 +136,11 @@ impl Line {
     fn refusal(&self, url: &str, mut response: Response<Body>) -> Fault {
         let status = response.status();
         let wait = wait_asked(response.headers());
+        let asks_to_wait =
+            ["retry-after", "retry-after-ms"].iter().any(|name| response.headers().contains_key(*name));
         let text = response.body_mut().with_config().limit(1 << 16).lossy_utf8(true).read_to_string();
         let text = text.unwrap_or_default();
         let message = told(&text);
-        let is_spent = text.contains("insufficient_quota") || text.contains("billing");
         let url = url.to_owned();
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -147,7 +148,7 @@ impl Line {
                 Fault::Lasting(LlmError::Denied { url, status: status.as_u16(), message, key_from })
             }
             // A used-up account answers 429 like a busy one, and waiting does not fill it.
-            StatusCode::TOO_MANY_REQUESTS if is_spent => {
+            StatusCode::TOO_MANY_REQUESTS if !asks_to_wait && is_spent(&text) => {
                 Fault::Lasting(LlmError::Refused { url, status: 429, message })
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
@@ -206,6 +207,18 @@ fn told(text: &str) -> String {
     let found = [&value["error"]["message"], &value["error"], &value["message"], &value["detail"]];
     let message = found.into_iter().find_map(Value::as_str).unwrap_or(text);
     message.trim().to_owned()
+}
+
+/// Whether a refusal says that the account is used up. A link to the page for paying says nothing: some servers end any
+/// refusal with one.
+fn is_spent(text: &str) -> bool {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return text.contains("insufficient_quota") };
+    let keys = [&value["error"]["code"], &value["error"]["type"], &value["code"], &value["type"]];
+    let keys: Vec<&str> = keys.into_iter().filter_map(Value::as_str).collect();
+    let says_spent = |key: &&str| {
+        matches!(*key, "insufficient_quota" | "billing_hard_limit_reached" | "billing_not_active")
+    };
+    keys.iter().any(says_spent) && !keys.contains(&"rate_limit_exceeded")
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds. A date there is left aside: our own wait is then as good.

@@ -15,12 +15,22 @@ fn ask(server: &Server) -> Result<String, ModelError> {
     model.chat(&hello(), &GenerateParams::default()).map(|reply| reply.text)
 }
 
+const PER_MINUTE: &str = r#"{"error": {"message": "Rate limit reached on tokens per minute. Please try again in 1.2s. Need more tokens? Upgrade at https://console.example/settings/billing", "type": "tokens", "code": "rate_limit_exceeded"}}"#;
+
 #[test]
 fn what_may_pass_is_tried_again() {
     for fault in [
         answer(500, "oops"),
         answer(502, "<html>bad gateway</html>"),
         answer(429, r#"{"error": {"message": "slow down"}}"#),
+        // Groq ends what passes in a minute with this link.
+        answer(429, PER_MINUTE),
+        answer(
+            429,
+            r#"{"error": {"message": "tokens per min", "type": "insufficient_quota", "code": "rate_limit_exceeded"}}"#,
+        ),
+        Act::Answer(429, "retry-after: 0", r#"{"error": {"code": "insufficient_quota"}}"#.to_owned()),
+        Act::Answer(429, "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT", "insufficient_quota".to_owned()),
         answer(408, ""),
         answer(200, "{\"choices\": [{\"mess"),
         answer(200, "not json"),
@@ -52,6 +62,13 @@ fn what_cannot_pass_is_not() {
         r#"{"error": {"message": "You exceeded", "code": "insufficient_quota"}}"#,
         "429: You exceeded",
     );
+    check(
+        429,
+        r#"{"error": {"message": "Paid?", "type": "billing_not_active", "code": null}}"#,
+        "429: Paid?",
+    );
+    check(429, r#"{"error": {"message": "Full", "code": "billing_hard_limit_reached"}}"#, "429: Full");
+    check(429, "insufficient_quota: add funds", "429: insufficient_quota");
     check(302, "", "302");
     check(200, r#"{"object": "list"}"#, "replied without choices[0].message");
 }
