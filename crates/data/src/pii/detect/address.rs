@@ -1,3 +1,4 @@
+use super::us_zip;
 use crate::pii::lexicon::{
     COMMON, COUNTRY, FIRST, LAST, MONTH, PARTICLE, SAYS_ADDRESS, SAYS_PHONE, SAYS_ZIP, STATE, STREET,
     STREET_BEFORE, UNIT, WEEKDAY,
@@ -30,8 +31,10 @@ pub(super) fn find(scan: &Scan, out: &mut Vec<Span>) {
         let first = with_number_before(scan, with_street_before_unit(scan, first));
         match merged.last_mut() {
             Some((_, end, best)) if first <= *end || bridges(scan, *end, first) => {
-                // Two parts that belong together prove each other.
-                *best = if first <= *end { best.max(score) } else { (best.max(score) + 0.15).min(0.95) };
+                // Two parts that belong together prove each other, if one of them proves anything.
+                let proof = best.max(score);
+                *best =
+                    if first <= *end || proof <= us_zip::UNPROVEN { proof } else { (proof + 0.15).min(0.95) };
                 *end = last.max(*end);
             }
             _ => merged.push((first, last, score)),
@@ -63,25 +66,11 @@ fn around_number(scan: &Scan, i: usize) -> Option<(usize, usize, f32)> {
                 .any(|u| name.eq_ignore_ascii_case(u));
             return first.map(|first| (first, i, if is_strong { 0.55 } else { 0.35 }));
         }
-        // "CA 94105", "AE 94560", "DC 20001-1234"
-        let is_zip = token.is_digits() && token.len() == 5;
-        let is_military =
-            ["apo", "fpo", "dpo"].iter().any(|m| j > 0 && scan.str(j - 1).eq_ignore_ascii_case(m));
-        if is_zip
-            && word.has(STATE)
-            && (word.is_all_caps() || is_military)
-            && matches!(gap, " " | ", " | "\n " | " \n")
-        {
-            let first = if is_military { j - 1 } else { j };
-            let last = if scan.gap(i) == "-"
-                && scan.tokens.get(i + 1).is_some_and(|t| t.is_digits() && t.len() == 4)
-            {
-                i + 1
-            } else {
-                i
-            };
-            return Some((first, last, if is_military { 0.8 } else { 0.6 }));
+        if let Some(found) = us_zip::state_and_zip(scan, j, i) {
+            let is_proven = found.2 > us_zip::UNPROVEN;
+            return if is_proven { Some(found) } else { number_then_street(scan, i).or(Some(found)) };
         }
+        let is_zip = token.is_digits() && token.len() == 5;
         // "Norway 47620"
         if is_zip
             && word.has(COUNTRY)
@@ -461,6 +450,19 @@ mod tests {
             check(&format!("Send it to {address}."), Address, &[address]);
         }
         check("My zip code is 29687", Address, &["29687"]);
+        check("I grew up near Portland OR 97201.", Address, &["OR 97201"]);
+        for (text, address) in [
+            ("Boise, ID 83702", "ID 83702"),
+            ("from Long Beach, CA 90802 to here", "CA 90802"),
+            ("Virginia Beach VA 23450", "VA 23450"),
+            ("I live in OR 97201", "OR 97201"),
+            ("the ZIP is ID 83702-1234", "ID 83702-1234"),
+            ("12 Main Street\nOR 97201", "12 Main Street\nOR 97201"),
+            ("12 Main Street\nBoise, ID 83702", "12 Main Street\nBoise, ID 83702"),
+            ("Springfield, 12 Oak Ave, IL 62704", "12 Oak Ave, IL 62704"),
+        ] {
+            check(text, Address, &[address]);
+        }
         check("sent to Lindenstraße 12, 50674 Köln. My husband", Address, &["Lindenstraße 12, 50674 Köln"]);
         check("Ich wohne in der Hauptstr. 5, 80331 München", Address, &["Hauptstr. 5, 80331 München"]);
         check("Meine Adresse: Bahnhofstr.12, 10115 Berlin", Address, &["Bahnhofstr.12, 10115 Berlin"]);
@@ -481,6 +483,19 @@ mod tests {
             "I live here. 5. Great",
             "the corners meet. 4. Cut",
             "topic addresses? 2. Who",
+            "Your order ID 48213 has shipped, ticket ID 10482 is closed",
+            "Please check my account ID 90210 again",
+            "Customer ID 83702, Employee ID 83703, TRANSACTION ID 83704",
+            "PR 48213 was merged",
+            "I sent PR 00921 for review",
+            "GitHub PR 48213",
+            "See order 1 OR 12345",
+            "Model OR 12345 and CO 54321",
+            "OR 12345, CO 54321, ID 48213, PR 10482, shipped",
+            "Product code HI 55555 is out",
+            "See ME 12345",
+            "We paid IN 50000 rupees",
+            "My address is right, but the user ID 83702 is wrong",
             "Max str. Length",
         ] {
             check(text, Address, &[]);

@@ -17,6 +17,7 @@ mod person;
 mod phone;
 mod secrets;
 mod url_credentials;
+mod us_zip;
 
 pub(crate) use checksum::luhn_digit;
 pub(crate) use iban::check_digits as iban_check_digits;
