@@ -85,28 +85,33 @@ impl Rows {
         let mut bytes = first.bytes.clone();
         let mut len = first.len;
         let mut taken = Vec::new();
-        let cells = loop {
+        let mut cutter = Cutter::new(self.delimiter);
+        cutter.take(&first.bytes);
+        let is_whole = loop {
             if len > bytes.len() || bytes.len() > self.max {
                 let detail = format!("{len} bytes, {} are allowed", self.max);
                 return Ok(Some(Raw::refused(number, "line_too_long", detail, &bytes)));
             }
-            if let Some(cells) = split(&bytes, self.delimiter) {
-                break Some(cells);
+            if !cutter.is_open() {
+                break true;
             }
             // A quote is open: the row goes on in the next line.
             let next = if taken.len() < MAX_LINES_A_ROW { self.line()? } else { None };
-            let Some(next) = next else { break None };
-            bytes.push(b'\n');
-            bytes.extend_from_slice(&next.bytes);
+            let Some(next) = next else { break false };
+            for piece in [&b"\n"[..], &next.bytes] {
+                cutter.take(piece);
+                bytes.extend_from_slice(piece);
+            }
             len += next.len + 1;
             taken.push(next);
         };
-        let Some(cells) = cells else {
+        if !is_whole {
             for line in taken.into_iter().rev() {
                 self.waiting.push_front(line);
             }
             return Ok(Some(Raw::refused(number, "malformed_csv", "a quote is never closed", &first.bytes)));
-        };
+        }
+        let cells = cutter.into_cells();
         if cells.len() != self.header.len() {
             let detail = format!("{} cells, the header has {}", cells.len(), self.header.len());
             return Ok(Some(Raw::refused(number, "malformed_csv", detail, &bytes)));
@@ -131,7 +136,7 @@ impl Iterator for Rows {
 }
 
 /// What stands between two delimiters.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Cell {
     /// Without its quotes.
     text: Vec<u8>,
@@ -139,33 +144,71 @@ struct Cell {
     quoted: bool,
 }
 
+/// Where in a cell the cut stands.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    /// Outside quotes.
+    Plain,
+    /// Between quotes.
+    Quoted,
+    /// Behind a quote between quotes: it ends them, unless another one follows.
+    Quote,
+}
+
+/// Cuts a row into cells, piece by piece, so that a cell of many lines is gone through once.
+struct Cutter {
+    delimiter: u8,
+    cells: Vec<Cell>,
+    cell: Cell,
+    at: At,
+}
+
+impl Cutter {
+    fn new(delimiter: u8) -> Self {
+        Cutter { delimiter, cells: Vec::new(), cell: Cell::default(), at: At::Plain }
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        for &byte in piece {
+            match (self.at, byte) {
+                (At::Quoted, b'"') => self.at = At::Quote,
+                (At::Quoted, _) => self.cell.text.push(byte),
+                (At::Quote, b'"') => {
+                    self.at = At::Quoted;
+                    self.cell.text.push(b'"');
+                }
+                _ => self.take_plain(byte),
+            }
+        }
+    }
+
+    fn take_plain(&mut self, byte: u8) {
+        self.at = At::Plain;
+        if byte == self.delimiter {
+            self.cells.push(std::mem::take(&mut self.cell));
+        } else if byte == b'"' && self.cell.text.is_empty() && !self.cell.quoted {
+            (self.at, self.cell.quoted) = (At::Quoted, true);
+        } else {
+            self.cell.text.push(byte);
+        }
+    }
+
+    /// Whether a quote waits for the next line to be closed.
+    fn is_open(&self) -> bool {
+        self.at == At::Quoted
+    }
+
+    fn into_cells(mut self) -> Vec<Cell> {
+        self.cells.push(self.cell);
+        self.cells
+    }
+}
+
 /// The cells of a row; `None` while a quote is open.
 fn split(row: &[u8], delimiter: u8) -> Option<Vec<Cell>> {
-    let mut cells = vec![Cell::default()];
-    let mut open = false;
-    let mut i = 0;
-    while i < row.len() {
-        let byte = row[i];
-        let cell = cells.last_mut()?;
-        if open {
-            if byte != b'"' {
-                cell.text.push(byte);
-            } else if row.get(i + 1) == Some(&b'"') {
-                cell.text.push(b'"');
-                i += 1;
-            } else {
-                open = false;
-            }
-        } else if byte == delimiter {
-            cells.push(Cell::default());
-        } else if byte == b'"' && cell.text.is_empty() && !cell.quoted {
-            (open, cell.quoted) = (true, true);
-        } else {
-            cell.text.push(byte);
-        }
-        i += 1;
-    }
-    (!open).then_some(cells)
+    let mut cutter = Cutter::new(delimiter);
+    cutter.take(row);
+    (!cutter.is_open()).then(|| cutter.into_cells())
 }
 
 /// An unquoted cell as JSON: null for nothing, numbers and booleans where they print the same again, else text.
@@ -181,5 +224,49 @@ fn typed(cell: String) -> Value {
     match number {
         Some(number) if number.to_string() == cell => Value::Number(number),
         _ => Value::String(cell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cuts a text as a whole, looking one byte ahead.
+    fn split_whole(row: &[u8], delimiter: u8) -> Option<Vec<Cell>> {
+        let mut cells = vec![Cell::default()];
+        let (mut open, mut i) = (false, 0);
+        while i < row.len() {
+            let (byte, cell) = (row[i], cells.last_mut()?);
+            if open && byte == b'"' && row.get(i + 1) == Some(&b'"') {
+                cell.text.push(b'"');
+                i += 1;
+            } else if open && byte == b'"' {
+                open = false;
+            } else if open {
+                cell.text.push(byte);
+            } else if byte == delimiter {
+                cells.push(Cell::default());
+            } else if byte == b'"' && cell.text.is_empty() && !cell.quoted {
+                (open, cell.quoted) = (true, true);
+            } else {
+                cell.text.push(byte);
+            }
+            i += 1;
+        }
+        (!open).then_some(cells)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_cut_as_the_whole(pieces in prop::collection::vec("[a,\"\n]{0,6}", 0..6)) {
+            let mut cutter = Cutter::new(b',');
+            for piece in &pieces {
+                cutter.take(piece.as_bytes());
+            }
+            let cells = (!cutter.is_open()).then(|| cutter.into_cells());
+            prop_assert_eq!(cells, split_whole(pieces.concat().as_bytes(), b','));
+        }
     }
 }
