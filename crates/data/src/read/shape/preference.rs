@@ -58,7 +58,7 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
         row.insert("tools".into(), Value::Array(tools));
     }
     if let Some([chosen, rejected]) = take_rounds(&mut row, better, worse)? {
-        return split_shared(id, chosen, rejected, row);
+        return split_shared(id, Vec::new(), chosen, rejected, row);
     }
     let are_texts = [better, worse].into_iter().all(|key| row.get(key).is_some_and(is_plain_text));
     let mut chosen = take_answer(&mut row, better)?;
@@ -66,8 +66,8 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
     // Where an answer opens with the person's turn it is a whole chat, and the prompt is what both share.
     let is_whole = |answer: &[Message]| answer.first().is_some_and(|m| m.role != Role::Assistant);
     if is_whole(&chosen) && is_whole(&rejected) {
-        row.shift_remove("prompt");
-        return split_shared(id, chosen, rejected, row);
+        let opening = take_prompts_opening(&mut row);
+        return split_shared(id, opening, chosen, rejected, row);
     }
     let mut prompt = match take_prompt(&mut row)? {
         Some(prompt) => prompt,
@@ -83,11 +83,14 @@ pub(super) fn map(id: String, mut row: Row) -> Result<PreferencePair, Drop> {
     if prompt.last().is_none_or(|m| m.role == Role::Assistant) {
         return Err(Drop::new("bad_value", "the prompt must end with a turn that is not the assistant's"));
     }
-    if let Some(system) = super::take_optional(&mut row, "system")?.filter(|_| prompt[0].role != Role::System)
-    {
+    if let Some(system) = super::take_optional(&mut row, "system")?.filter(|_| !is_standing(&prompt[0])) {
         prompt.insert(0, Message::new(Role::System, system));
     }
     Ok(pair(id, prompt, chosen, rejected, row))
+}
+
+fn is_standing(turn: &Message) -> bool {
+    matches!(turn.role, Role::System | Role::Developer)
 }
 
 /// OpenAI's preference files hold `{"input": {"messages": [..], "tools": [..]}}`.
@@ -233,12 +236,22 @@ fn shared(a: &[Message], b: &[Message]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a.role == b.role && a.content == b.content).count()
 }
 
-/// Two whole chats: what they share is the prompt, up to the last turn that is not the assistant's.
+/// Takes the `prompt` out beside two whole chats, which repeat it, often without the standing instructions that open it;
+/// these are given back.
+fn take_prompts_opening(row: &mut Row) -> Vec<Message> {
+    let prompt = take_said(row, "prompt", Role::User).unwrap_or_default();
+    row.shift_remove("prompt");
+    prompt.into_iter().take_while(is_standing).collect()
+}
+
+/// Two whole chats: what they share is the prompt, up to the last turn that is not the assistant's. Where it has no
+/// standing instructions, `opening` or else the column `system` are put before it.
 fn split_shared(
     id: String,
+    mut opening: Vec<Message>,
     mut chosen: Vec<Message>,
     mut rejected: Vec<Message>,
-    row: Row,
+    mut row: Row,
 ) -> Result<PreferencePair, Drop> {
     let mut n = shared(&chosen, &rejected).min(chosen.len() - 1).min(rejected.len() - 1);
     while n > 0 && chosen[n - 1].role == Role::Assistant {
@@ -249,6 +262,13 @@ fn split_shared(
     }
     let chosen_tail = chosen.split_off(n);
     let rejected_tail = rejected.split_off(n);
+    if !is_standing(&chosen[0]) {
+        if opening.is_empty() {
+            let system = super::take_optional(&mut row, "system")?;
+            opening.extend(system.map(|system| Message::new(Role::System, system)));
+        }
+        chosen.splice(..0, opening);
+    }
     Ok(pair(id, chosen, chosen_tail, rejected_tail, row))
 }
 

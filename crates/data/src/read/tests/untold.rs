@@ -224,6 +224,41 @@ fn rounds_of_an_arena_are_two_whole_chats() {
 }
 
 #[test]
+fn whole_chats_keep_their_standing_instructions() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    let chat = |answer: &str| json!([turn("user", "Hi"), turn("assistant", answer)]);
+    let row = |more: Value| {
+        let mut row = json!({"chosen": chat("a"), "rejected": chat("b")});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let check = |row: &Value, opening: &[(&str, &str)], meta: Value| {
+        let pair = pair_of(row);
+        assert_eq!(said(&pair.prompt), [opening, &[("user", "Hi")]].concat(), "{row}");
+        assert_eq!((json!(pair.meta), said(&pair.chosen)), (meta, vec![("assistant", "a")]), "{row}");
+    };
+    let (none, terse) = (json!({}), [("system", "Be terse.")]);
+    check(&row(json!({"system": "Be terse."})), &terse, none.clone());
+    let prompt = json!([turn("system", "Be terse."), turn("user", "Hi")]);
+    check(&row(json!({"prompt": prompt})), &terse, none.clone());
+    check(&row(json!({"prompt": prompt.to_string()})), &terse, none.clone());
+    let developer = json!([turn("developer", "Be brief."), turn("user", "Hi")]);
+    check(&row(json!({"prompt": developer})), &[("developer", "Be brief.")], none.clone());
+    // The prompt's own goes before the column, which is kept.
+    let both = row(json!({"prompt": prompt, "system": "Be kind."}));
+    check(&both, &terse, json!({"system": "Be kind."}));
+    check(&row(json!({"prompt": "Hi", "system": null})), &[], none.clone());
+    check(&row(json!({"prompt": [turn("nobody", "?")]})), &[], none.clone());
+    // What the chats themselves say goes before both.
+    let own =
+        |answer: &str| json!([turn("system", "Be terse."), turn("user", "Hi"), turn("assistant", answer)]);
+    let own = json!({"prompt": developer, "chosen": own("a"), "rejected": own("b")});
+    check(&own, &terse, none.clone());
+    let rounds = json!({"prompt": ["Hi"], "response_a": ["a"], "response_b": ["b"], "winner": "a", "system": "Be terse."});
+    assert_eq!(said(&pair_of(&rounds).prompt), [terse[0], ("user", "Hi")]);
+}
+
+#[test]
 fn numbers_and_booleans_are_answers() {
     let (texts, dropped) = texts_of("q.csv", b"question,answer\nWhat is 2+2?,4\nIs it?,true\nWho?,Ada\n");
     assert_eq!(
