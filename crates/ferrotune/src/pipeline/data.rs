@@ -9,6 +9,7 @@ use ferrotune_data::read::{self, ReadOptions, Shape};
 use ferrotune_data::{Item, Record, split as split_rows, write};
 use ferrotune_types::{Conversation, Message, PreferencePair, Role};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{CurateFacts, PipelineConfig, SplitFacts, planted};
 use crate::cli::data::{CurateProgress, recipe};
@@ -75,16 +76,20 @@ pub(super) fn curate(config: &PipelineConfig, out: &Path) -> Result<CurateFacts>
     Ok(facts)
 }
 
-/// A pair among what is to be learnt by imitation becomes the conversation that ends with its chosen answer; tells whether
-/// it was one.
+/// A pair among what is to be learnt by imitation becomes the conversation that ends with its chosen answer, with the tools
+/// that a pair keeps in its `meta`; tells whether it was one.
 fn chosen_as_chat(record: &mut Record) -> bool {
     let Item::Pair(pair) = &mut record.item else { return false };
     let mut messages = std::mem::take(&mut pair.prompt);
     messages.append(&mut pair.chosen);
+    let tools = pair.meta.get_mut("tools").and_then(Value::as_array_mut).map(std::mem::take);
+    if tools.is_some() {
+        pair.meta.shift_remove("tools");
+    }
     record.item = Item::Chat(Conversation {
         id: std::mem::take(&mut pair.id),
         messages,
-        tools: Vec::new(),
+        tools: tools.unwrap_or_default(),
         meta: std::mem::take(&mut pair.meta),
     });
     true
@@ -320,8 +325,27 @@ pub(super) fn questions(path: &Path) -> Result<Vec<Question>> {
 #[cfg(test)]
 mod tests {
     use ferrotune_data::Origin;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pair_read_as_a_chat_keeps_its_tools() {
+        let tool = json!({"type": "function", "function": {"name": "find"}});
+        let check = |meta: Value, tools: &[Value], left: Value| {
+            let pair = json!({"id": "p", "prompt": [{"role": "user", "content": "Hi"}],
+                "chosen": [{"role": "assistant", "content": "a"}],
+                "rejected": [{"role": "assistant", "content": "b"}], "meta": meta});
+            let item = Item::Pair(serde_json::from_value(pair).unwrap());
+            let mut record = Record { item, origin: Origin::default() };
+            assert!(chosen_as_chat(&mut record));
+            let chat = record.item.into_chat().unwrap();
+            assert_eq!((&chat.tools[..], json!(chat.meta)), (tools, left));
+        };
+        check(json!({"a": 1, "tools": [tool], "b": 2}), &[tool.clone()], json!({"a": 1, "b": 2}));
+        check(json!({"tools": "a hammer", "b": 2}), &[], json!({"tools": "a hammer", "b": 2}));
+        check(json!({"b": 2}), &[], json!({"b": 2}));
+    }
 
     #[test]
     fn so_many_rows_are_enough_and_one_less_is_not() {
