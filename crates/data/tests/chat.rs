@@ -391,6 +391,7 @@ fn a_template_that_makes_too_much_of_little_is_an_error() {
         let long = "{% set ns = namespace(x='a' * 1000000, l=[]) %}{% for i in range(3000) %}";
         check_hostile(&format!("{long}{{% set ns.l = ns.l + [{copy}] %}}{{% endfor %}}"), "512 MiB");
     }
+    check_hostile("{{ ('\"' * 8000000)|e }}", too_long);
     // Text that stands in the template itself, captured or not.
     let text = "la ".repeat(5_000);
     let loops = "{% for i in range(9999) %}{% for j in range(9999) %}";

@@ -172,8 +172,6 @@ fn builtin_filters() -> Vec<(&'static str, Value)> {
     use minijinja::filters as f;
     vec![
         ("safe", Value::from_function(f::safe)),
-        ("escape", Value::from_function(f::escape)),
-        ("e", Value::from_function(f::escape)),
         ("lower", Value::from_function(f::lower)),
         ("upper", Value::from_function(f::upper)),
         ("title", Value::from_function(f::title)),

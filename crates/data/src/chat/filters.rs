@@ -18,6 +18,9 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("striptags", |value: &Value| -> Result<String, Error> { Ok(strip_tags(&text(value)?)) });
     env.add_filter("urlencode", url_encode);
     env.add_filter("filesizeformat", file_size);
+    for name in ["e", "escape"] {
+        env.add_filter(name, escape);
+    }
     env.add_filter("forceescape", |value: &Value| -> Result<String, Error> { escaped(&text(value)?) });
     env.add_filter("xmlattr", xml_attributes);
     env.add_filter("pprint", pretty);
@@ -176,21 +179,37 @@ fn file_size(value: &Value, binary: Option<bool>, kwargs: Kwargs) -> Result<Stri
     Ok(format!("{size:.1} {unit}"))
 }
 
+/// What is safe already stays as it is.
+fn escape(value: &Value) -> Result<Value, Error> {
+    if value.is_safe() {
+        return budget::charge_value(value).map(|()| value.clone());
+    }
+    Ok(Value::from_safe_string(escaped(&text(value)?)?))
+}
+
 /// As MarkupSafe escapes.
 fn escaped(text: &str) -> Result<String, Error> {
-    budget::charge_string(text.len().checked_mul(5))?;
-    let mut out = String::with_capacity(text.len());
+    let more: usize = text.chars().filter_map(entity).map(|entity| entity.len() - 1).sum();
+    budget::charge_string(text.len().checked_add(more))?;
+    let mut out = String::with_capacity(text.len() + more);
     for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&#34;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
+        match entity(c) {
+            Some(entity) => out.push_str(entity),
+            None => out.push(c),
         }
     }
     Ok(out)
+}
+
+fn entity(c: char) -> Option<&'static str> {
+    match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '"' => Some("&#34;"),
+        '\'' => Some("&#39;"),
+        _ => None,
+    }
 }
 
 /// ` name="value"` for each entry that is neither none nor undefined.
