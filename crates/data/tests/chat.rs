@@ -391,6 +391,8 @@ fn a_template_that_makes_too_much_of_little_is_an_error() {
         let long = "{% set ns = namespace(x='a' * 1000000, l=[]) %}{% for i in range(3000) %}";
         check_hostile(&format!("{long}{{% set ns.l = ns.l + [{copy}] %}}{{% endfor %}}"), "512 MiB");
     }
+    let long = "{% set x = 'a' * 1000000 %}{% for i in range(3000) %}";
+    check_hostile(&format!("{long}{{% for c in x %}}{{% break %}}{{% endfor %}}{{% endfor %}}"), "512 MiB");
     check_hostile("{{ ('\"' * 8000000)|e }}", too_long);
     // Text that stands in the template itself, captured or not.
     let text = "la ".repeat(5_000);

@@ -28,6 +28,8 @@ pub(super) const TIMES: &str = "__times";
 pub(super) const SLICE: &str = "__slice";
 /// What a name is bound to.
 pub(super) const KEPT: &str = "__kept";
+/// What a loop goes through.
+pub(super) const ITEMS: &str = "__items";
 /// Counts text that stands in the template itself, where it is captured.
 pub(super) const WROTE: &str = "__wrote";
 
@@ -135,6 +137,14 @@ fn check_depth(value: &Value, limit: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a loop goes through: a string as the list of its characters, since minijinja does not know how many are left of a
+/// string, and so neither `loop.last` nor `loop.revindex`.
+fn items(value: Value) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else { return check_depth(&value, MAX_DEPTH).map(|()| value) };
+    charge(text.chars().count().saturating_mul(ELEMENT))?;
+    Ok(text.chars().map(Value::from).collect())
+}
+
 fn is_of_a_row(value: &Value) -> bool {
     value.downcast_object_ref::<List>().is_some() || value.downcast_object_ref::<Dict>().is_some()
 }
@@ -147,6 +157,7 @@ fn refused(reason: String) -> Error {
 pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_function(CONCAT, |values: Rest<Value>| concat(&values));
     env.add_function(KEPT, |value: Value| check_depth(&value, MAX_DEPTH).map(|()| value));
+    env.add_function(ITEMS, items);
     env.add_function(SUM, |values: Rest<Value>| {
         let mut values = values.0.into_iter();
         let first = values.next().unwrap_or_default();

@@ -3,10 +3,10 @@
 //! minijinja bounds instructions, not memory, and lets nobody watch `~`, `+` and `*`: sixty instructions double a
 //! string to 2^60 bytes. So `a ~ b ~ c` becomes `__concat(a, b, c)` before the template is compiled, `a + b` becomes
 //! `__sum(a, b)`, `a * b` `__times(a, b)`, and `x[a:b]` `x.__slice(a, b)`; `budget.rs` has the functions. What a name is
-//! bound to passes through `__kept`, which refuses lists in lists in lists…, since they are given back by recursion. On
-//! the way each expression is measured, since minijinja parses and compiles it by recursion.
+//! bound to passes through `__kept`, which refuses lists in lists in lists…, since they are given back by recursion, and
+//! what a loop goes through by `__items`, which also makes a list of a string. On the way each expression is measured, since minijinja parses and compiles it by recursion.
 
-use super::budget::{CONCAT, KEPT, SLICE, SUM, TIMES};
+use super::budget::{CONCAT, ITEMS, KEPT, SLICE, SUM, TIMES};
 
 /// Words and signs that may stand inside one another in one tag, commas counted anew. The parser and the compiler
 /// recurse at most once for each; the longest tag of a known template has 49.
@@ -36,7 +36,8 @@ pub(super) fn checked(code: &str, is_statement: bool) -> Result<String, String> 
         }
         // The inner brackets make `a, b` one value.
         out.insert_str(end, "))");
-        out.insert_str(start, &format!(" {KEPT}(("));
+        let function = if rewriter.name == Some("for") { ITEMS } else { KEPT };
+        out.insert_str(start, &format!(" {function}(("));
     }
     // What follows a bracket too many is left to the compiler, which refuses it.
     out.push_str(&code[rewriter.written..]);
@@ -383,10 +384,10 @@ mod tests {
         check("x is string ~ y", "__concat(x is string, y)");
         check("x.if~y.0.not", "__concat(x.if,y.0.not)");
         check_tag("set x = a~b", "set x = __kept(( __concat(a,b)))");
-        check_tag("for x in a+b recursive", "for x in __kept(( __sum(a,b))) recursive");
+        check_tag("for x in a+b recursive", "for x in __items(( __sum(a,b))) recursive");
         check_tag("with a = b~c, d = [e, f]", "with a = __kept(( __concat(b,c))), d = __kept(( [e, f]))");
         check_tag("set a, b = c, d", "set a, b = __kept(( c, d))");
-        check_tag("for a in b if c in d", "for a in __kept(( b)) if c in d");
+        check_tag("for a in b if c in d", "for a in __items(( b)) if c in d");
         check_tag("macro f(a, b='x'~'y')", "macro f(a, b=__concat('x','y'))");
     }
 
