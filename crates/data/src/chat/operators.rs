@@ -4,7 +4,8 @@
 //! string to 2^60 bytes. So `a ~ b ~ c` becomes `__concat(a, b, c)` before the template is compiled, `a + b` becomes
 //! `__sum(a, b)`, `a * b` `__times(a, b)`, and `x[a:b]` `x.__slice(a, b)`; `budget.rs` has the functions. What a name is
 //! bound to passes through `__kept`, which refuses lists in lists in lists…, since they are given back by recursion, and
-//! what a loop goes through by `__items`, which also makes a list of a string. On the way each expression is measured, since minijinja parses and compiles it by recursion.
+//! what a loop goes through by `__items`, which also makes a list of a string. On the way each expression is measured,
+//! since minijinja parses and compiles it by recursion.
 
 use super::budget::{CONCAT, ITEMS, KEPT, SLICE, SUM, TIMES};
 
