@@ -5,7 +5,9 @@ use tch::Tensor;
 
 use crate::block::{linear_tensors, norm_tensors};
 use crate::encoder::pool;
-use crate::{Activation, EncoderConfig, HeadKind, Linear, ModelError, Norm, NormKind, Pooling, WeightMap};
+use crate::{
+    Activation, EncoderConfig, EncoderNames, HeadKind, Linear, ModelError, Norm, NormKind, Pooling, WeightMap,
+};
 
 /// What an encoder's checkpoint was trained to predict.
 #[derive(Debug)]
@@ -35,7 +37,8 @@ pub enum HeadActivation {
 }
 
 impl Head {
-    /// The head that config.json's class has; `None` for a bare model.
+    /// The head that config.json's class has; `None` for a bare model. One that was saved without its masked-LM head keeps the
+    /// class that it was pretrained under.
     pub(crate) fn load(
         config: &EncoderConfig,
         root: &str,
@@ -44,6 +47,9 @@ impl Head {
     ) -> Result<Option<Self>, ModelError> {
         let (names, c) = (config.names, config.hidden_size);
         let Some(kind) = config.head else { return Ok(None) };
+        if kind == HeadKind::MaskedLm && !has_masked_lm(names, weights) {
+            return Ok(None);
+        }
         let (dense, norm, activation) = match kind {
             HeadKind::MaskedLm => (names.lm[0], names.lm[1], HeadActivation::Plain(config.activation)),
             HeadKind::Sequence(_) => (names.sequence[0], names.sequence[1], names.sequence_activation),
@@ -169,6 +175,15 @@ impl Head {
             None => self.out.forward(x),
         }
     }
+}
+
+/// Whether the checkpoint holds any tensor of a masked-LM head. A head that is there in part is an error where it is read.
+fn has_masked_lm(names: &EncoderNames, weights: &WeightMap<'_>) -> bool {
+    let [layers @ .., bias] = names.lm;
+    weights.has(bias)
+        || layers
+            .iter()
+            .any(|layer| weights.has(&format!("{layer}.weight")) || weights.has(&format!("{layer}.bias")))
 }
 
 impl Transform {

@@ -79,7 +79,7 @@ impl Encoder {
     }
 
     /// What stands before the names of the layers: `bert.`, or nothing in a checkpoint saved without a head.
-    fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         let first = self.layers.first().map_or("", |layer| layer.o_proj.name.as_str());
         let layers = format!("{}.0.", self.config.names.layers);
         first.find(&layers).map_or_else(String::new, |at| first[..at].to_owned())

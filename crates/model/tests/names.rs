@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use ferrotune_model::checkpoint::{
     Safetensors, SaveOptions, Source, load_config, load_decoder, load_encoder, load_t5, save_decoder,
+    save_encoder,
 };
-use ferrotune_model::{RopeScaling, Tensors as _, families};
+use ferrotune_model::{Encoder, RopeScaling, Tensors as _, families};
 use ferrotune_types::{Batch, Example};
 use tch::{Device, Kind, Tensor};
 
@@ -149,6 +150,48 @@ fn norms_named_as_in_tensorflow_are_read() {
         tch::no_grad(|| encoder.hidden(&batch()).unwrap())
     };
     assert_eq!(hidden(old.path()), hidden(&tiny("bert_mlm")));
+}
+
+/// sentence-transformers/all-mpnet-base-v2 is one: config.json keeps the class of the pretraining.
+#[test]
+fn an_encoder_saved_without_its_masked_lm_head_has_none_until_it_gets_one() {
+    for (family, prefix) in [
+        ("mpnet_mlm", "mpnet."),
+        ("bert_mlm", "bert."),
+        ("roberta_mlm", "roberta."),
+        ("distilbert_mlm", "distilbert."),
+        ("modernbert_mlm", "model."),
+    ] {
+        let bare = renamed(family, |name| name.strip_prefix(prefix).map(str::to_owned), &[]);
+        let source = Source::Directory(bare.path().to_owned());
+        let load = |source: &Source| load_encoder(source, Kind::Float, Device::Cpu).unwrap();
+        let (mut loaded, whole) = (load(&source), load(&Source::Directory(tiny(family))));
+        let hidden = |encoder: &Encoder| tch::no_grad(|| encoder.hidden(&batch()).unwrap());
+        assert!(loaded.encoder.head.is_none(), "{family}");
+        assert_eq!(hidden(&loaded.encoder), hidden(&whole.encoder), "{family}");
+        // As it was, without a head.
+        let out = tempfile::tempdir().unwrap();
+        save_encoder(&loaded.encoder, &source, &loaded.config_json, out.path()).unwrap();
+        assert_eq!(
+            Safetensors::open(out.path()).unwrap().names(),
+            Safetensors::open(bare.path()).unwrap().names()
+        );
+        // With one, the body stands under the name that the class gives it.
+        loaded.encoder.ensure_masked_lm(1).unwrap();
+        save_encoder(&loaded.encoder, &source, &loaded.config_json, out.path()).unwrap();
+        let names = Safetensors::open(out.path()).unwrap().names();
+        assert_eq!(names, Safetensors::open(&tiny(family)).unwrap().names(), "{family}");
+        let again = load(&Source::Directory(out.path().to_owned()));
+        assert_eq!(again.config_json["architectures"], whole.config_json["architectures"]);
+        assert!(again.encoder.head.is_some());
+        let logits = |encoder: &Encoder| tch::no_grad(|| encoder.predict(&batch()).unwrap());
+        assert_eq!(logits(&again.encoder), logits(&loaded.encoder), "{family}");
+    }
+    // A head that is there in part is broken.
+    let half =
+        renamed("mpnet_mlm", |name| (!name.starts_with("lm_head.dense")).then(|| name.to_owned()), &[]);
+    let error = load_encoder(&Source::Directory(half.path().to_owned()), Kind::Float, Device::Cpu);
+    assert!(error.unwrap_err().to_string().contains("lm_head.dense.weight"));
 }
 
 #[test]

@@ -64,10 +64,13 @@ pub fn save_encoder(
             return Err(ModelError::Config(format!("no masked-LM class is known beside {class:?}")));
         };
         config.insert("architectures".to_owned(), json!([format!("{family}ForMaskedLM")]));
+    }
+    // The class may have been there before the head was.
+    if is_lm && encoder.root().is_empty() {
         let head = names.lm.map(|part| part.split('.').next().unwrap_or_default().to_owned());
         for (name, _) in &mut tensors {
             let of_head = head.iter().any(|first| name.split('.').next() == Some(first));
-            if !of_head && !name.starts_with(&format!("{}.", names.prefix)) {
+            if !of_head {
                 *name = format!("{}.{name}", names.prefix);
             }
         }
