@@ -162,7 +162,7 @@ impl<'a> WeightMap<'a> {
 
 /// BERT's first checkpoints, which came from TensorFlow, call a norm's weight and bias gamma and beta; Gemma 3's part that
 /// reads and writes stands elsewhere in its file.
-fn todays_name(stored: &str) -> String {
+pub(crate) fn todays_name(stored: &str) -> String {
     let renamed =
         [("LayerNorm.gamma", "weight"), ("LayerNorm.beta", "bias")].into_iter().find_map(|(old, new)| {
             let before = stored.strip_suffix(old)?;

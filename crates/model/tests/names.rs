@@ -152,6 +152,32 @@ fn norms_named_as_in_tensorflow_are_read() {
     assert_eq!(hidden(old.path()), hidden(&tiny("bert_mlm")));
 }
 
+/// What masked language modelling changed is what the saved file holds, under one name and in the dtype that it had.
+#[test]
+fn an_encoder_with_norms_named_as_in_tensorflow_is_saved_under_todays_names() {
+    let rename = |name: &str| {
+        let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        Some(gamma.replace("LayerNorm.bias", "LayerNorm.beta"))
+    };
+    let old = renamed("bert_mlm", rename, &[]);
+    let source = Source::Directory(old.path().to_owned());
+    let loaded = load_encoder(&source, Kind::BFloat16, Device::Cpu).unwrap();
+    let norm = "bert.embeddings.LayerNorm.weight";
+    let find = |tensors: Vec<(String, Tensor)>| tensors.into_iter().find(|(name, _)| name == norm).unwrap().1;
+    let _ = tch::no_grad(|| find(loaded.encoder.named_tensors()).fill_(0.5));
+    let out = tempfile::tempdir().unwrap();
+    save_encoder(&loaded.encoder, &source, &loaded.config_json, out.path()).unwrap();
+    let (saved, today) =
+        (Safetensors::open(out.path()).unwrap(), Safetensors::open(&tiny("bert_mlm")).unwrap());
+    assert_eq!(saved.names(), today.names());
+    for name in saved.names() {
+        assert_eq!(saved.read(&name).unwrap().unwrap().kind(), Kind::Float, "{name}");
+    }
+    assert_eq!(saved.read(norm).unwrap().unwrap().mean(Kind::Float).double_value(&[]), 0.5);
+    let again = load_encoder(&Source::Directory(out.path().to_owned()), Kind::Float, Device::Cpu).unwrap();
+    assert_eq!(find(again.encoder.named_tensors()).mean(Kind::Float).double_value(&[]), 0.5);
+}
+
 /// sentence-transformers/all-mpnet-base-v2 is one: config.json keeps the class of the pretraining.
 #[test]
 fn an_encoder_saved_without_its_masked_lm_head_has_none_until_it_gets_one() {

@@ -1,16 +1,18 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::{Safetensors, Source, write_safetensors};
+use crate::weights::todays_name;
 use crate::{Encoder, HeadKind, ModelError, Tensors};
 
 /// Writes an encoder so that transformers loads the folder: model.safetensors and config.json. The tokenizer's files
 /// are copied by who has them.
 ///
 /// `source` is what it was loaded from: what the encoder does not read (a pooler, further token types) goes along
-/// unchanged. Under a head that `source` did not have, names get the family's prefix and config.json the class.
+/// unchanged. All have the names of today, and under a masked-LM head the family's prefix; config.json gets its class.
 /// `folder` is made where absent; each file appears whole.
 ///
 /// # Errors
@@ -24,12 +26,16 @@ pub fn save_encoder(
 ) -> Result<(), ModelError> {
     let names = encoder.config.names;
     let old = Safetensors::open(source.path())?;
+    // By the name of today: the one in the file.
+    let stored: BTreeMap<String, String> =
+        old.names().into_iter().map(|name| (todays_name(&name), name)).collect();
+    let read = |name: &str| stored.get(name).map_or(Ok(None), |stored| old.read(stored));
     let is_lm = encoder.head.as_ref().is_some_and(|head| head.kind() == HeadKind::MaskedLm);
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for (name, tensor) in encoder.named_tensors() {
         let types =
             !names.type_embedding.is_empty() && name.ends_with(&format!("{}.weight", names.type_embedding));
-        let tensor = match old.read(&name)? {
+        let tensor = match read(&name)? {
             Some(table) if types => {
                 let row = tensor.detach().to_kind(table.kind()).unsqueeze(0);
                 Tensor::cat(&[row, table.narrow(0, 1, table.size()[0] - 1)], 0)
@@ -40,14 +46,14 @@ pub fn save_encoder(
         };
         tensors.push((name, tensor));
     }
-    for name in old.names() {
+    for name in stored.keys() {
         // Old files also hold the output layer under the names of what it is tied to.
         let stale = is_lm && name.starts_with(&format!("{}.", names.lm[2]));
         if !stale
-            && !tensors.iter().any(|(known, _)| *known == name)
-            && let Some(tensor) = old.read(&name)?
+            && !tensors.iter().any(|(known, _)| known == name)
+            && let Some(tensor) = read(name)?
         {
-            tensors.push((name, tensor));
+            tensors.push((name.clone(), tensor));
         }
     }
     let Some(config) = config_json.as_object() else {
