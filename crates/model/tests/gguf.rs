@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use ferrotune_model::checkpoint::{Gguf, GgufTensors, Safetensors, Source, load_config, load_decoder};
+use ferrotune_model::checkpoint::{
+    Gguf, GgufTensors, GgufTokenizerData, Safetensors, SaveOptions, Source, load_config, load_decoder,
+    save_decoder,
+};
 use ferrotune_model::{RopeScaling, Tensors, families};
 use ferrotune_types::{Batch, Example};
 use tch::{Device, Kind};
@@ -162,6 +165,33 @@ fn what_a_file_leaves_out_is_as_in_llama_cpp() {
     let part =
         edited("qwen2", turned, 2u32.to_le_bytes(), COUNT, [turned, &turned.replace("count", "cuont")]);
     assert!(config(&part).unwrap_err().to_string().contains("turns 2 of a head's 4 features"));
+}
+
+#[test]
+fn every_token_that_ends_an_answer_ends_it_in_what_is_saved_too() {
+    let words = |tokens: &[(&str, i64)], eos, eot| GgufTokenizerData {
+        tokens: tokens.iter().map(|(text, _)| (*text).to_owned()).collect(),
+        token_types: tokens.iter().map(|(_, kind)| *kind).collect(),
+        eos,
+        eot,
+        ..GgufTokenizerData::default()
+    };
+    let llama3 = [("<|begin_of_text|>", 3), ("<|end_of_text|>", 3), ("<|eot_id|>", 3), ("<EOT>", 1)];
+    assert_eq!(words(&llama3, Some(1), None).end_ids(), [1, 2]);
+    assert_eq!(words(&llama3, Some(2), Some(0)).end_ids(), [2, 0, 1]);
+    let phi3 = [("</s>", 4), ("<|endoftext|>", 3), ("<|end|>", 4), ("<|user|>", 4)];
+    assert_eq!(words(&phi3, Some(1), None).end_ids(), [1, 2]);
+    assert_eq!(words(&[("a", 1)], None, None).end_ids(), [0u32; 0]);
+
+    let file = edited("llama", "tokenizer.ggml.eot_token_id", 7u32.to_le_bytes(), 4, ["", ""]);
+    let loaded = load_decoder(&Source::Gguf(file.path().to_owned()), Kind::Float, Device::Cpu).unwrap();
+    assert!(loaded.eos_ids.contains(&7), "{:?}", loaded.eos_ids);
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("saved");
+    let generation = loaded.generation_config.as_ref();
+    save_decoder(&loaded.decoder, &loaded.config_json, generation, &folder, SaveOptions::default()).unwrap();
+    let again = load_decoder(&Source::Directory(folder), Kind::Float, Device::Cpu).unwrap();
+    assert_eq!(again.eos_ids, loaded.eos_ids);
 }
 
 /// The user's cache folder, filled by `cargo xtask setup`.

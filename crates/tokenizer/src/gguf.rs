@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use ferrotune_types::SpecialTokens;
+use ferrotune_types::{SpecialTokens, ends_of_answers};
 use serde_json::Map;
 use tokenizers::AddedToken;
 use tokenizers::decoders::DecoderWrapper;
@@ -35,7 +35,8 @@ pub struct GgufTokenizer {
     pub tokens: Vec<String>,
     /// `scores`, by id; SentencePiece kinds.
     pub scores: Vec<f32>,
-    /// `token_type`, by id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    /// `token_type`, by id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. What ends an answer by its text
+    /// ([`ends_of_answers`]) is a control token where it is user-defined too.
     pub token_types: Vec<i32>,
     /// `merges`, best first, each `left right`.
     pub merges: Vec<String>,
@@ -115,9 +116,13 @@ impl Tokenizer {
         };
         let text = |id: Option<u32>| id.map(|id| gguf.tokens[id as usize].clone());
         let kind = |id: usize| gguf.token_types.get(id).copied().unwrap_or(1);
+        let marked =
+            (0..).zip(&gguf.tokens).filter(|(id, _)| matches!(kind(*id as usize), CONTROL | USER_DEFINED));
+        let by_text = ends_of_answers(marked.map(|(id, token)| (id, token.as_str())));
+        let ends: Vec<u32> = gguf.eot.into_iter().chain(by_text).collect();
         let named = [gguf.bos, gguf.eos, gguf.unk, gguf.pad];
         for (id, token) in gguf.tokens.iter().enumerate() {
-            let is_named = named.contains(&Some(id as u32));
+            let is_named = named.contains(&Some(id as u32)) || ends.contains(&(id as u32));
             let is_special = kind(id) == CONTROL || kind(id) == UNKNOWN || is_named;
             let is_user_defined = kind(id) == USER_DEFINED && respelled(gguf, token) == *token;
             if is_special || is_user_defined {
@@ -139,7 +144,7 @@ impl Tokenizer {
         Tokenizer::from_parts(Parts {
             inner,
             special,
-            stop: gguf.eot.into_iter().collect(),
+            stop: ends,
             chat_template: gguf.chat_template.clone(),
             config: Map::new(),
         })

@@ -514,6 +514,44 @@ fn llama() -> Tokenizer {
     Tokenizer::from_gguf_metadata(&metadata).unwrap()
 }
 
+/// A file may say of one token alone that it ends a text: llama.cpp knows the others by their texts.
+#[test]
+fn what_ends_an_answer_by_its_text_stops_and_is_a_control_token() {
+    const NORMAL: i32 = 1;
+    const CONTROL: i32 = 3;
+    const USER_DEFINED: i32 = 4;
+    let check = |more: &[(&str, i32)], eot: Option<u32>, expect: &[&str]| {
+        let mut metadata = llama_metadata();
+        let first = metadata.tokens.len() as u32;
+        for (text, kind) in more {
+            metadata.tokens.push((*text).to_owned());
+            metadata.token_types.push(*kind);
+            metadata.scores.push(0.0);
+        }
+        metadata.eot = eot.map(|n| first + n);
+        let tokenizer = Tokenizer::from_gguf_metadata(&metadata).unwrap();
+        let texts = tokenizer.ids().stop.iter().map(|&id| tokenizer.id_to_token(id).unwrap());
+        assert_eq!(texts.collect::<Vec<_>>(), expect, "{more:?}");
+        assert!(tokenizer.ids().stop.iter().all(|&id| tokenizer.is_control(id)), "{more:?}");
+        assert_eq!(tokenizer.special().eos.as_deref(), Some("</s>"));
+        tokenizer
+    };
+    check(&[], None, &["</s>"]);
+    // Llama 3's, and a word that happens to be spelled so.
+    check(&[("<|eot_id|>", CONTROL), ("<|eom_id|>", CONTROL)], None, &["</s>", "<|eot_id|>", "<|eom_id|>"]);
+    check(&[("<|eot_id|>", CONTROL), ("<EOT>", NORMAL)], None, &["</s>", "<|eot_id|>"]);
+    check(&[("<x>", USER_DEFINED), ("<y>", CONTROL)], Some(0), &["</s>", "<x>"]);
+    // Phi-3's.
+    let phi3 = [("<|endoftext|>", CONTROL), ("<|assistant|>", CONTROL), ("<|end|>", USER_DEFINED)];
+    let tokenizer = check(&phi3, None, &["</s>", "<|endoftext|>", "<|end|>"]);
+    let made = tokenizer.example(&rendered("<s>the<|assistant|>[cat<|end|>]"), "row", &Limits::default());
+    assert_eq!(trained_text(&tokenizer, &made.unwrap().item), "cat<|end|>");
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    let end = tokenizer.token_to_id("<|end|>").unwrap();
+    assert!(Tokenizer::from_dir(folder.path()).unwrap().is_control(end));
+}
+
 /// A SentencePiece BPE: GGUF keeps scores instead of merges, and both must cut the same.
 #[test]
 fn sentencepiece_scores_cut_as_merges_do() {

@@ -27,11 +27,13 @@
 
 mod batch;
 mod chat;
+mod ends;
 mod example;
 mod model;
 
 pub use batch::{Batch, Segment};
 pub use chat::{Conversation, Document, Message, PreferencePair, Rendered, Role, SpecialTokens};
+pub use ends::ends_of_answers;
 pub use example::{Example, PairExample};
 pub use model::{
     Completion, Embed, Finish, GenerateParams, LanguageModel, LogLikelihood, ModelError, TokenLogprob,

@@ -4,8 +4,9 @@
 //! embedding, Gemma's norms have one added, GPT-2's layers are transposed. Each change is undone here, so that
 //! the tensors are the ones transformers would hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ferrotune_types::ends_of_answers;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -56,7 +57,7 @@ pub struct GgufTokenizerData {
     pub bos: Option<u32>,
     /// Ends a sequence or turn.
     pub eos: Option<u32>,
-    /// Ends a turn where that is another token than `eos`.
+    /// Ends a turn where that is another token than `eos`. [`Self::end_ids`] gives all that do.
     pub eot: Option<u32>,
     /// Fills rows up.
     pub pad: Option<u32>,
@@ -74,6 +75,19 @@ pub struct GgufTokenizerData {
     pub precompiled_charsmap: Vec<u8>,
     /// The chat template, in Jinja.
     pub chat_template: Option<String>,
+}
+
+impl GgufTokenizerData {
+    /// Every id at which an answer ends: `eos` and `eot`, and the control and user-defined tokens whose text says so.
+    pub fn end_ids(&self) -> Vec<u32> {
+        let (ids, types) = (0.., self.token_types.iter());
+        let special = ids.zip(self.tokens.iter().zip(types)).filter(|(_, (_, kind))| matches!(kind, 3 | 4));
+        let by_text = ends_of_answers(special.map(|(id, (text, _))| (id, text.as_str())));
+        let mut ends: Vec<u32> = self.eos.into_iter().chain(self.eot).chain(by_text).collect();
+        let mut seen = BTreeSet::new();
+        ends.retain(|id| seen.insert(*id));
+        ends
+    }
 }
 
 impl GgufTensors {

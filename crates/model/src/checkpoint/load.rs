@@ -1,6 +1,6 @@
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tch::{Device, Kind};
 
 use super::{Gguf, GgufTensors, GgufTokenizerData, Safetensors, Source, format_error, read_json};
@@ -15,9 +15,10 @@ pub struct Loaded {
     pub decoder: Decoder,
     /// config.json, or what a GGUF file's metadata say in its words.
     pub config_json: Value,
-    /// generation_config.json, where there is one.
+    /// generation_config.json, where there is one; of a GGUF file what it would say.
     pub generation_config: Option<Value>,
-    /// Ids that end a turn, of generation_config.json or else of config.json.
+    /// Ids that end a turn, of generation_config.json or else of config.json; of a GGUF file
+    /// [`GgufTokenizerData::end_ids`].
     pub eos_ids: Vec<u32>,
     /// What a GGUF file says about its tokenizer.
     pub gguf_tokenizer: Option<GgufTokenizerData>,
@@ -47,14 +48,9 @@ pub fn load_decoder(source: &Source, kind: Kind, device: Device) -> Result<Loade
             check_weights(tensors.gguf().n_weights(), kind, free_memory(device))?;
             let decoder = build(&config_json, &tensors, kind, device)?;
             let tokenizer = tensors.tokenizer();
-            let eos_ids = tokenizer.eos.into_iter().chain(tokenizer.eot).collect();
-            Ok(Loaded {
-                decoder,
-                config_json,
-                generation_config: None,
-                eos_ids,
-                gguf_tokenizer: Some(tokenizer),
-            })
+            let eos_ids = tokenizer.end_ids();
+            let generation_config = Some(generation_of_gguf(&config_json, &eos_ids));
+            Ok(Loaded { decoder, config_json, generation_config, eos_ids, gguf_tokenizer: Some(tokenizer) })
         }
     }
 }
@@ -135,6 +131,21 @@ pub fn load_t5(source: &Source, kind: Kind, device: Device) -> Result<T5, ModelE
 fn generation_config(folder: &Path) -> Result<Option<Value>, ModelError> {
     let path = folder.join("generation_config.json");
     path.is_file().then(|| read_json(&path)).transpose()
+}
+
+/// What generation_config.json would say of a GGUF file, so that what is saved of the model ends its answers where the model
+/// does: config.json names one such token.
+fn generation_of_gguf(config: &Value, eos_ids: &[u32]) -> Value {
+    let mut said = Map::new();
+    for key in ["bos_token_id", "pad_token_id"] {
+        if let Some(id) = config.get(key) {
+            said.insert(key.to_owned(), id.clone());
+        }
+    }
+    if !eos_ids.is_empty() {
+        said.insert("eos_token_id".to_owned(), json!(eos_ids));
+    }
+    Value::Object(said)
 }
 
 /// Buffers, and heads that are not used: of pretraining, or under a model that is read without its head.
