@@ -18,7 +18,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
 
-use crate::gguf_words::{byte_level_words, ignores_merges};
+use crate::gguf_words::{adds_bos, byte_level_words, ignores_merges};
 use crate::tokenizer::{Parts, contained};
 use crate::{Tokenizer, TokenizerError};
 
@@ -50,7 +50,7 @@ pub struct GgufTokenizer {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
-    /// `add_bos_token`; where it is absent, SentencePiece kinds add it.
+    /// `add_bos_token`; where it is absent, `llama` adds it, and of `gpt2` what cuts words as Llama 3 or Tekken.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
     pub add_eos: Option<bool>,
@@ -133,7 +133,11 @@ impl Tokenizer {
                 })?;
             }
         }
-        add_surroundings(&mut inner, gguf, gguf.add_bos.unwrap_or(gguf.model == "llama"))?;
+        let adds_bos = match gguf.model.as_str() {
+            "gpt2" => adds_bos(gguf.pre.as_deref().unwrap_or("default")),
+            model => model == "llama",
+        };
+        add_surroundings(&mut inner, gguf, gguf.add_bos.unwrap_or(adds_bos))?;
         let special = SpecialTokens {
             bos: text(gguf.bos),
             eos: text(gguf.eos),

@@ -14,13 +14,14 @@ use crate::fast::{LLAMA3, QWEN2};
 /// Expressions that cut one after the other, each what the ones before left over.
 type Cuts = &'static [&'static str];
 
-/// Names, cuts, and whether merges are passed over.
-type Words = (&'static [&'static str], Cuts, bool);
+/// Names, cuts, whether merges are passed over, and whether BOS is added.
+type Words = (&'static [&'static str], Cuts, bool, bool);
 
-/// `pre` names, what they cut by, and whether their published tokenizers take a word that is a token whole, past the
-/// merges. An empty list of cuts is GPT-2's own expression.
+/// `pre` names, what they cut by, whether their published tokenizers take a word that is a token whole, past the
+/// merges, and whether they put BOS before a text where the file does not say. An empty list of cuts is GPT-2's own
+/// expression.
 const WORDS: &[Words] = &[
-    (&["default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2"], &[], false),
+    (&["default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "phi-2"], &[], false, false),
     (
         &[
             "llama-bpe",
@@ -35,24 +36,32 @@ const WORDS: &[Words] = &[
         ],
         &[LLAMA3],
         true,
+        true,
     ),
-    (&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[LLAMA3], false),
+    (&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[LLAMA3], false, false),
     (
         &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "f2llmv2", "grok-2"],
         &[QWEN2],
         false,
+        false,
     ),
-    (&["qwen35"], &[QWEN35], false),
-    (&["tekken"], &[TEKKEN], true),
-    (&["gpt-4o", "llama4"], &[GPT4O], true),
-    (&["kanana2", "talkie", "minimax-m2"], &[GPT4O], false),
+    (&["qwen35"], &[QWEN35], false, false),
+    (&["tekken"], &[TEKKEN], true, true),
+    (&["gpt-4o", "llama4"], &[GPT4O], true, false),
+    (&["kanana2", "talkie", "minimax-m2"], &[GPT4O], false, false),
     (
         &["deepseek-llm"],
         &["[\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, r"\s+$", DEEPSEEK_CJK, r"\p{N}+"],
         false,
+        false,
     ),
-    (&["deepseek-coder"], &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"], false),
-    (&["deepseek-v3", "hunyuan-dense"], &[r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", DEEPSEEK_V3], false),
+    (&["deepseek-coder"], &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"], false, false),
+    (
+        &["deepseek-v3", "hunyuan-dense"],
+        &[r"\p{N}{1,3}", "[一-龥\u{3040}-ゟ゠-ヿ]+", DEEPSEEK_V3],
+        false,
+        false,
+    ),
 ];
 
 /// Every digit alone, then GPT-2's expression.
@@ -77,7 +86,7 @@ pub(crate) fn byte_level_words(pre: &str) -> Result<PreTokenizerWrapper, Tokeniz
     if DIGITS.contains(&pre) {
         return Ok(Sequence::new(vec![Digits::new(true).into(), bytes(true)]).into());
     }
-    let Some((_, cuts, _)) = row(pre) else {
+    let Some((_, cuts, ..)) = row(pre) else {
         let known = WORDS.iter().flat_map(|(names, ..)| *names).chain(DIGITS).copied().collect::<Vec<_>>();
         return Err(TokenizerError::Gguf {
             key: "tokenizer.ggml.pre",
@@ -102,7 +111,12 @@ pub(crate) fn byte_level_words(pre: &str) -> Result<PreTokenizerWrapper, Tokeniz
 
 /// Whether a word that is a token is taken whole, past the merges.
 pub(crate) fn ignores_merges(pre: &str) -> bool {
-    row(pre).is_some_and(|(.., ignores)| *ignores)
+    row(pre).is_some_and(|(_, _, ignores, _)| *ignores)
+}
+
+/// Whether BOS goes before a text where the file does not say.
+pub(crate) fn adds_bos(pre: &str) -> bool {
+    row(pre).is_some_and(|(.., adds)| *adds)
 }
 
 fn row(pre: &str) -> Option<&'static Words> {

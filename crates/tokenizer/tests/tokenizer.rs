@@ -552,6 +552,27 @@ fn what_ends_an_answer_by_its_text_stops_and_is_a_control_token() {
     assert!(Tokenizer::from_dir(folder.path()).unwrap().is_control(end));
 }
 
+#[test]
+fn where_a_file_does_not_say_bos_is_put_as_llama_cpp_puts_it() {
+    let check = |pre: &str, add_bos: Option<bool>, expect: bool| {
+        let metadata = GgufTokenizer { pre: Some(pre.to_owned()), add_bos, ..gguf() };
+        let tokenizer = Tokenizer::from_gguf_metadata(&metadata).unwrap();
+        assert_eq!(tokenizer.adds_bos(), expect, "{pre} {add_bos:?}");
+        assert_eq!(tokenizer.encode("the", true).unwrap()[0] == tokenizer.ids().bos.unwrap(), expect);
+    };
+    for pre in ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"] {
+        check(pre, None, true);
+        check(pre, Some(false), false);
+    }
+    check("jina-v5-nano", None, true);
+    check("tekken", None, true);
+    for pre in ["default", "gpt-2", "smollm", "qwen2", "dbrx", "gpt-4o", "llama4", "deepseek-v3"] {
+        check(pre, None, false);
+        check(pre, Some(true), true);
+    }
+    assert!(llama().adds_bos());
+}
+
 /// A SentencePiece BPE: GGUF keeps scores instead of merges, and both must cut the same.
 #[test]
 fn sentencepiece_scores_cut_as_merges_do() {
