@@ -168,6 +168,21 @@ fn what_a_file_leaves_out_is_as_in_llama_cpp() {
 }
 
 #[test]
+fn where_a_file_makes_phi3s_long_texts_begin_its_config_says_too() {
+    const COUNT: u32 = 4;
+    let key = "phi3.rope.scaling.original_context_length";
+    let config = |length: u32| {
+        let old = [key, &key.replace("length", "lenght")];
+        let file = edited("phi3", key, length.to_le_bytes(), COUNT, old);
+        let json = GgufTensors::new(Gguf::open(file.path()).unwrap()).unwrap().config().clone();
+        assert_eq!(json["original_max_position_embeddings"], length);
+        families::decoder_config(&json)
+    };
+    let scaling = config(16).unwrap().rope.unwrap().scaling;
+    assert!(matches!(scaling, RopeScaling::Factors { original_max: 16, .. }), "{scaling:?}");
+}
+
+#[test]
 fn every_token_that_ends_an_answer_ends_it_in_what_is_saved_too() {
     let words = |tokens: &[(&str, i64)], eos, eot| GgufTokenizerData {
         tokens: tokens.iter().map(|(text, _)| (*text).to_owned()).collect(),

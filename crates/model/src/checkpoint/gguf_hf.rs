@@ -12,6 +12,7 @@ use tch::Tensor;
 
 use super::format_error;
 use super::gguf::Gguf;
+use crate::families::ORIGINAL_MAX;
 use crate::{ModelError, Tensors};
 
 /// The tensors of a GGUF file under their names in a Hugging Face checkpoint, dequantised to fp32 when read.
@@ -306,6 +307,10 @@ fn config(gguf: &Gguf) -> Result<Value, String> {
             ));
         }
         rope["partial_rotary_factor"] = json!(n as f64 / head_dim as f64);
+    }
+    // Where Phi-3's class looks first.
+    if let Some(length) = rope.get(ORIGINAL_MAX).filter(|_| arch == "phi3") {
+        set(ORIGINAL_MAX, length.clone());
     }
     if arch == "gemma3" {
         set("sliding_window_pattern", json!(6));

@@ -24,6 +24,8 @@ pub(crate) mod t5;
 
 use serde_json::Value;
 
+pub(crate) use rope::ORIGINAL_MAX;
+
 use crate::encoder_head::classifier_pooling;
 use crate::{Activation, DecoderConfig, EncoderConfig, HeadKind, ModelError};
 

@@ -3,6 +3,9 @@ use serde_json::Value;
 use super::number_or;
 use crate::{ModelError, RopeConfig, RopeScaling};
 
+/// How long texts were before the scaling.
+pub(crate) const ORIGINAL_MAX: &str = "original_max_position_embeddings";
+
 /// `rope_parameters` as transformers 5 writes them, or `rope_scaling` as 4 did, which comes first where both are there.
 pub(super) fn parameters(json: &Value) -> &Value {
     let there = |key: &str| json.get(key).filter(|v| !v.is_null());
@@ -22,9 +25,9 @@ pub(super) fn rope(
     }
     let either = |key: &str, default: f64| number_or(parameters, key, number_or(json, key, default)?);
     let theta = either("rope_theta", 10_000.0)?;
+    let is_phi3 = json.get("model_type").and_then(Value::as_str) == Some("phi3");
     // The others have such a field now and then, and transformers does not read it.
-    let turns_a_part = json.get("model_type").and_then(Value::as_str) == Some("phi3");
-    let part = if turns_a_part { either("partial_rotary_factor", 1.0)? } else { 1.0 };
+    let part = if is_phi3 { either("partial_rotary_factor", 1.0)? } else { 1.0 };
     let dim = (head_dim as f64 * part.clamp(0.0, 1.0)) as usize;
     if dim == 0 || !dim.is_multiple_of(2) || theta <= 0.0 {
         return Err(ModelError::Config(format!("rope of {dim} features with theta {theta}")));
@@ -50,8 +53,9 @@ pub(super) fn rope(
                 high_freq_factor: positive(parameters, "high_freq_factor")?,
                 original_max: original_max()?,
             },
-            "yarn" => yarn(parameters, context, original_max()?)?,
-            "longrope" | "su" => longrope(parameters, dim / 2, context, original_max()?)?,
+            // Phi-3's first files call LongRoPE so.
+            "yarn" if !is_phi3 => yarn(parameters, context, original_max()?)?,
+            "longrope" | "su" | "yarn" => longrope(parameters, dim / 2, context, original_max()?)?,
             other => return Err(unknown(other)),
         },
         Some(other) => return Err(unknown(&other.to_string())),
