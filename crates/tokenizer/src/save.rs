@@ -2,6 +2,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::{Tokenizer, TokenizerError};
 
@@ -38,6 +40,9 @@ impl Tokenizer {
         for (name, token) in &tokens {
             config.insert(name.clone(), token.clone());
         }
+        if !self.is_rebuilt_the_same() {
+            config.remove("tokenizer_class");
+        }
         // The class that reads `tokenizer.json` as it is.
         config.entry("tokenizer_class").or_insert(json!("PreTrainedTokenizerFast"));
         config.entry("clean_up_tokenization_spaces").or_insert(json!(false));
@@ -48,6 +53,27 @@ impl Tokenizer {
             write("chat_template.jinja", template.to_owned())?;
         }
         Ok(())
+    }
+
+    /// Whether the class that the configuration names gives this tokenizer. For a Llama's, transformers 5 makes one of the
+    /// vocabulary: whatever `tokenizer.json` says, it puts a space before the first word, unless flags ask for another way.
+    fn is_rebuilt_the_same(&self) -> bool {
+        let config = self.config();
+        let class = config.get("tokenizer_class").and_then(Value::as_str);
+        if !matches!(class, Some("LlamaTokenizer" | "LlamaTokenizerFast")) {
+            return true;
+        }
+        let is = |key: &str, flag: bool| config.get(key) == Some(&Value::Bool(flag));
+        let spaces_the_first = match self.inner().get_pre_tokenizer() {
+            Some(PreTokenizerWrapper::Metaspace(words)) => {
+                words.get_prepend_scheme() == PrependScheme::First && !words.get_split()
+            }
+            _ => false,
+        };
+        spaces_the_first
+            && self.inner().get_normalizer().is_none()
+            && !is("legacy", true)
+            && !is("add_prefix_space", false)
     }
 }
 

@@ -573,6 +573,39 @@ fn where_a_file_does_not_say_bos_is_put_as_llama_cpp_puts_it() {
     assert!(llama().adds_bos());
 }
 
+/// For a Llama's class transformers 5 builds a tokenizer of the vocabulary, and reads `tokenizer.json` no further.
+#[test]
+fn a_saved_llama_keeps_its_class_only_where_transformers_builds_the_same_tokenizer() {
+    const AS_IT_IS: &str = "PreTrainedTokenizerFast";
+    let spaces_the_first = llama_metadata();
+    let prepends = GgufTokenizer { architecture: "phi3".into(), ..llama_metadata() };
+    let check = |metadata: &GgufTokenizer, config: serde_json::Value, expect: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = Tokenizer::from_gguf_metadata(metadata).unwrap();
+        tokenizer.save(folder.path()).unwrap();
+        let path = folder.path().join("tokenizer_config.json");
+        std::fs::write(&path, config.to_string()).unwrap();
+        let read = Tokenizer::from_dir(folder.path()).unwrap();
+        read.save(folder.path()).unwrap();
+        let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(saved["tokenizer_class"], expect, "{config}");
+        let again = Tokenizer::from_dir(folder.path()).unwrap();
+        let text = "<s> the cat</s><s>the";
+        assert_eq!(again.encode(text, false).unwrap(), read.encode(text, false).unwrap());
+    };
+    for class in ["LlamaTokenizer", "LlamaTokenizerFast"] {
+        check(&spaces_the_first, serde_json::json!({"tokenizer_class": class}), class);
+        check(&spaces_the_first, serde_json::json!({"tokenizer_class": class, "legacy": false}), class);
+        check(&spaces_the_first, serde_json::json!({"tokenizer_class": class, "legacy": true}), AS_IT_IS);
+        let without = serde_json::json!({"tokenizer_class": class, "add_prefix_space": false});
+        check(&spaces_the_first, without, AS_IT_IS);
+        check(&prepends, serde_json::json!({"tokenizer_class": class}), AS_IT_IS);
+        check(&prepends, serde_json::json!({"tokenizer_class": class, "legacy": false}), AS_IT_IS);
+    }
+    check(&prepends, serde_json::json!({"tokenizer_class": "OtherTokenizer"}), "OtherTokenizer");
+    check(&prepends, serde_json::json!({}), AS_IT_IS);
+}
+
 /// A SentencePiece BPE: GGUF keeps scores instead of merges, and both must cut the same.
 #[test]
 fn sentencepiece_scores_cut_as_merges_do() {
