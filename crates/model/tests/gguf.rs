@@ -180,6 +180,8 @@ fn where_a_file_makes_phi3s_long_texts_begin_its_config_says_too() {
     };
     let scaling = config(16).unwrap().rope.unwrap().scaling;
     assert!(matches!(scaling, RopeScaling::Factors { original_max: 16, .. }), "{scaling:?}");
+    let error = config(u32::MAX).unwrap_err().to_string();
+    assert!(error.contains("original_max_position_embeddings is 4294967295"), "{error}");
 }
 
 #[test]

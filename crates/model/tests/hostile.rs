@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ferrotune_model::checkpoint::{Gguf, GgufTensors, Safetensors, Source, load_decoder};
-use ferrotune_model::{Decoder, Encoder, Tensors, WeightMap, families};
+use ferrotune_model::{Decoder, Encoder, T5, Tensors, WeightMap, families};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind};
 
 /// Remembers the most memory that each thread held at once, of Rust's own: libtorch's is not seen.
@@ -234,4 +234,50 @@ fn a_gguf_made_by_an_enemy_is_an_error() {
     // A tensor where a few rotary divisors should be.
     check(&[("rope_freqs.weight", &[1 << 16], Q2_K, 0)], 1 << 15, "is missing");
     check(&[embedding, ("token_embd.weight", &[32, 32], F32, 8192)], 1 << 14, "twice");
+}
+
+/// Numbers that no pass can be computed with.
+#[test]
+fn a_config_made_by_an_enemy_is_an_error() {
+    let none = BTreeMap::new();
+    let said = |family: &str, edits: &[(&str, Value)]| {
+        let path = golden("tiny_models").join(family).join("config.json");
+        let mut json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for (key, value) in edits {
+            json[*key] = value.clone();
+        }
+        let mut weights = WeightMap::new(&none, Kind::Float, Device::Cpu);
+        let config = match json["model_type"].as_str().unwrap() {
+            "t5" => T5::load(&json, &mut weights, Device::Cpu).map(drop),
+            "mpnet" => families::encoder_config(&json).map(drop),
+            _ => families::decoder_config(&json).map(drop),
+        };
+        config.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let check = |family: &str, edits: &[(&str, Value)], expect: &str| {
+        let said = said(family, edits);
+        assert!(said.contains(expect) && said.is_empty() == expect.is_empty(), "{edits:?}: {said}");
+    };
+    let original = "original_max_position_embeddings";
+    check("phi3", &[(original, json!(i64::MAX))], "original_max_position_embeddings is 9223372036854776000");
+    check("phi3", &[(original, json!(1e300))], "no length");
+    check("phi3", &[(original, json!(1u64 << 31))], "no length");
+    check("phi3", &[(original, json!((1u64 << 31) - 1))], "");
+    for kind in ["llama3", "yarn", "longrope"] {
+        let rope = json!({
+            "rope_type": kind, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, original: i64::MAX,
+            "short_factor": [1.0, 1.0], "long_factor": [1.0, 1.0],
+        });
+        check("llama", &[("rope_parameters", rope)], "no length");
+    }
+    let (buckets, distance) = ("relative_attention_num_buckets", "relative_attention_max_distance");
+    check("mpnet_mlm", &[(buckets, json!(16))], "relative_attention_num_buckets is 16");
+    check("mpnet_mlm", &[(buckets, json!(31))], "relative_attention_num_buckets is 31");
+    check("mpnet_mlm", &[(buckets, json!(32))], "");
+    for (n, farthest) in [(1, 128), (2, 128), (3, 128), (4, 2), (4, 1), (32, 16), (32, 8), (33, 16)] {
+        check("t5", &[(buckets, json!(n)), (distance, json!(farthest))], "there must be 4 buckets at least");
+    }
+    for (n, farthest) in [(4, 3), (5, 3), (32, 17)] {
+        check("t5", &[(buckets, json!(n)), (distance, json!(farthest))], "is missing");
+    }
 }

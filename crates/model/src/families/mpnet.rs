@@ -16,10 +16,19 @@ const NAMES: EncoderNames = EncoderNames {
     ..bert::NAMES
 };
 
+/// In which distances are counted whatever config.json says, as in transformers; a larger table has rows to spare.
+const BUCKETS: usize = 32;
+
 pub(super) fn config(json: &Value) -> Result<EncoderConfig, ModelError> {
     let mut config = bert::config(json)?;
     roberta::offset_positions(json, &mut config)?;
-    config.relative_buckets = Some(count_or(json, "relative_attention_num_buckets", 32)?);
+    let buckets = count_or(json, "relative_attention_num_buckets", BUCKETS)?;
+    if buckets < BUCKETS {
+        return Err(ModelError::Config(format!(
+            "relative_attention_num_buckets is {buckets}: MPNet counts distances in {BUCKETS} buckets"
+        )));
+    }
+    config.relative_buckets = Some(buckets);
     config.names = &NAMES;
     Ok(config)
 }

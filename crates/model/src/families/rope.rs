@@ -35,8 +35,11 @@ pub(super) fn rope(
     let context = context as f64;
     // Phi-3 has it beside the rope parameters, and transformers then prefers it there.
     let original_max = || {
-        let inside = number_or(parameters, "original_max_position_embeddings", context)?;
-        Ok::<_, ModelError>(number_or(json, "original_max_position_embeddings", inside)?.max(1.0))
+        let inside = number_or(parameters, ORIGINAL_MAX, context)?;
+        match number_or(json, ORIGINAL_MAX, inside)? {
+            n if n <= f64::from(i32::MAX) => Ok(n.max(1.0)),
+            n => Err(ModelError::Config(format!("{ORIGINAL_MAX} is {n}, which is no length"))),
+        }
     };
     let named = |key: &str| parameters.get(key).filter(|kind| !kind.is_null());
     let scaling = match named("rope_type").or_else(|| named("type")) {

@@ -23,6 +23,16 @@ pub(crate) fn config(json: &Value) -> Result<T5Config, ModelError> {
     } else {
         layer_count(json, "num_decoder_layers")?
     };
+    let buckets = count_or(json, "relative_attention_num_buckets", 32)?;
+    let max_distance = count_or(json, "relative_attention_max_distance", 128)?;
+    // An encoder's half of the buckets must have one for near distances, and the decoder's far ones must begin nearer than
+    // they end.
+    if buckets < 4 || max_distance <= buckets / 2 {
+        return Err(ModelError::Config(format!(
+            "relative_attention_num_buckets is {buckets} and relative_attention_max_distance {max_distance}: there must be 4 \
+             buckets at least, and a distance beyond half their number"
+        )));
+    }
     Ok(T5Config {
         vocab_size: count(json, "vocab_size")?,
         d_model: count(json, "d_model")?,
@@ -31,8 +41,8 @@ pub(crate) fn config(json: &Value) -> Result<T5Config, ModelError> {
         num_layers,
         num_decoder_layers,
         num_heads: count(json, "num_heads")?,
-        relative_attention_num_buckets: count_or(json, "relative_attention_num_buckets", 32)?,
-        relative_attention_max_distance: count_or(json, "relative_attention_max_distance", 128)?,
+        relative_attention_num_buckets: buckets,
+        relative_attention_max_distance: max_distance,
         layer_norm_epsilon: number_or(json, "layer_norm_epsilon", 1e-6)?,
         activation: Activation::from_name(name)?,
         is_gated_act,
