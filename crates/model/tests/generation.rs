@@ -279,6 +279,25 @@ fn rolling_windows_are_those_of_lm_eval() {
     assert!(rolling_loglikelihood(&decoder, 1, &[3, 48], 4).is_err());
 }
 
+/// Of equal logits greedy decoding takes the first, and scoring says so in every dtype.
+#[test]
+fn a_tie_is_greedy_for_the_first_token_alone() {
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+        let source = Source::Directory(golden("tiny_models").join("llama"));
+        let decoder = load_decoder(&source, kind, Device::Cpu).unwrap().decoder;
+        let head = decoder.leaves().into_iter().find(|leaf| leaf.0 == "lm_head.weight").unwrap().1;
+        // Every token is as likely as any other.
+        let _ = tch::no_grad(|| head.shallow_clone().zero_());
+        let prompt = vec![5, 9, 11];
+        assert_eq!(run(&decoder, std::slice::from_ref(&prompt), &greedy(2))[0].ids, [0, 0], "{kind:?}");
+        let is_greedy = |ids: &[u32]| score(&decoder, &prompt, &[ids]).unwrap()[0].is_greedy;
+        assert!(is_greedy(&[0, 0]), "{kind:?}");
+        for ids in [&[1][..], &[47], &[0, 1], &[1, 0]] {
+            assert!(!is_greedy(ids), "{kind:?}: {ids:?}");
+        }
+    }
+}
+
 /// As in transformers: what is as likely as the last one kept is kept too.
 #[test]
 fn top_k_keeps_ties() {

@@ -64,8 +64,8 @@ const CHUNK: i64 = 256;
 /// Of the vocabulary's tokens: their logits for a chunk of rows are reduced before they leave the caches.
 const PART: i64 = 4096;
 
-/// For each of `targets`, in order: its ln p after the token in row `predictors` of `hidden`, and whether no other token is
-/// likelier.
+/// For each of `targets`, in order: its ln p after the token in row `predictors` of `hidden`, and whether greedy decoding takes
+/// it, which of equals is the first.
 pub(super) fn logprobs_after(
     decoder: &Decoder,
     hidden: &Tensor,
@@ -89,12 +89,10 @@ pub(super) fn logprobs_after(
             out.extend(heads.into_iter().map(RunningHead::of_target));
         } else {
             let wanted = Tensor::from_slice(targets).to_device(decoder.device).unsqueeze(1);
-            let logits = decoder.logits(&rows);
-            let logit = logits.gather(1, &wanted, false).to_kind(Kind::Float);
-            let logits = logits.to_kind(Kind::Float);
-            let (greatest, _) = logits.max_dim(-1, true);
+            let logits = decoder.logits(&rows).to_kind(Kind::Float);
+            let logit = logits.gather(1, &wanted, false);
             let logprobs = &logit - logits.logsumexp([-1i64].as_slice(), true);
-            let is_best = Vec::<bool>::try_from(logit.ge_tensor(&greatest).view(-1))?;
+            let is_best = Vec::<bool>::try_from(logits.argmax(-1, true).eq_tensor(&wanted).view(-1))?;
             out.extend(Vec::<f32>::try_from(logprobs.view(-1))?.into_iter().zip(is_best));
         }
     }

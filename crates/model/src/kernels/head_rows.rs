@@ -35,20 +35,23 @@ pub(crate) struct RunningHead {
     total: f32,
     /// The target's logit, once it was seen.
     own: f32,
+    /// A token before the target is as likely: of equals the first is taken.
+    comes_late: bool,
 }
 
 impl RunningHead {
     /// Before anything is known.
     pub(crate) const NOTHING: Self =
-        RunningHead { top: f32::NEG_INFINITY, total: 0.0, own: f32::NEG_INFINITY };
+        RunningHead { top: f32::NEG_INFINITY, total: 0.0, own: f32::NEG_INFINITY, comes_late: false };
 
-    /// ln p of the target, and whether no other token is likelier.
+    /// ln p of the target, and whether it is the token that greedy decoding takes.
     pub(crate) fn of_target(self) -> (f32, bool) {
-        (self.own - (self.top + self.total.ln()), self.own >= self.top)
+        (self.own - (self.top + self.total.ln()), self.own >= self.top && !self.comes_late)
     }
 }
 
-/// Adds to every row what logits (N, v) of the v tokens from `first` on say; `targets` count from 0.
+/// Adds to every row what logits (N, v) of the v tokens from `first` on say; `targets` count from 0. The parts of a
+/// vocabulary come in their order.
 pub(crate) fn head_part(logits: &Tensor, targets: &[i64], first: i64, rows: &mut [RunningHead]) {
     by_kind!(logits.kind(), add_part(logits, targets, first, rows));
 }
@@ -61,11 +64,18 @@ fn add_part<E: Element>(logits: &Tensor, targets: &[i64], first: i64, heads: &mu
     parallel(targets.len(), rows_worth(v), |range| {
         for i in range {
             let row = &logits[i * v..(i + 1) * v];
-            let own = targets[i].checked_sub(first).and_then(|y| row.get(usize::try_from(y).ok()?));
+            let target =
+                targets[i].checked_sub(first).and_then(|y| usize::try_from(y).ok()).filter(|&y| y < v);
             let (top, total) = part_row::<E>(row);
+            // Only a target that nothing in its part exceeds may yet be the likeliest: few rows are looked at again.
+            let is_top = |y: usize| row[y].get() >= top;
+            let equal_before = target.filter(|&y| is_top(y)).is_some_and(|y| (0..y).any(is_top));
             if let Ok(mut out) = out.lock() {
                 let head = &mut out[i];
-                head.own = own.map_or(head.own, |x| x.get());
+                if let Some(y) = target {
+                    head.own = row[y].get();
+                    head.comes_late = equal_before || head.top >= head.own;
+                }
                 let greatest = head.top.max(top);
                 head.total = head.total * exp(head.top - greatest) + total * exp(top - greatest);
                 head.top = greatest;
@@ -131,5 +141,39 @@ for_each_width! {
             row[target] = E::put(1.0 + buffer[target] * inverse);
         }
         said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each target is what greedy decoding takes, of a vocabulary that comes in parts of `part`.
+    fn taken(row: &[f32], part: usize) -> Vec<i64> {
+        let is_taken = |&target: &i64| {
+            let mut heads = [RunningHead::NOTHING];
+            for (i, logits) in row.chunks(part).enumerate() {
+                let logits = Tensor::from_slice(logits).unsqueeze(0);
+                head_part(&logits, &[target], (i * part) as i64, &mut heads);
+            }
+            heads[0].of_target().1
+        };
+        (0..row.len() as i64).filter(is_taken).collect()
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_is_taken_in_whichever_parts_they_lie() {
+        let check = |row: &[f32], expect: i64| {
+            for part in 1..=row.len() {
+                assert_eq!(taken(row, part), [expect], "{row:?} in parts of {part}");
+            }
+            assert_eq!(i64::try_from(Tensor::from_slice(row).argmax(-1, false)).unwrap(), expect);
+        };
+        check(&[0.0, 3.0, 1.0, 2.0], 1);
+        check(&[0.0, 3.0, 1.0, 3.0], 1);
+        check(&[2.0, 2.0, 2.0, 2.0], 0);
+        check(&[2.0, 2.0, 2.0, 5.0], 3);
+        check(&[4.0, 1.0, 4.0, 4.0, 5.0, 0.0, 5.0], 4);
+        check(&[f32::NEG_INFINITY, f32::NEG_INFINITY, -1.0, -1.0], 2);
     }
 }
