@@ -211,7 +211,7 @@ fn all_biases_are_those_of_norms_too() {
     let from_disk = || load_decoder(&source, Kind::Float, Device::Cpu).unwrap().decoder;
     let mut decoder = from_disk();
     let config = LoraConfig { bias: BiasMode::All, ..LoraConfig::all_linear(2, 4.0) };
-    let mut adapter = inject(&mut decoder, &config, 3).unwrap();
+    let adapter = inject(&mut decoder, &config, 3).unwrap();
     let keys: Vec<String> = adapter.parameters().into_iter().map(|(key, _)| key).collect();
     let n_layers = decoder.config.num_hidden_layers;
     let norms = (0..n_layers).flat_map(|i| [format!("h.{i}.ln_1"), format!("h.{i}.ln_2")]);
