@@ -111,8 +111,9 @@ fn settings_that_no_run_can_mean_are_refused() {
     let with = |more: &[&str], code: i32, expect: &str| fails(&[&sft[..], more].concat(), code, expect);
     with(&["--lr", "nan"], 1, "--lr is NaN");
     with(&["--patience", "2"], 1, "--patience needs rows held out");
+    let texts = files.rows("texts.jsonl", (0..4).map(|i| json!({"text": format!("page {i}")})));
     let cpt =
-        ["cpt", "--model", &tiny(), "--data", &chats, "--held-out", "0", "--patience", "3", "--out", &out];
+        ["cpt", "--model", &tiny(), "--data", &texts, "--held-out", "0", "--patience", "3", "--out", &out];
     fails(&cpt, 1, "--patience needs text held out: give a --held-out");
     let labelled =
         files.rows("labelled.jsonl", (0..4).map(|i| json!({"text": "hello", "label": format!("{i}")})));
