@@ -143,7 +143,9 @@ impl<'a> Forward<'a> {
         let mut x = change(decoder.embed(batch));
         let mut block_inputs = checkpointing.then(Vec::new);
         for (block_idx, block) in decoder.blocks.iter().enumerate() {
-            noise.iter().for_each(|noise| noise.seed(block_idx));
+            if let Some(noise) = &noise {
+                noise.seed(block_idx);
+            }
             match &mut block_inputs {
                 Some(inputs) => {
                     inputs.push(x.shallow_clone());

@@ -398,7 +398,7 @@ fn csv_quotes_lines_and_ragged_rows() {
 #[test]
 fn a_csv_cell_of_very_many_lines_is_read_whole() {
     let line = "a line of a long letter, which says nothing at all, but says it at length and in many words";
-    let letter = [line; 9_500].join("\n");
+    let letter = vec![line; 9_500].join("\n");
     let (records, dropped, _) = read("t.csv", format!("text,n\n\"{letter}\",1\nb,2\n").as_bytes());
     assert_eq!(dropped, []);
     let texts: Vec<&str> = records.iter().map(|r| r.texts()[0].1).collect();

@@ -342,7 +342,7 @@ mod tests {
             let chat = record.item.into_chat().unwrap();
             assert_eq!((&chat.tools[..], json!(chat.meta)), (tools, left));
         };
-        check(json!({"a": 1, "tools": [tool], "b": 2}), &[tool.clone()], json!({"a": 1, "b": 2}));
+        check(json!({"a": 1, "tools": [tool], "b": 2}), std::slice::from_ref(&tool), json!({"a": 1, "b": 2}));
         check(json!({"tools": "a hammer", "b": 2}), &[], json!({"tools": "a hammer", "b": 2}));
         check(json!({"b": 2}), &[], json!({"b": 2}));
     }
