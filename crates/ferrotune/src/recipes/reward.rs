@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use ferrotune_model::Decoder;
 use ferrotune_preference::{bradley_terry, reward_metrics};
 use ferrotune_train::{Forward, Param};
-use ferrotune_types::{Batch, PairExample, Segment};
+use ferrotune_types::{Batch, PairExample};
 use tch::{Device, Kind, Tensor};
 
 use super::run::{Best, Run, RunConfig, RunOutcome, fixed_batches};
@@ -88,7 +88,7 @@ pub fn reward<'a>(
 /// Pairs that go together.
 struct Rows {
     batch: Batch,
-    /// Tokens whose hidden states score the answers.
+    /// The last token of each answer, chosen and rejected in turns: its hidden state scores the answer.
     last: Vec<usize>,
     /// (B): how far apart their scores are to be, where any pair says so; 0 for one that does not.
     margin: Option<Tensor>,
@@ -102,7 +102,9 @@ impl Rows {
         let margin = pairs.iter().any(|pair| pair.margin().is_some());
         let margin = margin.then(|| Tensor::from_slice(&margins).to_device(device));
         let n_tokens = pairs.iter().map(|pair| pair.prompt().len() + pair.n_tokens()).sum();
-        let (batch, last) = lay(pairs)?;
+        let batch = Batch::from_pairs(pairs)?;
+        let answers = batch.segments().iter().filter(|segment| segment.prefix.is_some());
+        let last = answers.map(|answer| answer.range.end - 1).collect();
         Ok(Rows { batch, last, margin, n_tokens })
     }
 }
@@ -111,22 +113,4 @@ impl Rows {
 fn scores(hidden: &Tensor, head: &Tensor) -> (Tensor, Tensor) {
     let scores = hidden.to_kind(Kind::Float).matmul(&head.tr()).view([-1, 2]);
     (scores.select(1, 0), scores.select(1, 1))
-}
-
-/// Pairs laid one after another, and where each answer's last token lies, chosen and rejected in turns.
-fn lay(pairs: &[&PairExample]) -> Result<(Batch, Vec<usize>)> {
-    let (mut ids, mut segments, mut last) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in pairs {
-        let prompt = ids.len()..ids.len() + pair.prompt().len();
-        ids.extend(pair.prompt().iter().map(|&id| i64::from(id)));
-        segments.push(Segment { range: prompt.clone(), prefix: None });
-        for answer in [pair.chosen(), pair.rejected()] {
-            let start = ids.len();
-            ids.extend(answer.iter().map(|&id| i64::from(id)));
-            segments.push(Segment { range: start..ids.len(), prefix: Some(prompt.clone()) });
-            last.push(ids.len() - 1);
-        }
-    }
-    let no_targets = vec![false; ids.len()];
-    Ok((Batch::new(ids, no_targets, segments)?, last))
 }
