@@ -53,5 +53,5 @@ pub use merge::{MergeReport, Merged, check_merge, merge, merge_checked, unmerge}
 pub use neftune::Neftune;
 pub use nf4::Nf4Weight;
 pub use nf4_state::{nf4_tensors, plain_tensors, quantize_base, restore_nf4};
-pub use plus::{LoraPlus, ParameterGroup};
+pub use plus::{LoraPlus, ParameterGroup, ParameterKind};
 pub use set::AdapterSet;

@@ -17,6 +17,28 @@ impl Default for LoraPlus {
     }
 }
 
+/// What LoRA+ tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A, and modules that are trained whole.
+    A,
+    /// B.
+    B,
+    /// What has one dimension: biases and magnitudes.
+    Vector,
+}
+
+impl ParameterKind {
+    /// Of what [`Adapter::parameters`] gives under `key`.
+    pub fn of(key: &str, tensor: &Tensor) -> Self {
+        match (tensor.dim(), key.ends_with(".lora_B.weight")) {
+            (1, _) => ParameterKind::Vector,
+            (_, true) => ParameterKind::B,
+            (_, false) => ParameterKind::A,
+        }
+    }
+}
+
 /// Parameters that share their settings.
 #[derive(Debug)]
 pub struct ParameterGroup {
@@ -47,11 +69,7 @@ impl Adapter {
             group("vectors", plus.lr_ratio, 0.0),
         ];
         for (key, tensor) in self.parameters() {
-            let which = match (tensor.dim(), key.ends_with(".lora_B.weight")) {
-                (1, _) => 2,
-                (_, is_b) => usize::from(is_b),
-            };
-            groups[which].parameters.push((key, tensor));
+            groups[ParameterKind::of(&key, &tensor) as usize].parameters.push((key, tensor));
         }
         groups.retain(|g| !g.parameters.is_empty());
         groups

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use ferrotune_model::{Decoder, Weight};
-use ferrotune_peft::{Adapter, LoraLayer};
+use ferrotune_peft::{Adapter, LoraLayer, ParameterKind};
 use ferrotune_train::{Freeze, Param, unfreeze};
 
 /// What a run trains.
@@ -29,10 +29,9 @@ impl Trained<'_> {
                 .parameters()
                 .into_iter()
                 .map(|(name, tensor)| {
-                    let is_vector = tensor.dim() == 1;
-                    let is_faster = is_vector || name.ends_with("lora_B.weight");
-                    let lr_scale = if is_faster { loraplus_ratio } else { 1.0 };
-                    Param { lr_scale, decay: !is_vector, ..Param::new(name, tensor) }
+                    let kind = ParameterKind::of(&name, &tensor);
+                    let lr_scale = if kind == ParameterKind::A { 1.0 } else { loraplus_ratio };
+                    Param { lr_scale, decay: kind != ParameterKind::Vector, ..Param::new(name, tensor) }
                 })
                 .collect(),
             Trained::Model(params) => params
