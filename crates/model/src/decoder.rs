@@ -262,26 +262,26 @@ impl Decoder {
 
     /// The biases of its norms under their names in a checkpoint; GPT-2's alone have any.
     pub fn norm_biases(&self) -> Vec<(String, &Tensor)> {
-        let names = self.config.names;
-        let blocks = self.blocks.iter().enumerate().flat_map(|(layer_idx, block)| {
-            let prefix = format!("{}.{layer_idx}", names.layers);
-            let named = names.norms.into_iter().zip(block.norms());
-            named.map(move |(name, norm)| (format!("{prefix}.{name}.bias"), norm))
-        });
-        let last = std::iter::once((format!("{}.bias", names.norm), Some(&self.norm)));
-        blocks.chain(last).filter_map(|(name, norm)| Some((name, norm?.bias()?))).collect()
+        let norms = self.blocks.iter().flat_map(Block::norms).chain([Some(&self.norm)]);
+        let named = self.norm_bias_names().into_iter().zip(norms);
+        named.filter_map(|(name, norm)| Some((name, norm?.bias()?))).collect()
     }
 
     /// As [`Self::norm_biases`], to put others in their places.
     pub fn norm_biases_mut(&mut self) -> Vec<(String, &mut Tensor)> {
+        let names = self.norm_bias_names();
+        let norms = self.blocks.iter_mut().flat_map(Block::norms_mut).chain([Some(&mut self.norm)]);
+        let named = names.into_iter().zip(norms);
+        named.filter_map(|(name, norm)| Some((name, norm?.bias_mut()?))).collect()
+    }
+
+    /// What they are called, where they are there.
+    fn norm_bias_names(&self) -> Vec<String> {
         let names = self.config.names;
-        let blocks = self.blocks.iter_mut().enumerate().flat_map(|(layer_idx, block)| {
-            let prefix = format!("{}.{layer_idx}", names.layers);
-            let named = names.norms.into_iter().zip(block.norms_mut());
-            named.map(move |(name, norm)| (format!("{prefix}.{name}.bias"), norm))
-        });
-        let last = std::iter::once((format!("{}.bias", names.norm), Some(&mut self.norm)));
-        blocks.chain(last).filter_map(|(name, norm)| Some((name, norm?.bias_mut()?))).collect()
+        let of_block =
+            |layer_idx| names.norms.map(|name| format!("{}.{layer_idx}.{name}.bias", names.layers));
+        let of_blocks = (0..self.blocks.len()).flat_map(of_block);
+        of_blocks.chain([format!("{}.bias", names.norm)]).collect()
     }
 
     /// Every plain tensor of the model under its name in a Hugging Face checkpoint.
@@ -328,17 +328,24 @@ thread_local! {
     static AS_RECORDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, whose products are taken as those of a pass that records gradients are, whether it records them or not: what a
-/// reference, a validation or a block before its recomputation says is then what a step of training says, bit for bit.
-pub fn as_recorded<T>(f: impl FnOnce() -> T) -> T {
-    struct Before(bool);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            AS_RECORDED.set(self.0);
-        }
+/// As long as the guard lives, products are taken as those of a pass that records gradients are, whether it records them or
+/// not: what a reference, a validation or a block before its recomputation says is then what a step of training says, bit
+/// for bit.
+pub fn as_recorded() -> AsRecorded {
+    AsRecorded { before: AS_RECORDED.replace(true) }
+}
+
+/// See [`as_recorded`].
+#[must_use]
+#[derive(Debug)]
+pub struct AsRecorded {
+    before: bool,
+}
+
+impl Drop for AsRecorded {
+    fn drop(&mut self) {
+        AS_RECORDED.set(self.before);
     }
-    let _before = Before(AS_RECORDED.replace(true));
-    f()
 }
 
 /// Whether products are those of a pass that records gradients: one that does, or one under [`as_recorded`].

@@ -59,7 +59,7 @@ pub mod lean;
 pub use attention::{Attention, JoinedQkv, Qkv};
 pub use block::Block;
 pub use config::{Activation, DecoderConfig, Mlp as MlpKind, Moe, NormKind, QkNorm, RopeConfig, RopeScaling};
-pub use decoder::{Decoder, Pass, as_recorded, records_gradients};
+pub use decoder::{AsRecorded, Decoder, Pass, as_recorded, records_gradients};
 pub use device::{keep_freed_memory, native_bf16, parse_device, parse_dtype};
 pub use encoder::{Encoder, Pooling};
 pub use encoder_config::{EncoderConfig, EncoderNames, HeadKind};

@@ -112,7 +112,7 @@ impl<'a> Forward<'a> {
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
         if !Lean::fits(decoder, batch) {
-            return as_recorded(|| Forward::recorded_from(decoder, batch, &rows, keep.checkpointing, change));
+            return Forward::recorded_from(decoder, batch, &rows, keep.checkpointing, change);
         }
         let pass = decoder.pass(batch)?;
         let keep = records_gradients().then_some(keep);
@@ -128,7 +128,7 @@ impl<'a> Forward<'a> {
     /// As [`Self::run`].
     pub fn recorded(decoder: &'a Decoder, batch: &'a Batch, checkpointing: bool) -> Result<Self, TrainError> {
         let rows = predictors(batch, decoder)?;
-        as_recorded(|| Forward::recorded_from(decoder, batch, &rows, checkpointing, &|x| x))
+        Forward::recorded_from(decoder, batch, &rows, checkpointing, &|x| x)
     }
 
     fn recorded_from(
@@ -138,6 +138,7 @@ impl<'a> Forward<'a> {
         checkpointing: bool,
         change: &dyn Fn(Tensor) -> Tensor,
     ) -> Result<Self, TrainError> {
+        let _guard = as_recorded();
         let pass = decoder.pass(batch)?;
         let noise = records_gradients().then(Noise::draw);
         let mut x = change(decoder.embed(batch));
