@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's root: that of the checkout whose command runs, which another one that shares the target folder may have built.
+/// The repository's root: that of the checkout whose command runs, which another one that shares the target folder may have
+/// built.
 pub(crate) fn root() -> PathBuf {
     let built_for = || PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let runs_for = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);

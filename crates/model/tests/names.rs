@@ -136,14 +136,15 @@ fn what_is_no_file_is_refused() {
     }
 }
 
+/// As google-bert/bert-base-uncased calls its norms.
+fn as_in_tensorflow(name: &str) -> String {
+    let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+    gamma.replace("LayerNorm.bias", "LayerNorm.beta")
+}
+
 #[test]
 fn norms_named_as_in_tensorflow_are_read() {
-    // google-bert/bert-base-uncased.
-    let rename = |name: &str| {
-        let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
-        Some(gamma.replace("LayerNorm.bias", "LayerNorm.beta"))
-    };
-    let old = renamed("bert_mlm", rename, &[]);
+    let old = renamed("bert_mlm", |name| Some(as_in_tensorflow(name)), &[]);
     let hidden = |folder: &Path| {
         let source = Source::Directory(folder.to_owned());
         let encoder = load_encoder(&source, Kind::Float, Device::Cpu).unwrap().encoder;
@@ -155,11 +156,7 @@ fn norms_named_as_in_tensorflow_are_read() {
 /// What masked language modelling changed is what the saved file holds, under one name and in the dtype that it had.
 #[test]
 fn an_encoder_with_norms_named_as_in_tensorflow_is_saved_under_todays_names() {
-    let rename = |name: &str| {
-        let gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma");
-        Some(gamma.replace("LayerNorm.bias", "LayerNorm.beta"))
-    };
-    let old = renamed("bert_mlm", rename, &[]);
+    let old = renamed("bert_mlm", |name| Some(as_in_tensorflow(name)), &[]);
     let source = Source::Directory(old.path().to_owned());
     let loaded = load_encoder(&source, Kind::BFloat16, Device::Cpu).unwrap();
     let norm = "bert.embeddings.LayerNorm.weight";

@@ -137,10 +137,15 @@ fn check_depth(value: &Value, limit: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a name may be bound to.
+fn kept(value: Value) -> Result<Value, Error> {
+    check_depth(&value, MAX_DEPTH).map(|()| value)
+}
+
 /// What a loop goes through: a string as the list of its characters, since minijinja does not know how many are left of a
 /// string, and so neither `loop.last` nor `loop.revindex`.
 fn items(value: Value) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else { return check_depth(&value, MAX_DEPTH).map(|()| value) };
+    let Some(text) = value.as_str() else { return kept(value) };
     charge(text.chars().count().saturating_mul(ELEMENT))?;
     Ok(text.chars().map(Value::from).collect())
 }
@@ -156,7 +161,7 @@ fn refused(reason: String) -> Error {
 /// Adds the checked operators, and checks on the filters that can make much of little.
 pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_function(CONCAT, |values: Rest<Value>| concat(&values));
-    env.add_function(KEPT, |value: Value| check_depth(&value, MAX_DEPTH).map(|()| value));
+    env.add_function(KEPT, kept);
     env.add_function(ITEMS, items);
     env.add_function(SUM, |values: Rest<Value>| {
         let mut values = values.0.into_iter();
